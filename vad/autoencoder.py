@@ -173,10 +173,10 @@ def from_original(
     **settings,              # passed on to `MNAD`
 ) -> MNAD:
     "The model that a published `state_dict` belongs to, in evaluation mode: the variant and its sizes are read off names and shapes."
-    state = {k.removeprefix("module."): v for k, v in state.items()}
+    state = {str(k).removeprefix("module."): v for k, v in state.items()}
     missing = [k for k in ("encoder.moduleConv1.0.weight", "decoder.moduleConv.0.weight", "decoder.moduleUpsample4.0.weight",
-                           "decoder.moduleDeconv1.6.weight") if k not in state]
-    if missing: raise Problem(f"This state_dict lacks {missing[0]!r}, so it is not one of MNAD: pass the state_dict of its model.")
+                           "decoder.moduleDeconv1.6.weight") if getattr(state.get(k), "ndim", None) != 4]
+    if missing: raise Problem(f"This state_dict lacks the kernels {missing[0]!r}, so it is not one of MNAD: pass the state_dict of its model.")
     width, stacked = state["encoder.moduleConv1.0.weight"].shape[:2]
     up_in, up_out = state["decoder.moduleUpsample4.0.weight"].shape[:2]
     channels = len(state["decoder.moduleDeconv1.6.weight"])

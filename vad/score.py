@@ -238,7 +238,8 @@ def checked(labels, scores, lengths) -> tuple: # labels (N,) int, scores (N,) fl
     "Labels and scores that fit together. Raises `Problem` where they do not."
     y, s = np.asarray(labels), finite(scores, lengths)
     if len(y) != len(s): raise Problem(f"There are {len(y)} labels for {len(s)} scores: drop the labels of frames that no clip ends on.")
-    if not np.isin(y, (0, 1)).all(): raise Problem(f"The labels hold {sorted(set(y.tolist()) - {0, 1})[:3]}: they must be 0 (normal) or 1 (anomalous).")
+    if not np.isin(y, (0, 1)).all():
+        raise Problem(f"The labels hold {sorted(set(y.tolist()) - {0, 1})[:3]}: they must be 0 (normal) or 1 (anomalous).")
     return y.astype(int), s
 
 def metrics(
@@ -252,12 +253,13 @@ def metrics(
     y, s = checked(labels, scores, lengths)
     video = [auc(*v) for v in zip(split(y, lengths), split(s, lengths))]
     have, defined = np.isfinite(video), 0 < y.sum() < len(y)
+    missing = f"All frames are {'anomalous' if y.any() else 'normal'}: AUC, average precision and equal error rate are not defined."
     result = dict(frames=len(y), anomalous=int(y.sum()), videos=len(video), videos_of_one_class=int((~have).sum()),
                   auc_micro=auc(y, s), auc_macro=float(np.mean(np.array(video)[have])) if have.any() else float("nan"),
                   ap=float(average_precision_score(y, s)) if defined else float("nan"), eer=eer(y, s) if defined else float("nan"),
                   auc_video=video, at_threshold=None if threshold is None else decide(y, s, threshold),
                   best_f1=dict(optimistic=True, **decide(y, s, best_threshold(y, s))),
-                  note="" if defined else f"All frames are {'anomalous' if y.any() else 'normal'}: AUC, average precision and equal error rate are not defined.")
+                  note="" if defined else missing)
     return result | (dict(published=published_confusion(y, s)) if published else {})
 
 # %% ../nbs/06_score.ipynb #056
@@ -273,7 +275,8 @@ def pixel_auc(
     for i, (e, m) in enumerate(zip(errors, masks, strict=True)):
         e, m = np.asarray(e, np.float32), np.asarray(m, bool)
         if e.shape != m.shape: raise Problem(f"Error map {i} is {e.shape} but its mask {m.shape}: resize one to the other.")
-        if not (np.isfinite(e).all() and e.min(initial=0) >= 0): raise Problem(f"Error map {i} holds a negative number or one that is not finite: look at that frame.")
+        if not (np.isfinite(e).all() and e.min(initial=0) >= 0):
+            raise Problem(f"Error map {i} holds a negative number or one that is not finite: look at that frame.")
         e, m = e.ravel() + np.float32(0), m.ravel() # + 0: a negative zero has its sign bit set
         for k in range(0, e.size, chunk):
             at = (e[k:k + chunk].view(np.uint32) >> SHIFT) + m[k:k + chunk] * bins
@@ -320,7 +323,8 @@ def resampled(
     seed=0,            # the same seed draws the same videos, whatever the scores
 ) -> np.ndarray:       # (n,) nan where the labels leave the metric undefined
     "The metric on resamples of whole videos."
-    if metric not in ("auc_micro", "auc_macro", "ap", "eer"): raise Problem(f"There is no metric '{metric}' to resample: take auc_micro, auc_macro, ap or eer.")
+    if metric not in ("auc_micro", "auc_macro", "ap", "eer"):
+        raise Problem(f"There is no metric '{metric}' to resample: take auc_micro, auc_macro, ap or eer.")
     y, s = checked(labels, scores, lengths)
     wins, a, normal = duels(y, s, lengths)
     pairs = a * normal
@@ -407,7 +411,8 @@ def controls(
     rng, rows = np.random.default_rng(seed), []
     def row(control, draw, note="", n=1):
         both = np.array([micro_macro(*draw()) for _ in range(n)])
-        rows.append((control, *both.mean(0), note + (f"sd {both.std(0)[0]:.3f} micro, {both.std(0)[1]:.3f} macro over {n} draws" if n > 1 else "")))
+        scatter = "sd {:.3f} micro, {:.3f} macro over {} draws".format(*both.std(0), n) if n > 1 else ""
+        rows.append((control, *both.mean(0), note + scatter))
     def noisy(): return y + rng.normal(0, ORACLE, len(y))
     def rotated(): return np.concatenate([np.roll(v, rng.integers(max(len(v), 1))) for v in split(y, lengths)])
     row("frame index", lambda: (y, minmax(clock, lengths), lengths), "place in its video, from 0 to 1")

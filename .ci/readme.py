@@ -1,0 +1,24 @@
+"Make README.md from nbs/index.ipynb: run it, keep text and results, drop code."
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).resolve().parent.parent
+
+
+def main():
+    book = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
+    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root / "nbs")}}).execute()
+    text, _ = MarkdownExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(book)
+    text = text.replace("](../", "](").replace('src="../', 'src="')   # the notebook stands one folder deeper
+    text = "\n".join(line.rstrip() for line in text.splitlines())
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    (root / "README.md").write_text("<!-- made from nbs/index.ipynb by `make sync`; do not edit -->\n\n" + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+# make run    the main job: papers -> tables, figures, one page   (DATA=folder PRESET=quick|cpu|paper TABLES=all SEEDS="0 1 2" NAME=...)
+# make test   everything that CI checks
+# make lab    JupyterLab on the notebooks
+# make sync   after a change in nbs/: clean, export, README
+
+PYTHON  ?= python3
+BIN     := .venv/bin
+DATA    ?=
+PRESET  ?= quick
+TABLES  ?=
+SEEDS   ?= 0
+DEVICE  ?= auto
+NAME    ?=
+
+.PHONY: run test lab sync execute clean
+.DEFAULT_GOAL := run
+
+.venv/.package: settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "vad needs Python 3.10 or newer: make PYTHON=python3.12"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { echo "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: .venv/.package
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+run: .venv/.package
+	@$(BIN)/vad reproduce --preset $(PRESET) --device $(DEVICE) $(foreach s,$(SEEDS),--seed $(s)) \
+	  $(if $(DATA),--data "$(DATA)") $(if $(TABLES),--tables $(TABLES)) $(if $(NAME),--name "$(NAME)")
+
+test: .venv/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/check
+
+lab: .venv/.dev
+	$(BIN)/jupyter lab nbs
+
+sync: .venv/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'
+
+# every chapter from top to bottom, outputs kept
+execute: .venv/.dev
+	cd nbs && for n in 0*.ipynb 1*.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $$n || exit 1; done
+	$(MAKE) sync
+
+clean:
+	rm -rf .venv build dist *.egg-info

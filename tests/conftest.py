@@ -1,0 +1,47 @@
+"What the tests share: one thread, caches of their own, a tiny dataset."
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ[name] = "1" # before numpy and torch are imported
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory):
+    "frame caches of these tests lie with their other files"
+    os.environ["VAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+def square(t, seed, fast=False):
+    "a frame in which a square moves over noise; a fast one is larger and brighter"
+    rng = np.random.default_rng([seed, t])
+    frame = rng.integers(90, 110, (32, 32), np.uint8)
+    size, x = (10, 5 * t) if fast else (6, t + seed)
+    frame[8 + seed:8 + seed + size, np.arange(x, x + size) % 32] = 230 if fast else 170
+    return frame
+
+def write_frames(folder, seed, frames=20, fast=range(0)):
+    folder.mkdir(parents=True)
+    for t in range(frames): assert cv2.imwrite(str(folder / f"{t + 1:03d}.png"), square(t, seed, t in fast))
+
+def write_tiny(root):
+    "2 training and 3 testing videos of 20 gray frames of 32 x 32; frames 8 to 13 of each test video are anomalous, with masks"
+    for i in (1, 2): write_frames(root / f"training/frames/{i:02d}", i)
+    for i in (1, 2, 3):
+        write_frames(root / f"testing/frames/{i:02d}", 2 + i, fast=range(8, 14))
+        mask = np.zeros((20, 32, 32), bool)
+        for t in range(8, 14): mask[t, 10 + i:20 + i, np.arange(5 * t, 5 * t + 10) % 32] = True
+        (root / "masks").mkdir(exist_ok=True)
+        np.savez(root / f"masks/{i:02d}.npz", mask=np.packbits(mask, axis=-1), shape=mask.shape)
+    np.save(root / "frame_labels_tiny.npy", np.tile(np.isin(np.arange(20), range(8, 14)), 3).astype(np.uint8)[None])
+    return root
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    "the folder of the tiny dataset; not to be changed"
+    return write_tiny(tmp_path_factory.mktemp("data") / "tiny")

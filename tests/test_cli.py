@@ -1,0 +1,298 @@
+"The `vad` command from end to end: what works, and one clear sentence for everything that cannot."
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from apart import Apart
+from conftest import write_frames
+from safetensors.torch import load_file
+from test_learner import disk, fill, litter # noqa: F401: disk is a fixture
+
+from vad.core import read_json, shared
+from vad.learner import Settings
+
+SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
+
+
+def vad(*args):
+    "the command, as the console script calls it"
+    from vad import score
+    from vad.cli import main
+    score.bootstrap.__defaults__ = ("auc_micro", 20, *score.bootstrap.__defaults__[2:]) # few resamples: intervals have tests of their own
+    sys.argv = ["vad", *map(str, args)]
+    main()
+
+def call(folder, *args, seconds=120): return Apart(folder / "said", vad, *args).end(seconds)
+
+def sentence(said, *words, code=1):
+    "what a failed command said: the last line of standard error, whatever progress bars wrote before it"
+    rc, out, err = said
+    assert rc == code, (rc, out, err)
+    last = re.split("[\r\n]", err.strip("\r\n"))[-1]
+    assert last.startswith("vad: ") and last.endswith("."), err
+    assert "Traceback" not in err and err.count("vad: ") == 1, err
+    for word in map(str, words): assert word in last, last
+    return last
+
+def nothing_left(*folders):
+    for folder in folders:
+        assert not litter(folder)
+        assert not any(p.name in ("model.safetensors", "metrics.json") for p in Path(folder).rglob("*"))
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    "a run made by the command"
+    root = tmp_path_factory.mktemp("trained")
+    rc, out, err = call(root, "train", tiny, "--out", root / "run", *SMALL, "--seed", 3)
+    assert rc == 0, err
+    assert "2 epochs" in out and "parameters moved" in out
+    return root / "run"
+
+
+# ---- what works
+
+def test_train_and_evaluate(tiny, trained, tmp_path):
+    assert read_json(trained / "record.json")["settings"] | dict(size=(16, 16), width=2, seed=3, lr=1e-3) == read_json(trained / "record.json")["settings"] | dict(size=(16, 16))
+    rc, out, err = call(tmp_path, "evaluate", trained, tiny, "--device", "cpu", "--test-memory", "reset", "--into", "reset")
+    assert rc == 0, err
+    m = read_json(trained / "reset/metrics.json")
+    assert f"AUC micro {100 * m['regularity']['auc_micro']:.2f} %" in out and "confusion" in out and "causal" in out and "pixel AUC" in out
+    for name in ("scores.csv", "controls.csv", "roc_curve.png", "confusion_matrix.png", "score_curves.png"): assert (trained / "reset" / name).stat().st_size > 100
+    assert m["key"]["settings"]["test_memory"] == "reset" and not (trained / "metrics.json").exists() and not litter(trained)
+
+def test_training_again_changes_nothing(tiny, trained, tmp_path):
+    before = (trained / "model.safetensors").read_bytes()
+    assert call(tmp_path, "train", tiny, "--out", trained, *SMALL, "--seed", 3)[0] == 0
+    assert (trained / "model.safetensors").read_bytes() == before
+
+def test_data_without_labels_is_scored(tiny, trained, tmp_path):
+    shutil.copytree(tiny / "testing/frames", tmp_path / "films")
+    rc, out, err = call(tmp_path, "evaluate", trained, tmp_path / "films", "--into", "films")
+    assert rc == 0 and "no labels" in out, err
+    t = pd.read_csv(trained / "films/scores.csv")
+    assert len(t) == 48 and "label" not in t and "causal" not in t
+
+def test_original_weights_are_imported_and_evaluated(tiny, tmp_path):
+    if shared("golden") is None: pytest.skip("the golden numbers are not in the shared folder (VAD_SHARED)")
+    from test_memory import original
+    torch.save(original("mnad_predict_none"), tmp_path / "model.pth")
+    torch.save(torch.nn.functional.normalize(torch.rand(10, 512), dim=1), tmp_path / "keys.pt")
+    rc, out, err = call(tmp_path, "import", tmp_path / "model.pth", tmp_path / "keys.pt", "--out", tmp_path / "run")
+    assert rc == 0 and "vad evaluate" in out, err
+    assert load_file(tmp_path / "run/model.safetensors")["items"].shape == (10, 512)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "object.pth")
+    sentence(call(tmp_path, "import", tmp_path / "object.pth", tmp_path / "keys.pt", "--out", tmp_path / "other"), "object.pth", "state_dict")
+    nothing_left(tmp_path / "said")
+    assert not (tmp_path / "other").exists()
+
+def test_check_says_what_is_there(tiny, tmp_path):
+    rc, out, err = call(tmp_path, "data", "check", tiny)
+    assert rc == 0 and out.splitlines() == ["train: 2 videos, 40 frames", "test: 3 videos, 60 frames", "labels: frame_labels_tiny.npy, 18 anomalous frames", "masks: yes"], err
+
+COUNTERPARTS = dict( # options of the published scripts -> ours
+    train=dict(gpus="--device", batch_size="--batch", epochs="--epochs", loss_compact="--compactness", loss_separate="--separateness", h="--size", w="--size",
+               c="--channels", lr="--lr", method="--task", t_length="--clip", fdim="--width", mdim="--width", msize="--items", exp_dir="--out", attn_decoder="--attention"),
+    evaluate=dict(gpus="--device", batch_size_test="--batch", th="--threshold", alpha="--alpha"))
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "import", "reproduce", "data", "data extract", "data ped2", "data avenue", "data walkway", "data check"])
+def test_help_lists_every_option(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    rc, out, err = call(tmp_path, *command.split(), "--help")
+    assert rc == 0, err
+    for option in COUNTERPARTS.get(command, {}).values(): assert re.search(rf"{option}\b", out), (option, out)
+    if command == "train":
+        for name in Settings.__dataclass_fields__: assert f"--{name.replace('_', '-')}" in out
+        flat = re.sub(r"[\s│]+", " ", out)
+        for word in ("pixels", "frames a clip", "clips a step", "256 256", "0.0002", "60", "gate", "frozen"): assert word in flat, word
+
+def test_the_console_script(tiny, tmp_path):
+    "installed beside this Python: the same command, once for real"
+    script = Path(sys.executable).with_name("vad")
+    if not script.exists(): pytest.skip("the package is not installed with its console script")
+    done = subprocess.run([script, "train", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=120)
+    sentence((done.returncode, done.stdout, done.stderr), "nowhere")
+    assert done.stderr == f"vad: {tmp_path / 'nowhere'} does not exist: name the folder of a dataset.\n" and not (tmp_path / "run").exists()
+
+
+# ---- bad data
+
+def copy(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+def film(path, frames=12):
+    "a video file of a moving square"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 32))
+    assert out.isOpened()
+    rng = np.random.default_rng(len(path.name))
+    for _ in range(frames): out.write(rng.integers(0, 256, (32, 32, 3), np.uint8))
+    out.release()
+
+def empty_folder(root): (root / "training/frames/03").mkdir()
+def no_training(root): shutil.rmtree(root / "training")
+def truncated_image(root):
+    path = root / "training/frames/01/007.png"
+    path.write_bytes(path.read_bytes()[:-40])
+def zero_bytes(root): (root / "training/frames/02/004.png").write_bytes(b"")
+def no_image(root): (root / "training/frames/02/009.png").write_bytes(b"GIF89a is no picture of ours" * 9 + b"IEND")
+def broken_inside(root):
+    path = root / "training/frames/02/010.png"
+    data = bytearray(path.read_bytes())
+    data[60:400] = bytes(340)
+    path.write_bytes(bytes(data))
+def another_size(root): cv2.imwrite(str(root / "training/frames/01/011.png"), np.zeros((16, 32), np.uint8))
+def another_size_elsewhere(root):
+    shutil.rmtree(root / "training/frames/02")
+    (root / "training/frames/02").mkdir()
+    for t in range(9): cv2.imwrite(str(root / f"training/frames/02/{t}.png"), np.full((40, 32), 20 * t, np.uint8))
+def a_gap(root): (root / "training/frames/01/012.png").unlink()
+def too_short(root):
+    for t in range(4, 21): (root / f"training/frames/01/{t:03d}.png").unlink()
+def labels_too_short(root): np.save(root / "frame_labels_tiny.npy", np.zeros((1, 59), np.uint8))
+def labels_too_long(root): np.save(root / "frame_labels_tiny.npy", np.ones((1, 600), np.uint8))
+def labels_of_another_class(root): np.save(root / "frame_labels_tiny.npy", np.tile([0, 1, 2, 3], 15)[None])
+def labels_that_are_text(root): np.save(root / "frame_labels_tiny.npy", np.array([["normal"] * 60]))
+def labels_pickled(root): np.save(root / "frame_labels_tiny.npy", np.array([None] * 60), allow_pickle=True)
+def labels_garbage(root): (root / "frame_labels_tiny.npy").write_bytes(os.urandom(100))
+def labels_empty(root): (root / "frame_labels_tiny.npy").write_bytes(b"")
+def duplicate(root):
+    shutil.rmtree(root / "training/frames/02")
+    shutil.copytree(root / "training/frames/01", root / "training/frames/02")
+def empty_film(root): (root / "training/frames/03.avi").write_bytes(b"")
+def corrupt_film(root): (root / "training/frames/03.mp4").write_bytes(os.urandom(4000))
+def truncated_film(root):
+    film(root / "training/frames/03.avi")
+    path = root / "training/frames/03.avi"
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+BAD = [(empty_folder, "frames/03"), (no_training, "tiny", "train"), (truncated_image, "007.png", "truncated"), (zero_bytes, "004.png", "0 bytes"),
+       (no_image, "009.png"), (broken_inside, "010.png"), (another_size, "011.png", "size"), (another_size_elsewhere, "32 x 40", "size"), (a_gap, "frames/01", "12"), (too_short, "frames/01", "clip"),
+       (labels_too_short, "frame_labels_tiny.npy", "59", "60"), (labels_too_long, "frame_labels_tiny.npy", "600"), (labels_of_another_class, "frame_labels_tiny.npy"),
+       (labels_that_are_text, "frame_labels_tiny.npy"), (labels_pickled, "frame_labels_tiny.npy"), (labels_garbage, "frame_labels_tiny.npy"),
+       (labels_empty, "frame_labels_tiny.npy"), (duplicate, "frames/01", "frames/02"), (empty_film, "03.avi"), (corrupt_film, "03.mp4"), (truncated_film, "03.avi", "truncated")]
+
+@pytest.mark.parametrize("break_it, words", [(b, w) for b, *w in BAD], ids=[b.__name__ for b, *_ in BAD])
+def test_bad_data(tiny, tmp_path, monkeypatch, break_it, words):
+    root = copy(tiny, tmp_path)
+    break_it(root)
+    monkeypatch.setenv("VAD_CACHE", str(tmp_path / "cache"))
+    sentence(call(tmp_path, "train", root, "--out", tmp_path / "run", *SMALL), *words)
+    nothing_left(tmp_path)
+    assert not (tmp_path / "run").exists() and not [p for p in (tmp_path / "cache").glob("*") if not p.name.startswith(".")]
+
+def test_bad_data_where_the_pictures_are_scored(tiny, trained, tmp_path):
+    root = copy(tiny, tmp_path)
+    zero = root / "testing/frames/02/013.png"
+    zero.write_bytes(b"")
+    before = {p.name for p in trained.iterdir()}
+    said = sentence(call(tmp_path, "evaluate", trained, root), zero)
+    assert "--partial" in said and {p.name for p in trained.iterdir()} == before
+
+def test_partial_takes_what_can_be_used(tiny, tmp_path):
+    root = copy(tiny, tmp_path)
+    labels_too_short(root)
+    (root / "training/frames/01/012.png").unlink()
+    rc, _, err = call(tmp_path, "train", root, "--out", tmp_path / "run", *SMALL, "--partial")
+    assert rc == 0, err
+    warnings = read_json(tmp_path / "run/record.json")["data"]["warnings"]
+    assert any("12" in w for w in warnings) and any("59" in w for w in warnings) and not any(str(tmp_path) in w for w in warnings)
+
+
+# ---- bad folders, settings, files
+
+def test_wrong_folders(tiny, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    for folder in ("none", "empty", "file.txt"): sentence(call(tmp_path, "train", tmp_path / folder, "--out", tmp_path / "run", *SMALL), tmp_path / folder)
+    sentence(call(tmp_path, "evaluate", tmp_path / "empty", tiny), tmp_path / "empty/model.safetensors")
+    sentence(call(tmp_path, "evaluate", trained, tmp_path / "empty"), tmp_path / "empty")
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "file.txt/run", *SMALL), "file.txt")
+    sentence(call(tmp_path, "data", "check", tmp_path / "none"), tmp_path / "none")
+    sentence(call(tmp_path, "reproduce", "--data", tmp_path / "none", "--out", tmp_path / "runs"), tmp_path / "none")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
+
+@pytest.mark.parametrize("options, words", [
+    (["--size", "20", "20"], ["divisible by 8"]), (["--task", "guess"], ["guess", "predict"]), (["--attention", "gate", "--no-memory"], ["memory"]),
+    (["--device", "abacus"], ["abacus"]), (["--preset", "huge"], ["huge", "quick"]), (["--batch", "4000"], ["4000"]), (["--lr", "-1"], ["lr"]), (["--lr", "nan"], ["lr"]),
+    (["--items", "1"], ["items"]), (["--clip", "30"], ["frames/01", "clip"]), (["--track", "pencil"], ["pencil"]), (["--truth", "oracle"], ["oracle"])])
+def test_bad_settings(tiny, tmp_path, options, words):
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *SMALL, *options), *words)
+    nothing_left(tmp_path)
+
+@pytest.mark.parametrize("args, words", [(["train"], ["data"]), (["train", "x"], ["--out"]), (["train", "x", "--out", "y", "--width", "wide"], ["--width", "integer"]),
+                                         (["paint"], ["paint"]), (["evaluate", "x", "y", "--epochs", "3"], ["--epochs"])])
+def test_a_command_line_that_is_wrong(tmp_path, args, words): sentence(call(tmp_path, *args), *words, "--help", code=2)
+
+def test_a_run_of_other_settings(tiny, trained, tmp_path):
+    before = (trained / "model.safetensors").read_bytes()
+    sentence(call(tmp_path, "train", tiny, "--out", trained, *SMALL, "--seed", 4), trained, "seed = 3")
+    sentence(call(tmp_path, "train", tiny, "--out", trained, *SMALL, "--seed", 3, "--attention", "gate"), trained, "attention = none")
+    assert (trained / "model.safetensors").read_bytes() == before
+
+@pytest.mark.parametrize("break_it", [lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.write_bytes(os.urandom(3000)), lambda p: p.write_bytes(b"")],
+                         ids=["truncated", "garbage", "empty"])
+def test_a_broken_model(tiny, trained, tmp_path, break_it):
+    shutil.copytree(trained, tmp_path / "run")
+    break_it(tmp_path / "run/model.safetensors")
+    sentence(call(tmp_path, "evaluate", tmp_path / "run", tiny), tmp_path / "run/model.safetensors")
+
+def test_a_loss_that_is_no_number(tiny, tmp_path):
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *SMALL, "--lr", "1e30"), "nan", "learning rate")
+    nothing_left(tmp_path / "run")
+
+def test_a_full_disk(tiny, trained, disk, tmp_path, monkeypatch): # noqa: F811
+    fill(disk, 2000)
+    said = sentence(call(tmp_path, "train", tiny, "--out", disk / "run", *SMALL), "disk", disk / "run")
+    assert "Traceback" not in said
+    nothing_left(disk)
+    monkeypatch.setenv("VAD_CACHE", str(disk / "cache"))
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *SMALL), "VAD_CACHE")
+    nothing_left(tmp_path / "run", disk)
+    shutil.copytree(trained, disk.parent / "copy")
+    fill(disk, 0)
+    monkeypatch.delenv("VAD_CACHE")
+
+def test_a_folder_that_may_not_be_written(tiny, tmp_path):
+    if os.geteuid() == 0: pytest.skip("root may write everywhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "closed/run", *SMALL), "closed")
+
+
+# ---- stopped
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_training(tiny, trained, tmp_path, sig):
+    slow = [*SMALL, "--seed", 3, "--epochs", 400]
+    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow)
+    sentence(run.wait_for(lambda: (tmp_path / "run/losses.csv").exists()).kill(sig).end(), tmp_path / "run", "--resume", code=130)
+    nothing_left(tmp_path / "run")
+    step = (tmp_path / "run/checkpoint.safetensors").read_bytes()
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *slow), "--resume")
+    assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == step
+    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow, "--resume")
+    begun = len(pd.read_csv(tmp_path / "run/losses.csv"))
+    sentence(run.wait_for(lambda: len(pd.read_csv(tmp_path / "run/losses.csv")) > begun).kill(sig).end(), "--resume", code=130)
+    assert list(pd.read_csv(tmp_path / "run/losses.csv").epoch)[:begun + 1] == list(range(1, begun + 2))
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_decoding(tmp_path, monkeypatch, sig):
+    "nothing that a later run would trust is left"
+    root, cache = tmp_path / "long", tmp_path / "cache"
+    write_frames(root / "training/frames/01", 1, 400)
+    write_frames(root / "testing/frames/01", 2, 9)
+    monkeypatch.setenv("VAD_CACHE", str(cache))
+    big = [*SMALL, "--size", 512, 512]
+    run = Apart(tmp_path / "said", vad, "train", root, "--out", tmp_path / "run", *big)
+    sentence(run.wait_for(lambda: any(cache.glob(".*.part/frames.npy"))).kill(sig).end(), "stopped", code=130)
+    assert not list(cache.glob(".*.part*")) and not [p for p in cache.glob("*") if not p.name.startswith(".")] and not (tmp_path / "run").exists()

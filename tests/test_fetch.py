@@ -1,0 +1,302 @@
+"Fetching: from a server on this machine to a checked dataset, with connections that break and archives that bite."
+import hashlib
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+
+import vad
+from vad.core import Problem
+from vad.data import PUBLISHED, open_dataset
+from vad.fetch import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
+from vad.video import open_video
+
+TOP = "UCSD_Anomaly_Dataset.v1p2"
+
+
+class Server:
+    "Serves `files` on loopback; `breaks` = how many answers break off half way, `length` = whether it says the length."
+    def __init__(self, files, breaks=0, length=True):
+        server = self
+        self.asked, self.breaks = [], breaks
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args): pass
+            def do_GET(self):
+                data = files.get(self.path[1:])
+                server.asked.append(self.path[1:])
+                self.send_response(404 if data is None else 200)
+                if data is not None and length: self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if data is None: return
+                self.wfile.write(data[:len(data) // 2])
+                if len(server.asked) > server.breaks: self.wfile.write(data[len(data) // 2:])
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def __enter__(self): return self
+    def __exit__(self, *args): self.http.shutdown(); self.http.server_close()
+
+
+def tar(files, mode="w:gz"):
+    "an archive of (name, bytes) or (name, bytes, type, link)"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as t:
+        for name, data, *rest in files:
+            m = tarfile.TarInfo(name)
+            m.size = len(data)
+            if rest: m.type, m.linkname = rest
+            t.addfile(m, io.BytesIO(data))
+    return out.getvalue()
+
+def zipped(files, links=()):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in files: z.writestr(name, data)
+        for name, target in links:
+            m = zipfile.ZipInfo(name)
+            m.external_attr = (stat.S_IFLNK | 0o777) << 16
+            z.writestr(m, target)
+    return out.getvalue()
+
+def tif(i): return cv2.imencode(".tif", np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8))[1].tobytes()
+
+@pytest.fixture(scope="module")
+def ucsd():
+    "Ped2 in the official layout and with the published counts, in frames of 8 x 8 pixels"
+    lengths, files, k = dict(Train=[160] * 15 + [150], Test=PUBLISHED["ped2"]["lengths"]), [], 0
+    for split, ns in lengths.items():
+        for i, n in enumerate(ns, 1):
+            for j in range(1, n + 1): files.append((f"{TOP}/UCSDped2/{split}/{split}{i:03d}/{j:03d}.tif", tif(k := k + 1)))
+    for j in range(1, 181):
+        files.append((f"{TOP}/UCSDped2/Test/Test001_gt/frame{j:03d}.bmp", cv2.imencode(".bmp", np.full((8, 8), 255 * (j > 60), np.uint8))[1].tobytes()))
+    files.append((f"{TOP}/UCSDped2/Test/UCSDped2.m", ("TestVideoFile = {};\n" + "TestVideoFile{end+1}.gt_frame = [61:120];\n" * 12).encode()))
+    files += [(f"{TOP}/._UCSDped2", b"x"), (f"{TOP}/UCSDped2/Test/._Test001", b"x"), (f"{TOP}/README", b"x"), (f"{TOP}/UCSDped1/Train/Train001/001.tif", tif(0))]
+    return {"UCSD_Anomaly_Dataset.tar.gz": tar(files)}
+
+def nothing_half(root): assert not [p for p in root.rglob("*") if p.name.endswith(".part") or p.name.startswith("tmp")]
+
+
+# ---- the whole way
+
+def test_ped2(tmp_path, ucsd, monkeypatch):
+    with Server(ucsd) as server:
+        monkeypatch.setenv("VAD_MIRROR", server.url)
+        folder = fetch_dataset("ped2", tmp_path)
+        data = open_dataset(folder)
+        assert folder == tmp_path / "ped2" and data.name == "ped2" and data.warnings == () and data.truth == "UCSDped2.m"
+        assert sum(v.frames for v in data.train) == 2550 and sum(v.frames for v in data.test) == 2010
+        assert [y.sum() for y in data.labels] == [60] * 12 and data.mask(0)[60:].all() and not data.mask(0)[:60].any() and data.mask(1) is None
+        assert not list(tmp_path.rglob("._*")) and not (folder / "README").exists()
+        note = json.loads((tmp_path / "archives/UCSD_Anomaly_Dataset.tar.gz.json").read_text())
+        assert note["sha256"] == hashlib.sha256(ucsd["UCSD_Anomaly_Dataset.tar.gz"]).hexdigest() and note["url"].startswith(server.url)
+        assert fetch_dataset("ped2", tmp_path) == folder
+        with pytest.raises(Problem, match="1 of the 34|no testing videos"): fetch_dataset("ped1", tmp_path)  # from the archive that is there already
+        assert len(server.asked) == 1
+        nothing_half(tmp_path)
+
+def avenue():
+    def film(seed, n):
+        path = Path("/tmp") / f"vad-test-{os.getpid()}-{seed}.avi"
+        out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 25, (24, 16))
+        for f in np.random.default_rng(seed).integers(0, 256, (n, 16, 24, 3), np.uint8): out.write(f)
+        out.release()
+        data = path.read_bytes()
+        path.unlink()
+        return data
+    cells = np.empty((1, 76), object)
+    for k in range(76): cells[0, k] = np.full((16, 24), k >= 50, np.uint8)
+    mat = io.BytesIO()
+    scipy.io.savemat(mat, dict(volLabel=cells))
+    videos = [("Avenue Dataset/training_videos/01.avi", film(1, 8)), ("Avenue Dataset/testing_videos/21.avi", film(2, 76)), ("Avenue Dataset/training_vol/vol01.mat", b"x")]
+    return {"Avenue_Dataset.zip": zipped(videos), "ground_truth_demo.zip": zipped([("ground_truth_demo/testing_label_mask/21_label.mat", mat.getvalue()), ("ground_truth_demo/demo.m", b"x")])}
+
+def test_avenue(tmp_path):
+    with Server(avenue()) as server:
+        folder = fetch_dataset("avenue", tmp_path, server.url + "/", partial=True)
+    data = open_dataset(folder, partial=True)
+    assert data.name == "avenue" and data.truth == "masks" and np.flatnonzero(data.labels[0]).tolist() == list(range(50, 76))
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == [
+        "ground_truth_demo/testing_label_mask/21_label.mat", "testing_videos/21.avi", "training_videos/01.avi"]
+    with pytest.raises(Problem, match="1 of the 16"): fetch_dataset("avenue", tmp_path)
+
+def test_names(tmp_path):
+    with pytest.raises(Problem, match="ped1, ped2, avenue"): fetch_dataset("shanghaitech", tmp_path)
+    assert {a.url.rsplit("/", 1)[-1] for archives in OFFICIAL.values() for a in archives} == {"UCSD_Anomaly_Dataset.tar.gz", "Avenue_Dataset.zip", "ground_truth_demo.zip"}
+
+
+# ---- connections
+
+def test_a_download_that_broke_off_is_tried_again(tmp_path):
+    data = os.urandom(300_000)
+    with Server({"a.zip": data}, breaks=1) as server:
+        assert download(f"{server.url}/a.zip", tmp_path, retries=1).read_bytes() == data
+        assert len(server.asked) == 2
+    nothing_half(tmp_path)
+
+def test_a_download_that_always_breaks_off(tmp_path):
+    with Server({"UCSD_Anomaly_Dataset.tar.gz": os.urandom(300_000)}, breaks=99) as server:
+        with pytest.raises(Problem, match="cannot be downloaded.*VAD_MIRROR"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert not (tmp_path / "ped2").exists()
+
+def test_half_an_archive_is_no_dataset(tmp_path, ucsd):
+    "where the server does not say how long the file is, the archive itself has to"
+    with Server(ucsd, breaks=99, length=False) as server:
+        for _ in range(2):
+            with pytest.raises(Problem, match="damaged.*delete it"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
+    assert not (tmp_path / "ped2").exists()
+    nothing_half(tmp_path)
+
+@pytest.mark.parametrize("url, words", [("{}/missing.zip", "404"), ("http://127.0.0.1:9/a.zip", "ConnectionError")])
+def test_no_such_file_no_such_server(tmp_path, url, words):
+    with Server({}) as server:
+        with pytest.raises(Problem, match=words): download(url.format(server.url), tmp_path, retries=0)
+
+def test_an_archive_that_changed(tmp_path):
+    with Server({"a.zip": zipped([("a", b"x")])}) as server:
+        path = download(f"{server.url}/a.zip", tmp_path)
+        path.write_bytes(zipped([("a", b"y")]))
+        with pytest.raises(Problem, match="not the file that was downloaded"): download(f"{server.url}/a.zip", tmp_path)
+
+
+# ---- archives
+
+EVIL = [(b"x", tarfile.REGTYPE, "", n) for n in ("../evil", "a/../../evil", "/tmp/vad-evil", "..", "C:\\evil", "\\evil", "a\\..\\..\\evil")] + [
+    (b"", tarfile.SYMTYPE, "/etc", "a/evil"), (b"", tarfile.SYMTYPE, "..", "a/evil"), (b"", tarfile.LNKTYPE, "../../etc/passwd", "evil"),
+    (b"", tarfile.CHRTYPE, "", "evil"), (b"", tarfile.FIFOTYPE, "", "evil"), (b"", tarfile.BLKTYPE, "", "evil")]
+
+@pytest.mark.parametrize("data, kind, link, name", EVIL, ids=[f"{n} {k.decode()}" for _, k, _, n in EVIL])
+def test_evil_tar(tmp_path, data, kind, link, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "e.tar.gz").write_bytes(tar([("good", b"1"), (name, data, kind, link), ("a/evil/passwd", b"x")]))
+    with pytest.raises(Problem, match="outside its folder|holds a (link|device)"): unpack(tmp_path / "e.tar.gz", tmp_path / "in")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["e.tar.gz", "good", "in"] and not Path("/tmp/vad-evil").exists()
+
+@pytest.mark.parametrize("files, links", [([("../evil", b"x")], ()), ([("/tmp/vad-evil", b"x")], ()), ([("a/../../evil", b"x")], ()), ([], [("evil", "/etc")])])
+def test_evil_zip(tmp_path, files, links):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "e.zip").write_bytes(zipped([("good", b"1"), *files], links))
+    with pytest.raises(Problem, match="outside its folder|holds a link"): unpack(tmp_path / "e.zip", tmp_path / "in")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["e.zip", "good", "in"] and not Path("/tmp/vad-evil").exists()
+
+def test_an_evil_mirror_leaves_nothing(tmp_path):
+    evil = tar([(f"{TOP}/UCSDped2/Train/Train001/001.tif", tif(1)), (f"{TOP}/UCSDped2/Train/../../../../evil", b"x")])
+    with Server({"UCSD_Anomaly_Dataset.tar.gz": evil}) as server:
+        with pytest.raises(Problem, match="outside its folder"): fetch_dataset("ped2", tmp_path / "data", server.url)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["UCSD_Anomaly_Dataset.tar.gz", "UCSD_Anomaly_Dataset.tar.gz.json"]
+    assert not (tmp_path / "data/ped2").exists()
+
+@pytest.mark.parametrize("make", [lambda b: tar([("zeros", b)]), lambda b: zipped([("zeros", b)])], ids=["tar", "zip"])
+def test_a_bomb(tmp_path, make):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "bomb"
+    path.write_bytes(make(bytes(20_000_000)))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(Problem, match="free space"): unpack(path, tmp_path / "in", room=1_000_000)
+    assert (tmp_path / "in/zeros").stat().st_size <= 1_000_000
+
+@pytest.mark.parametrize("make", [lambda: tar([(f"f{i}", os.urandom(5000)) for i in range(40)]), lambda: zipped([(f"f{i}", os.urandom(5000)) for i in range(40)])], ids=["tar", "zip"])
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:5000] + bytes(4000) + b[9000:], lambda b: b"", lambda b: b"<html>moved</html>"], ids=["half", "zeros", "empty", "html"])
+def test_damaged_archives(tmp_path, make, damage):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a").write_bytes(damage(make()))
+    with pytest.raises(Problem, match="damaged"): unpack(tmp_path / "a", tmp_path / "in")
+
+def test_a_file_where_a_folder_was(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.tar").write_bytes(tar([("a", b"1"), ("a/b", b"2")], "w"))
+    with pytest.raises(Problem, match="damaged"): unpack(tmp_path / "a.tar", tmp_path / "in")
+
+def test_an_honest_archive(tmp_path):
+    files = [(f"a/{i}/x.bin", os.urandom(100 * i)) for i in range(30)]
+    for name, data in (("a.tar.gz", tar(files)), ("a.tar", tar(files, "w")), ("a.zip", zipped(files))):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / f"in-{name}").mkdir()
+        assert unpack(tmp_path / name, tmp_path / f"in-{name}") == 30
+        assert all((tmp_path / f"in-{name}" / n).read_bytes() == b for n, b in files)
+        assert [kind for _, kind, _ in members(tmp_path / name)] == ["file"] * 30
+
+
+# ---- frames
+
+def film(path, n, seed=0, h=16, w=24):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = np.random.default_rng(seed).integers(0, 256, (n, h, w, 3), np.uint8)
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 25, (w, h))
+    for f in pictures: out.write(f)
+    out.release()
+    return pictures
+
+def test_names_sort_as_text(tmp_path):
+    pictures = film(tmp_path / "long.avi", 1203)
+    folder, = extract_frames(tmp_path / "long.avi", tmp_path / "out", ".png")
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [f"{i:06d}.png" for i in range(1, 1204)]
+    assert all((a == b).all() for a, b in zip(open_video(folder).read(), pictures, strict=True))
+
+def test_a_dataset_keeps_its_layout_and_labels(tmp_path):
+    for split in ("training", "testing"):
+        for i in (1, 2): film(tmp_path / f"toy/{split}/{i:02d}.avi", 6 + i, len(split) * i)
+    np.save(tmp_path / "toy/frame_labels_toy.npy", np.arange(15) % 2)
+    folders = extract_frames(tmp_path / "toy", tmp_path / "out/toy", ".png")
+    assert [f.relative_to(tmp_path / "out/toy").as_posix() for f in folders] == [f"{s}ing/frames/{i}" for s in ("train", "test") for i in ("01", "02")]
+    a, b = open_dataset(tmp_path / "toy"), open_dataset(tmp_path / "out/toy")
+    assert b.truth == a.truth and all((x == y).all() for x, y in zip(a.labels, b.labels))
+    for v, w in zip(a.train + a.test, b.train + b.test): assert all((x == y).all() for x, y in zip(v.read(), w.read(), strict=True))
+
+def test_jpegs_are_close(tmp_path):
+    x = np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (64, 1))
+    (tmp_path / "in/01").mkdir(parents=True)
+    for i in range(3): cv2.imwrite(str(tmp_path / f"in/01/{i}.png"), np.roll(x, 5 * i, 1))
+    folder, = extract_frames([tmp_path / "in/01"], tmp_path / "out")
+    assert [p.name for p in sorted(folder.iterdir())] == ["000001.jpg", "000002.jpg", "000003.jpg"]
+    for f, g in zip(open_video(tmp_path / "in/01").read(gray=True), open_video(folder).read(gray=True)): assert np.abs(f.astype(int) - g).mean() < 1
+
+def test_bad_requests(tmp_path):
+    film(tmp_path / "a/1.avi", 6, 1); film(tmp_path / "b/1.avi", 6, 2)
+    with pytest.raises(Problem, match="would both become"): extract_frames([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with pytest.raises(Problem, match="'.gif'"): extract_frames(tmp_path / "a", tmp_path / "out", ".gif")
+    extract_frames(tmp_path / "a", tmp_path / "out")
+    (tmp_path / "out/1/000003.jpg").unlink()
+    with pytest.raises(Problem, match="has other frames"): extract_frames(tmp_path / "a", tmp_path / "out")
+
+def test_a_broken_video_leaves_no_folder(tmp_path):
+    film(tmp_path / "in/1.avi", 20, 1); film(tmp_path / "in/2.avi", 20, 2)
+    data = (tmp_path / "in/2.avi").read_bytes()
+    (tmp_path / "in/2.avi").write_bytes(data[:len(data) // 2])
+    with pytest.raises(Problem, match="2.avi"): extract_frames(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out/2").exists()
+
+def test_a_killed_extraction_goes_on(tmp_path):
+    "kill -9 in the middle; what has a name is complete, and the next run finishes the rest"
+    for i in range(4): film(tmp_path / f"in/{i}.avi", 50, i, 240, 320)
+    code = "import sys; from vad.fetch import extract_frames; extract_frames(sys.argv[1], sys.argv[2], '.png', workers=1)"
+    env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
+    p = subprocess.Popen([sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"], env=env, stderr=subprocess.PIPE)
+    while not list((tmp_path / "out").glob(".1.*.part/000010.png")):
+        assert p.poll() is None, p.stderr.read()
+        time.sleep(.005)
+    p.send_signal(signal.SIGKILL)
+    p.communicate()
+    done = sorted(q.name for q in (tmp_path / "out").iterdir() if not q.name.startswith("."))
+    assert done and len(done) < 4 and all(open_video(tmp_path / "out" / n).frames == 50 for n in done)
+    made = (tmp_path / "out/0/000001.png").stat().st_mtime_ns
+    extract_frames(tmp_path / "in", tmp_path / "out", ".png")
+    assert sorted(q.name for q in (tmp_path / "out").iterdir()) == ["0", "1", "2", "3"] and (tmp_path / "out/0/000001.png").stat().st_mtime_ns == made
+    for i in range(4): assert open_video(tmp_path / f"out/{i}").frames == 50
+    nothing_half(tmp_path / "out")
