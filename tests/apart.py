@@ -10,8 +10,10 @@ server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["vad.evaluation", "accelerate", "typer", "torch._dynamo"])
 
 
-def _inside(call, args, out, err):
+def _inside(call, args, out, err, env):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(env) # of the caller now, not of when the server began
     for name, fd in ((out, 1), (err, 2)): os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
     call(*args)
@@ -21,14 +23,16 @@ class Apart:
     def __init__(self, folder, call, *args):
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.out, self.err = (Path(folder) / f"{call.__name__}.{name}" for name in ("out", "err"))
-        self.process = server.Process(target=_inside, args=(call, args, self.out, self.err))
+        self.process = server.Process(target=_inside, args=(call, args, self.out, self.err, dict(os.environ)))
         self.process.start()
 
     def wait_for(self, condition, seconds=60):
         "until `condition()` is true; the process must live that long"
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.is_alive() and time.monotonic() < end, self.err.read_text()
+            if not self.process.is_alive() or time.monotonic() > end:
+                self.process.kill()
+                raise AssertionError(self.err.read_text())
             time.sleep(.005)
         return self
 

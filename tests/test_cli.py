@@ -252,16 +252,16 @@ def test_a_loss_that_is_no_number(tiny, tmp_path):
     nothing_left(tmp_path / "run")
 
 def test_a_full_disk(tiny, trained, disk, tmp_path, monkeypatch): # noqa: F811
-    fill(disk, 2000)
-    said = sentence(call(tmp_path, "train", tiny, "--out", disk / "run", *SMALL), "disk", disk / "run")
-    assert "Traceback" not in said
-    nothing_left(disk)
+    shutil.copytree(trained, disk / "trained")
+    fill(disk, 8000)
+    sentence(call(tmp_path, "train", tiny, "--out", disk / "run", *SMALL), "disk", disk / "run")
+    sentence(call(tmp_path, "evaluate", disk / "trained", tiny), "disk", disk / "trained")
+    nothing_left(disk / "run")
+    assert not (disk / "trained/metrics.json").exists() and not litter(disk)
     monkeypatch.setenv("VAD_CACHE", str(disk / "cache"))
     sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *SMALL), "VAD_CACHE")
-    nothing_left(tmp_path / "run", disk)
-    shutil.copytree(trained, disk.parent / "copy")
-    fill(disk, 0)
-    monkeypatch.delenv("VAD_CACHE")
+    nothing_left(tmp_path / "run")
+    assert not list((disk / "cache").glob("[!.]*")) and not litter(disk)
 
 def test_a_folder_that_may_not_be_written(tiny, tmp_path):
     if os.geteuid() == 0: pytest.skip("root may write everywhere")

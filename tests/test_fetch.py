@@ -109,24 +109,20 @@ def test_ped2(tmp_path, ucsd, monkeypatch):
         assert len(server.asked) == 1
         nothing_half(tmp_path)
 
-def avenue():
-    def film(seed, n):
-        path = Path("/tmp") / f"vad-test-{os.getpid()}-{seed}.avi"
-        out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 25, (24, 16))
-        for f in np.random.default_rng(seed).integers(0, 256, (n, 16, 24, 3), np.uint8): out.write(f)
-        out.release()
-        data = path.read_bytes()
-        path.unlink()
-        return data
+def avenue(scratch):
+    "one training and one testing video of Avenue in its two official archives"
+    def made(seed, n):
+        film(scratch / f"{seed}.avi", n, seed)
+        return (scratch / f"{seed}.avi").read_bytes()
     cells = np.empty((1, 76), object)
     for k in range(76): cells[0, k] = np.full((16, 24), k >= 50, np.uint8)
     mat = io.BytesIO()
     scipy.io.savemat(mat, dict(volLabel=cells))
-    videos = [("Avenue Dataset/training_videos/01.avi", film(1, 8)), ("Avenue Dataset/testing_videos/21.avi", film(2, 76)), ("Avenue Dataset/training_vol/vol01.mat", b"x")]
+    videos = [("Avenue Dataset/training_videos/01.avi", made(1, 8)), ("Avenue Dataset/testing_videos/21.avi", made(2, 76)), ("Avenue Dataset/training_vol/vol01.mat", b"x")]
     return {"Avenue_Dataset.zip": zipped(videos), "ground_truth_demo.zip": zipped([("ground_truth_demo/testing_label_mask/21_label.mat", mat.getvalue()), ("ground_truth_demo/demo.m", b"x")])}
 
 def test_avenue(tmp_path):
-    with Server(avenue()) as server:
+    with Server(avenue(tmp_path / "scratch")) as server:
         folder = fetch_dataset("avenue", tmp_path, server.url + "/", partial=True)
     data = open_dataset(folder, partial=True)
     assert data.name == "avenue" and data.truth == "masks" and np.flatnonzero(data.labels[0]).tolist() == list(range(50, 76))

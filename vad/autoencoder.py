@@ -19,7 +19,7 @@ from .core import Problem
 # %% ../nbs/05_autoencoder.ipynb #005
 def conv(inp:int, out:int) -> list[nn.Module]:
     "3 x 3 convolution, batch normalisation, ReLU."
-    return [nn.Conv2d(inp, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
+    return [nn.Conv2d(inp, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 def block(inp:int, out:int) -> nn.Sequential:
     "Two of them."
@@ -27,7 +27,7 @@ def block(inp:int, out:int) -> nn.Sequential:
 
 def upsample(inp:int, out:int) -> nn.Sequential:
     "Twice the grid: strided transposed convolution, batch normalisation, ReLU."
-    return nn.Sequential(nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1), nn.BatchNorm2d(out), nn.ReLU())
+    return nn.Sequential(nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
 # %% ../nbs/05_autoencoder.ipynb #007
 class Encoder(nn.Module):

@@ -202,5 +202,5 @@ def main():
     "The `vad` command."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, sentence = run_app()
-    if sentence: print(f"vad: {sentence}", file=sys.stderr)
+    if sentence: print("\r\033[K" * sys.stderr.isatty() + f"vad: {sentence}", file=sys.stderr) # over what is left of a progress bar
     sys.exit(code)

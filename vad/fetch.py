@@ -88,6 +88,7 @@ def download(
     check_hash(path, url)
     return path
 
+# %% ../nbs/01c_fetch.ipynb #010
 def _reason(e):
     "A few words of an error of the network; its own are a paragraph."
     status = getattr(getattr(e, "response", None), "status_code", None)
@@ -102,7 +103,7 @@ def check_hash(path:Path, url:str):
     elif read_json(note).get("sha256") != h.hexdigest():
         raise Problem(f"{path} is not the file that was downloaded (see {note.name}): delete both and run again.")
 
-# %% ../nbs/01c_fetch.ipynb #011
+# %% ../nbs/01c_fetch.ipynb #012
 def members(path:Path) -> Iterator[tuple]: # name, "file" | "folder" | what else it is, an open file or None
     "What is in a .zip, .tar or .tar.gz archive, in order. Raises various errors where it is damaged."
     if zipfile.is_zipfile(path):
@@ -127,6 +128,7 @@ def check_member(name:str, kind:str, path:Path):
     if posix.is_absolute() or windows.drive or windows.root or ".." in posix.parts + windows.parts or "\0" in name:
         raise Problem(f"{path} holds a path that leads outside its folder ({name!r}): it is not the official archive, delete it.")
 
+# %% ../nbs/01c_fetch.ipynb #013
 def unpack(
     path:Path,           # a .zip, .tar or .tar.gz archive
     folder:Path,         # what is taken goes below it
@@ -154,7 +156,7 @@ def unpack(
         raise Problem(f"{path} is damaged ({e}): delete it and run again.") from None
     return files
 
-# %% ../nbs/01c_fetch.ipynb #015
+# %% ../nbs/01c_fetch.ipynb #017
 @contextmanager
 def whole_folder(
     path:Path, # where the folder is to stand
@@ -173,7 +175,7 @@ def whole_folder(
             (path / ".lock").unlink(missing_ok=True)
     finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../nbs/01c_fetch.ipynb #016
+# %% ../nbs/01c_fetch.ipynb #018
 def fetch_dataset(
     name:str,           # ped1 | ped2 | avenue
     root:str|Path,      # the dataset goes to root/name, its archives to root/archives
@@ -194,7 +196,7 @@ def fetch_dataset(
     open_dataset(root / name, partial=partial)
     return root / name
 
-# %% ../nbs/01c_fetch.ipynb #020
+# %% ../nbs/01c_fetch.ipynb #022
 def write_frames(
     video:Video,
     folder:Path, # made when complete
@@ -216,6 +218,7 @@ def write_frames(
         if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
         raise Problem(f"The disk is full: {folder} was not written. Free some space and run the same command again.") from e
 
+# %% ../nbs/01c_fetch.ipynb #023
 def extract_frames(
     videos,             # a video, a folder of videos, a dataset, or a list of these
     out:str|Path,       # gets a folder of frames for each video; for a dataset training/frames, testing/frames and its labels

@@ -154,8 +154,8 @@ def draw_scores(
         for name, t in tables.items():
             plot.score(t[v].abnormality.to_numpy(), t[v].label.to_numpy(), ax, name=name, unit="", frames=t[v].frame.to_numpy())
         ax.set(title=f"video {v}", ylim=(-.03, 1.03), ylabel="abnormality" if ax in axs[:, 0] else "")
-        if (legend := ax.get_legend()): legend.remove()
-    if len(tables) > 1: fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(tables) + 1)
+    labelled = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())}
+    fig.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(labelled), frameon=False)
     drawn = pd.concat([t[v].assign(run=name) for name, t in tables.items() for v in videos])
     plot.save(fig, path, drawn[["run", "video", "frame", "abnormality", "label"]].round(4))
     return fig
@@ -254,7 +254,8 @@ def look(
         i, start = at[row.video]
         (_, a), = evaluation.answers(model, items, frames, s, where, clips=np.array([start + row.frame - s.first]), label="frames")
         mask = data.mask(i)
-        seen.append(dict(video=row.video, frame_number=row.frame, frame=a.target[0].cpu(), prediction=a.prediction[0].float().cpu(),
+        (h, w), (height, width) = s.size, data.test[i].size
+        seen.append(dict(video=row.video, frame_number=row.frame, aspect=w / h * height / width, frame=a.target[0].cpu(), prediction=a.prediction[0].float().cpu(),
                          error=evaluation.error_maps(a, s.size)[0], attention=a.attention, mask=None if mask is None else mask[row.frame]))
     return seen
 
@@ -268,16 +269,18 @@ def draw_frames(
     seen = look(folder, data, worst, device)
     gated = seen[0]["attention"] is not None
     titles = ["frame", "prediction", "squared error"] + (["gate 1 (coarse)", "gate 2", "gate 3 (fine)", "memory map"] if gated else [])
-    fig, axs = plot.grid(len(seen), len(titles), (1.9, 1.6))
+    fig, axs = plot.grid(len(seen), len(titles), (1.9, 1.35))
     for row, shown in zip(axs, seen):
         plot.frame(shown["frame"], row[0])
         if shown["mask"] is not None: plot.contour(fit_mask(shown["mask"], shown["frame"].shape[1:]), row[0])
-        row[0].set_ylabel(f"video {shown['video']}\nframe {shown['frame_number']}", fontsize=8)
+        row[0].set_ylabel(f"video {shown['video']}\nframe {shown['frame_number']}")
         plot.frame(shown["prediction"], row[1])
         plot.overlay(shown["frame"], shown["error"], row[2])
         for ax, a in zip(row[3:], [*shown["attention"].gates, shown["attention"].memory] if gated else []):
-            plot.heat(a[0, 0].float().cpu().numpy(), ax, vmax=1)
-    for ax, title in zip(axs[0], titles): ax.set_title(title, fontsize=9)
+            plot.heat(a[0, 0], ax, vmax=1)
+            ax.set_aspect(shown["aspect"] * shown["frame"].shape[1] / a.shape[2] * a.shape[3] / shown["frame"].shape[2])
+        for ax in row[:3]: ax.set_aspect(shown["aspect"]) # as the camera saw it, not as the network does
+    for ax, title in zip(axs[0], titles): ax.set_title(title)
     plot.save(fig, path, worst)
     return fig
 
@@ -303,12 +306,16 @@ def run_notebook(
 ):
     "Execute a paper's notebook. Raises `Problem` naming the notebook and what stopped it."
     import papermill
+    from nbclient.exceptions import DeadKernelError
     if "VAD_PROGRESS" not in os.environ and Path(f"/proc/{os.getpid()}/fd/2").exists():
         os.environ["VAD_PROGRESS"] = f"/proc/{os.getpid()}/fd/2"
     target = folder / f"{paper}.ipynb"
-    try: papermill.execute_notebook(notebook(paper), target, parameters, kernel_name="python3", progress_bar=False, cwd=folder)
+    try: papermill.execute_notebook(notebook(paper), target, parameters, kernel_name="python3", progress_bar=False, cwd=folder,
+                                     extra_arguments=["--IPKernelApp.log_level=50"])
     except papermill.PapermillExecutionError as e:
-        raise Problem(e.evalue if e.ename == "Problem" else f"{e.ename} in cell {e.exec_count} of {target}: {e.evalue}. Open it to see where.") from None
+        if e.ename in ("Problem", "Stopped"): raise Problem(e.evalue) from None
+        raise Problem(f"{target} failed in cell {e.exec_count} ({e.ename}: {' '.join(str(e.evalue).split())}): open it to see where.") from None
+    except DeadKernelError: raise Problem(f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved.") from None
 
 # %% ../nbs/13_reproduce.ipynb #026
 @dataclass(frozen=True)
@@ -440,18 +447,20 @@ def reproduce(
     device:str="auto",
     truth:str|None=None, partial:bool=False,
     publish=None,         # a folder that gets a copy of tables and figures
+    **changes,            # any settings that differ from the preset
 ) -> str:                 # the table and the page's path, for a terminal
     "Run every paper's notebook on one dataset. Raises `Problem` on bad data before anything is trained."
     tables = tables or ("all" if preset == "quick" else "headline")
     if tables not in ("headline", "all"): raise Problem(f"There is no choice of tables {tables!r}: use headline or all.")
-    s = learner.settings(preset)
+    s = learner.settings(preset, **changes)
     pick_device(device)
     dataset = open_dataset(root, truth, partial, s.length).name if root else "walkway"
     folder = (Path(out) / (name or f"{dataset}-{preset}")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for paper in PAPERS:
         run_notebook(paper, folder, root=str(Path(root).resolve()) if root else "", preset=preset, tables=tables, seeds=list(seeds),
-                     device=device, out=str(folder), truth=truth or "", partial=partial)
+                     device=device, out=str(folder), truth=truth or "", partial=partial,
+                     changes=json.loads(json.dumps(changes)))
     page = write_page(folder)
     if publish: publish_figures(folder, Path(publish))
     return f"{shown(headline(folder)).to_string(index=False)}\n\nFrame AUC in %. The whole story: {os.path.relpath(page)}"

@@ -82,7 +82,7 @@ def foliage(
     "What wind adds to the light on hedge and lawn: a field for the cosine, a field for the sine."
     y, unit = (np.arange(size[0])[:, None] + .5) * HIGH / size[0], size[0] / HIGH
     weight = np.where(y < 17, 8, np.where((y < FAR_KERB) | (y > NEAR_KERB), 2, 0))
-    return np.stack([texture(rng, size, (round(2 * unit), 10), (round(4 * unit), 10)) * weight // 8 for _ in range(2)])
+    return np.stack([texture(rng, size, (round(2 * unit), 16), (round(4 * unit), 16)) * weight // 8 for _ in range(2)])
 
 def stirred(back, leaves, t, gust):
     "The ground at frame `t` in wind of strength `gust` (0 to 1)."
@@ -119,7 +119,7 @@ def person(
     def arm(side): return limb(neck, .36, -.9 * side * swing, -.3 - 4 * lean)
     return [Stroke(leg(-1), .09, .8 * legs), Stroke(arm(-1), .07, .8 * top), Stroke(leg(1), .10, legs),
             Stroke((hip, (lean, -.76)), .19, top), Stroke(dot(head, -.91), .15, skin),
-            Stroke(((head - .012, -.935), (head - .025, -.92)), .13, hair), Stroke(arm(1), .07, .9 * top + 11)]
+            Stroke(((head - .018, -.955), (head - .035, -.92)), .11, hair), Stroke(arm(1), .07, .9 * top + 11)]
 
 # %% ../nbs/01b_walkway.ipynb #016
 KINDS = ("cyclist", "cart", "runner", "wrong way", "loiterer", "bag") # what may go wrong
@@ -227,7 +227,7 @@ def cycle(a:Actor, s):
             Stroke((rear, crank, (.22, -.48), (-.15, -.45), rear), .035, 60), Stroke((front, (.22, -.48), bar), .035, 60),
             Stroke((seat, knees[0], feet[0]), .10, legs), Stroke((seat, (.06, -.86)), .18, top),
             Stroke(((.06, -.82), (.14, -.66), bar), .07, .9 * top + 11),
-            Stroke(dot(.12, -.98), .15, skin), Stroke(((.10, -1.01), (.09, -1.)), .14, hair)]
+            Stroke(dot(.12, -.98), .15, skin), Stroke(((.105, -1.025), (.085, -.99)), .11, hair)]
 
 def drive(a:Actor, s):
     "A cart with a roof, and its driver."
@@ -237,7 +237,7 @@ def drive(a:Actor, s):
     return [Stroke(((-.66, -.98), (.52, -.98), (.56, -1.04), (-.70, -1.04)), 0, 235),
             Stroke(((-.60, -.98), (-.56, -.45)), .035, 90), Stroke(((.46, -.98), (.62, -.48)), .035, 90),
             Stroke(((-.14, -.52), (-.10, -.74)), .2, top), Stroke(dot(-.06, -.86), .14, skin),
-            Stroke(((-.07, -.89), (-.08, -.88)), .13, hair), Stroke(((-.06, -.70), (.12, -.58), (.28, -.62)), .06, .9 * top),
+            Stroke(((-.075, -.905), (-.095, -.87)), .11, hair), Stroke(((-.06, -.70), (.12, -.58), (.28, -.62)), .06, .9 * top),
             Stroke(body, 0, 222), Stroke(((-.74, -.22), (.78, -.22)), .06, 120),
             *(Stroke(dot(*w), .31, 28) for w in wheels),
             *(Stroke((w, (w[0] + .1 * np.cos(turn), w[1] + .1 * np.sin(turn))), .05, 170) for w in wheels)]
@@ -251,8 +251,8 @@ DRAW = {"walker": walk, "cyclist": cycle, "cart": drive, "runner": run, "wrong w
 
 # %% ../nbs/01b_walkway.ipynb #024
 FAR, NEAR = (50, 64), (80, 100)  # where feet are in the lane that goes left, and in the lane that goes right
-WALK = (1.3, 1.8)                # units a frame: 0.1 s at 1.0 to 1.3 m/s, a person being 1.75 m
-GAP = 75                         # frames between two walkers of a lane, on average, where it is busy by 1
+WALK = (1.3, 1.8)                # units a frame: 1.1 to 1.5 m/s, a person being 1.75 m
+GAP = 85                         # frames between two walkers of a lane, on average, where it is busy by 1
 BUSY = (.7, 1.4)                 # how busy a video is
 SPEED = {"cyclist": 5., "cart": 3.8, "runner": 4.6, "wrong way": 1.55, "loiterer": 4.2, "bag": 0}
 OUT = 26                         # units beyond the edge where actors wait to enter
@@ -293,7 +293,7 @@ def odd(
         return [Actor(kind, x, speed=0, since=since, **(who | dict(y=103.))), Actor("walker", x, speed=1.6, since=since, **walker)]
     if kind == "wrong way": right = not right
     if kind == "cart": who |= dict(y=92. if right else 62., build=1.)
-    if kind == "loiterer": who |= dict(y=MIDDLE + rng.uniform(-2, 2))
+    if kind == "loiterer": who |= dict(y=MIDDLE + rng.uniform(-1, 3))
     edge = OUT if kind == "cart" else OUT / 2
     return [Actor(kind, -edge if right else wide + edge, speed=v if right else -v, since=since, **who)]
 
@@ -321,6 +321,8 @@ SCRIPTS = (
     (("runner", .62),),
     (("wrong way", -.85), ("cart", .75)),
     (("loiterer", .25),),
+    (("cart", .2),),
+    (("cyclist", -.15), ("runner", .7)),
 )
 VISIBLE = 4 # pixels; an anomaly that shows fewer is not there yet, in the mask and in the label alike
 
@@ -340,7 +342,7 @@ def video(
     seen, truth = np.empty((2, frames, *back.shape), np.uint8)
     for t in range(frames):
         light, whose = render(stirred(back, leaves, t, .5 + .5 * np.sin(blow + 2 * np.pi * t / gusts)), actors, t)
-        drift = level * (1 + .015 * np.sin(phase + 2 * np.pi * t / slow)) + rng.uniform(-.005, .005)
+        drift = level * (1 + .03 * np.sin(phase + 2 * np.pi * t / slow)) + rng.uniform(-.005, .005)
         seen[t] = sensor(light, round(1024 * drift), rng)
         truth[t] = whose if np.count_nonzero(whose) >= VISIBLE else 0
     return seen, truth
@@ -357,15 +359,17 @@ def _whole_folder(root):
         yield part
         os.replace(part, root) # onto nothing, or onto an empty folder
     except OSError as e:
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST): return # somebody else was faster; the caller looks at what is there
         if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
         raise Problem(f"The disk is full: {root} was not written. Free some space and run the same command again.") from e
     finally: shutil.rmtree(part, ignore_errors=True)
 
 def _write_frames(folder, frames):
+    "Numbered from 1, with as many digits as sort rightly."
     folder.mkdir(parents=True)
     for i, image in enumerate(frames, 1):
-        ok, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        (folder / f"{i:03d}.png").write_bytes(png.tobytes())
+        _, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        (folder / f"{i:0{max(3, len(str(len(frames))))}d}.png").write_bytes(png.tobytes())
 
 def _events(name, truth):
     "When each kind of anomaly is first and last seen in a video (frames from 0)."
@@ -387,19 +391,19 @@ def write_walkway(
     seed=0,            # decides everything random
     size=(120, 180),   # (height, width) pixels of a frame
     train=8,           # training videos
-    test=8,            # testing videos; the first eight have different scripts, the first four show every kind
-    train_frames=110,  # frames of a training video, ten a second
+    test=10,           # testing videos; the first ten have different scripts, the first four show every kind
+    train_frames=110,  # frames of a training video, fifteen a second
     test_frames=120,   # frames of a testing video
 ) -> Path:             # `root`
     "Write the synthetic dataset, or find it written. Raises `Problem` where `root` holds anything else."
     root, size = Path(root), [int(n) for n in size]
-    settings = dict(version=VERSION, seed=seed, size=size, train=train, test=test, train_frames=train_frames, test_frames=test_frames)
-    if min(size) < 48 or min(train, test, train_frames, test_frames) < 1:
-        raise Problem(f"No walkway can be made of {settings}: use frames of 48 pixels or more, and at least one video and frame of each kind.")
+    settings = dict(version=VERSION, seed=int(seed), size=size, train=train, test=test, train_frames=train_frames, test_frames=test_frames)
+    if min(size) < 48 or min(train, test, train_frames, test_frames) < 1 or seed < 0:
+        raise Problem(f"No walkway can be made of {settings}: use 48 pixels or more, at least one video and frame of each kind, and a seed from 0.")
     if _already(root, settings): return root
     def rng(*place): return np.random.default_rng([seed, *place])
     back, leaves, labels, events = ground(rng(0), size), foliage(rng(3), size), [], []
-    bar = progress(label="walkway", unit="frame", total=train * train_frames + test * test_frames, leave=False)
+    bar = progress(label="walkway", unit="frame", total=train * train_frames + test * test_frames, leave=False, delay=2)
     with bar, _whole_folder(root) as part:
         for i in range(train):
             frames, _ = video(back, leaves, rng(1, i), train_frames)
@@ -416,4 +420,5 @@ def write_walkway(
             bar.update(test_frames)
         np.save(part / "frame_labels_walkway.npy", np.concatenate(labels)[None].astype(np.int64))
         write_json(part / "walkway.json", dict(settings=settings, events=events))
+    _already(root, settings)
     return root

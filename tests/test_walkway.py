@@ -1,0 +1,133 @@
+"The walkway on the disk: whole or not at all, two writers at once, other sizes and seeds, many frames, a recipe that stays as it is."
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from vad import walkway
+from vad.core import Problem, read_json
+from vad.walkway import KINDS, SCRIPTS, foliage, ground, video, write_walkway
+
+GOLDEN = [("01", "cyclist", 36, 76), ("02", "cart", 0, 39), ("02", "loiterer", 89, 119), ("03", "runner", 17, 63),
+          ("03", "bag", 100, 119), ("04", "cyclist", 0, 37), ("04", "wrong way", 87, 119)] # video, kind, first and last frame seen
+LIGHT = [[82.3, 79.3, 62.4], [157.8, 142.2, 147.3], [141.0, 142.8, 145.2]] # mean grays of nine parts of a frame
+TINY = dict(size=(48, 72), train=1, test=2, train_frames=6, test_frames=30)
+
+def masks(root):
+    "masks of all testing videos, as published: packed along the last axis"
+    for file in sorted((root / "masks").iterdir()):
+        z = np.load(file, allow_pickle=False)
+        yield np.unpackbits(z["mask"], axis=-1)[..., :z["shape"][2]].astype(bool)
+
+def labels(root): return np.load(root / "frame_labels_walkway.npy", allow_pickle=False)[0]
+
+@pytest.mark.parametrize("size", [(48, 48), (64, 100), (150, 90), (240, 360)])
+def test_any_size(tmp_path, size):
+    root = write_walkway(tmp_path / "w", seed=2, **(TINY | dict(size=size)))
+    for i, mask in enumerate(masks(root)):
+        assert mask.shape == (30, *size)
+        assert (mask.any((1, 2)) == labels(root)[30 * i:30 * i + 30]).all()
+    frame = cv2.imread(str(root / "testing/frames/01/001.png"), cv2.IMREAD_UNCHANGED)
+    assert frame.shape == size and frame.dtype == np.uint8 # one channel
+
+def test_the_same_scene_at_twice_the_size(tmp_path):
+    small, large = (write_walkway(tmp_path / str(k), **(TINY | dict(size=(96 * k, 144 * k)))) for k in (1, 2))
+    assert (labels(small) == labels(large)).mean() > .95 # a pixel more or less may be seen at the edge
+    for a, b in zip(masks(small), masks(large)):
+        halved = b.reshape(len(b), 96, 2, 144, 2).mean((2, 4)) >= .5
+        assert (a & halved).sum() > .8 * (a | halved).sum()
+
+def test_a_thousand_frames_sort(tmp_path):
+    root = write_walkway(tmp_path / "w", size=(48, 48), train=1, test=1, train_frames=1, test_frames=1001)
+    names = [p.name for p in (root / "testing/frames/01").iterdir()]
+    assert sorted(names) == [f"{i:04d}.png" for i in range(1, 1002)]
+    assert (root / "training/frames/01/001.png").exists()
+
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    wrote, left = Path.write_bytes, [9]
+    def write_bytes(path, data):
+        left[0] -= 1
+        if left[0] < 0: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return wrote(path, data)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(Problem, match="disk is full"): write_walkway(tmp_path / "w", **TINY)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert len(labels(write_walkway(tmp_path / "w", **TINY))) == 60
+
+def test_killed_writer_is_not_trusted(tmp_path):
+    root = tmp_path / "w"
+    code = f"import cv2; cv2.setNumThreads(1); from vad.walkway import write_walkway; write_walkway({str(root)!r}, train_frames=3000)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    until = time.time() + 60
+    while not any(tmp_path.glob(".w.*.part")) and process.poll() is None and time.time() < until: time.sleep(.05)
+    time.sleep(.3)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not root.exists()
+    assert len(labels(write_walkway(root, **TINY))) == 60
+
+def written(root, barrier):
+    barrier.wait()
+    write_walkway(root, **TINY)
+
+def test_two_writers_at_once(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    both = [spawn.Process(target=written, args=(tmp_path / "w", barrier)) for _ in range(2)]
+    for p in both: p.start()
+    for p in both: p.join(60)
+    assert [p.exitcode for p in both] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+    assert len(labels(tmp_path / "w")) == 60
+
+def test_what_is_there_is_left_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    root = write_walkway(tmp_path / "empty", **TINY) # an empty folder is as good as none
+    (root / "testing/frames/01/001.png").unlink()
+    with pytest.raises(Problem, match="delete it"): write_walkway(root, **TINY) # no longer whole
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(Problem, match="something else"): write_walkway(mine, **TINY)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem, match="something else"): write_walkway(tmp_path / "file", **TINY)
+
+@pytest.mark.parametrize("bad", [dict(size=(20, 200)), dict(train=0), dict(test=0), dict(test_frames=0), dict(seed=-1)])
+def test_impossible_settings(tmp_path, bad):
+    with pytest.raises(Problem, match="No walkway can be made"): write_walkway(tmp_path / "w", **(TINY | bad))
+    assert not list(tmp_path.iterdir())
+
+def test_recipe_stays_as_it_is(tmp_path):
+    "whoever changes what is drawn raises `VERSION` and these numbers: results on the old and the new walkway do not compare"
+    root = write_walkway(tmp_path / "w", size=(60, 90), train=1, test=4, train_frames=3, test_frames=120)
+    seen = [(e["video"], e["kind"], e["first"], e["last"]) for e in read_json(root / "walkway.json")["events"]]
+    assert (walkway.VERSION, seen) == (1, GOLDEN)
+    frame = cv2.imread(str(root / "testing/frames/04/060.png"), cv2.IMREAD_UNCHANGED).astype(float)
+    np.testing.assert_allclose(frame.reshape(3, 20, 3, 30).mean((1, 3)), LIGHT, atol=.5)
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hard_for_any_seed(seed):
+    back, leaves = ground(np.random.default_rng([seed, 0])), foliage(np.random.default_rng([seed, 3]))
+    made = [video(back, leaves, np.random.default_rng([seed, 2, i]), 120, script) for i, script in enumerate(SCRIPTS)]
+    assert {k for _, truth in made for k in np.unique(truth)} == set(range(len(KINDS) + 1))
+    y = np.concatenate([(truth > 0).any((1, 2)) for _, truth in made])
+    assert .35 < y.mean() < .55
+    def micro(score, scale=False):
+        s = [score(frames) for frames, _ in made]
+        return roc_auc_score(y, np.concatenate([(v - v.min()) / np.ptp(v) for v in s] if scale else s))
+    def difference(v): return np.abs(np.diff(v.astype(int), axis=0, prepend=v[1:2])).mean((1, 2))
+    assert .25 < micro(lambda v: np.arange(len(v))) < .75
+    for scale in (False, True):
+        assert .25 < micro(lambda v: v.mean((1, 2)), scale) < .75
+        assert micro(difference, scale) < .9
