@@ -1,12 +1,15 @@
 "What the tests share: one thread, caches of their own, a tiny dataset."
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ[name] = "1" # before numpy and torch are imported
 
-import cv2
-import numpy as np
-import pytest
-import torch
+import cv2 # noqa: E402
+import numpy as np # noqa: E402
+import pytest # noqa: E402
+import torch # noqa: E402
 
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
@@ -45,3 +48,23 @@ def write_tiny(root):
 def tiny(tmp_path_factory):
     "the folder of the tiny dataset; not to be changed"
     return write_tiny(tmp_path_factory.mktemp("data") / "tiny")
+
+@pytest.fixture
+def disk(tmp_path):
+    "a file system of 600 kB"
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try: done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
+    except FileNotFoundError: pytest.skip("there is no mount here")
+    if done.returncode: pytest.skip("mounting a small file system takes root's rights")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+def fill(folder, leave=4096):
+    "all but `leave` bytes"
+    free = shutil.disk_usage(folder).free
+    (folder / "filler").write_bytes(b"x" * max(0, free - leave))
+
+def litter(folder):
+    "files half-written"
+    return [p.name for p in Path(folder).rglob("*") if ".part" in p.name]

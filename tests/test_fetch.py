@@ -119,7 +119,8 @@ def avenue(scratch):
     mat = io.BytesIO()
     scipy.io.savemat(mat, dict(volLabel=cells))
     videos = [("Avenue Dataset/training_videos/01.avi", made(1, 8)), ("Avenue Dataset/testing_videos/21.avi", made(2, 76)), ("Avenue Dataset/training_vol/vol01.mat", b"x")]
-    return {"Avenue_Dataset.zip": zipped(videos), "ground_truth_demo.zip": zipped([("ground_truth_demo/testing_label_mask/21_label.mat", mat.getvalue()), ("ground_truth_demo/demo.m", b"x")])}
+    return {"Avenue_Dataset.zip": zipped(videos), "ground_truth_demo.zip": zipped([
+        ("ground_truth_demo/testing_label_mask/21_label.mat", mat.getvalue()), ("ground_truth_demo/demo.m", b"x")])}
 
 def test_avenue(tmp_path):
     with Server(avenue(tmp_path / "scratch")) as server:
@@ -206,8 +207,10 @@ def test_a_bomb(tmp_path, make):
     with pytest.raises(Problem, match="free space"): unpack(path, tmp_path / "in", room=1_000_000)
     assert (tmp_path / "in/zeros").stat().st_size <= 1_000_000
 
-@pytest.mark.parametrize("make", [lambda: tar([(f"f{i}", os.urandom(5000)) for i in range(40)]), lambda: zipped([(f"f{i}", os.urandom(5000)) for i in range(40)])], ids=["tar", "zip"])
-@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:5000] + bytes(4000) + b[9000:], lambda b: b"", lambda b: b"<html>moved</html>"], ids=["half", "zeros", "empty", "html"])
+@pytest.mark.parametrize("make", [lambda: tar([(f"f{i}", os.urandom(5000)) for i in range(40)]),
+                                  lambda: zipped([(f"f{i}", os.urandom(5000)) for i in range(40)])], ids=["tar", "zip"])
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:5000] + bytes(4000) + b[9000:],
+                                    lambda b: b"", lambda b: b"<html>moved</html>"], ids=["half", "zeros", "empty", "html"])
 def test_damaged_archives(tmp_path, make, damage):
     (tmp_path / "in").mkdir()
     (tmp_path / "a").write_bytes(damage(make()))

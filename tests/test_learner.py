@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from apart import Apart
+from conftest import fill, litter
 from hypothesis import given, settings as fewer, strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -31,9 +31,6 @@ KINDS = dict(plain=TINY, gated=replace(TINY, attention="gate", schedule="epoch")
 @pytest.fixture(scope="module")
 def data(tiny): return open_dataset(tiny)
 
-@pytest.fixture(autouse=True)
-def quick_intervals(monkeypatch): monkeypatch.setattr(score, "bootstrap", partial(score.bootstrap, n=20)) # they have tests of their own
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     "an undisturbed run of each kind"
@@ -43,8 +40,6 @@ def whole(data, tmp_path_factory):
 def losses(run): return pd.read_csv(run / "losses.csv").drop(columns="seconds")
 
 def weights(run): return load_file(run / "model.safetensors")
-
-def litter(folder): return [p.name for p in Path(folder).rglob("*") if ".part" in p.name]
 
 def identical(a, b):
     "two runs have the same bits in their weights and their losses"
@@ -229,22 +224,6 @@ def test_weights_that_are_no_numbers_are_never_kept(data, whole, tmp_path, monke
 
 # ---- a full disk
 
-@pytest.fixture
-def disk(tmp_path):
-    "a file system of 600 kB"
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try: done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
-    except FileNotFoundError: pytest.skip("there is no mount here")
-    if done.returncode: pytest.skip("mounting a small file system takes root's rights")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-def fill(folder, leave=4096):
-    "all but `leave` bytes"
-    free = shutil.disk_usage(folder).free
-    (folder / "filler").write_bytes(b"x" * max(0, free - leave))
-
 @pytest.mark.parametrize("leave", [0, 4096, 40960])
 def test_a_full_disk_while_training(tiny, data, whole, disk, tmp_path, leave):
     assert Apart(tmp_path, train, tiny, TINY, disk / "run", 0, ("train_step", 11)).end()[0] == -signal.SIGKILL
@@ -312,7 +291,8 @@ def test_a_broken_model_or_checkpoint(tiny, data, whole, tmp_path, break_it):
     break_it(tmp_path / "model/model.safetensors")
     message(lambda: evaluation.evaluate(tmp_path / "model", data, "cpu"), str(tmp_path / "model/model.safetensors"))
     (tmp_path / "begun").mkdir()
-    learner.Learner(KINDS["gated"], 8, learner.accelerator_for(KINDS["gated"], "cpu", tmp_path, None)[0], torch.device("cpu")).save(tmp_path / "begun/checkpoint.safetensors")
+    accelerator, device = learner.accelerator_for(KINDS["gated"], "cpu", tmp_path, None)
+    learner.Learner(KINDS["gated"], 8, accelerator, device).save(tmp_path / "begun/checkpoint.safetensors")
     break_it(tmp_path / "begun/checkpoint.safetensors")
     message(lambda: fit(KINDS["gated"], data, tmp_path / "begun", "cpu"), str(tmp_path / "begun/checkpoint.safetensors"))
 
@@ -344,7 +324,6 @@ def no_pickle(root, folder):
     import torch._dynamo # makes classes of its own of what is taken away here
     def refuse(*args, **kwargs): raise AssertionError("something was unpickled")
     pickle.load = pickle.loads = pickle.Unpickler = pickle._Unpickler = torch.load = refuse
-    score.bootstrap = partial(score.bootstrap, n=20)
     learner.SAVE_MINUTES = 0
     data = open_dataset(root)
     try:

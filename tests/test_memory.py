@@ -188,7 +188,8 @@ def test_a_state_dict_saved_in_parallel_is_read_as_well():
 
 def test_every_variant_survives_the_journey_through_original_names():
     "small networks of each kind, renamed as the original names them, are recognised with their sizes"
-    back = [(r"encoder.blocks.{}.", "encoder.moduleConv{}.", 1), ("decoder.ups.{}.", "decoder.moduleUpsample{}.", -4), ("decoder.blocks.{}.", "decoder.moduleDeconv{}.", -3)]
+    back = [("encoder.blocks.{}.", "encoder.moduleConv{}.", 1), ("decoder.ups.{}.", "decoder.moduleUpsample{}.", -4),
+            ("decoder.blocks.{}.", "decoder.moduleDeconv{}.", -3)]
     def theirs(name):
         name = name.replace("decoder.bottom.", "decoder.moduleConv.")
         for ours, published, offset in back:
@@ -197,9 +198,9 @@ def test_every_variant_survives_the_journey_through_original_names():
             for part, w in (("from_gating", "W_g"), ("from_skip", "W_x"), ("psi", "psi")):
                 name = name.replace(f"gates.gates.{i}.{part}.", f"att_gate{3 - i}.{w}.")
         return name
-    for settings in (dict(task="predict", channels=1, clip=4, width=2), dict(task="predict", channels=3, clip=5, width=3, attention="gate"),
+    for sizes in (dict(task="predict", channels=1, clip=4, width=2), dict(task="predict", channels=3, clip=5, width=3, attention="gate"),
                      dict(task="reconstruct", channels=3, width=2), dict(task="predict", channels=1, width=2, memory=False)):
-        model = MNAD(**settings)
+        model = MNAD(**sizes)
         found = from_original({theirs(k): v for k, v in model.state_dict().items()})
         assert (found.task, found.channels, found.clip, found.dim, found.memory, found.gates is None) == \
                (model.task, model.channels, model.clip, model.dim, model.memory, model.gates is None)

@@ -169,6 +169,7 @@ def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
 
 # %% ../nbs/14_cli.ipynb #015
 @app.command("reproduce")
+@with_settings(tuple(n for n in TRAINING if n != "seed"))
 def reproduce_command(
     data:Path = typer.Option(None, help="Folder of a dataset; none: the synthetic walkway is rendered."),
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
@@ -179,9 +180,10 @@ def reproduce_command(
     device:str = Device,
     truth:str = Truth, partial:bool = Partial,
     publish:Path = typer.Option(None, help="Copy tables and figures into this folder at the end (the repository's own: figures)."),
+    **changes,
 ):
     "Run the paper notebooks: tables beside the published ones, figures, one page."
-    typer.echo(reproduce.reproduce(data, preset, tables, seed, name, out, device, truth, partial, publish))
+    typer.echo(reproduce.reproduce(data, preset, tables, seed, name, out, device, truth, partial, publish, **changes))
 
 # %% ../nbs/14_cli.ipynb #017
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it

@@ -146,10 +146,12 @@ def unpack(
             with open(folder / target, "xb") as out:
                 while data := f.read(2**20):
                     room -= len(data)
-                    if room < 0: raise Problem(f"{path} unfolds to more than the free space of {folder.parent}: free some, or delete the archive if it is not the official one.")
+                    if room < 0: raise Problem(f"{path} unfolds to more than the free space of {folder.parent}: "
+                                               "free some, or delete the archive if it is not the official one.")
                     out.write(data)
             files += 1
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as e:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, # of the archive
+            FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as e: # of names in it that clash
         raise Problem(f"{path} is damaged ({type(e).__name__}): delete it and run again.") from None
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT): raise Problem(f"The disk is full: {path} was not extracted. Free some space and run the same command again.") from None
@@ -192,7 +194,8 @@ def fetch_dataset(
                 url = f"{mirror.rstrip('/')}/{archive.url.rsplit('/', 1)[-1]}" if mirror else archive.url
                 path = download(url, root / "archives", retries)
                 if not unpack(path, part, lambda member: place(member, archive)):
-                    raise Problem(f"{path} holds no {' or '.join(archive.take)} {archive.inside and 'of ' + archive.inside}: it is not the official archive, delete it and run again.")
+                    raise Problem(f"{path} holds no {' or '.join(archive.take)} {archive.inside and 'of ' + archive.inside}: "
+                                  "it is not the official archive, delete it and run again.")
     open_dataset(root / name, partial=partial)
     return root / name
 

@@ -6,8 +6,8 @@
 __all__ = ['MOST_DB', 'ALPHA', 'SHIFT', 'SHIFTS', 'ORACLE', 'psnr', 'regular_score', 'split', 'finite', 'align', 'minmax',
            'regularity', 'Reference', 'reference', 'causal', 'table', 'write_table', 'read_table', 'table_lengths',
            'auc', 'eer', 'threshold_from', 'rates', 'decide', 'best_threshold', 'unswap', 'published_confusion',
-           'checked', 'metrics', 'pixel_auc', 'duels', 'draws', 'resampled', 'bootstrap', 'summary', 'micro_macro',
-           'late', 'best_squeezed', 'controls']
+           'checked', 'metrics', 'pixel_auc', 'duels', 'alarms', 'precision_of', 'equal_error_of', 'draws', 'resampled',
+           'bootstrap', 'summary', 'micro_macro', 'late', 'best_squeezed', 'controls']
 
 # %% ../nbs/06_score.ipynb #002
 from dataclasses import dataclass
@@ -302,7 +302,28 @@ def duels(
     a = np.array([y.sum() for y, _ in parts])
     return wins, a, np.asarray(lengths) - a
 
-# %% ../nbs/06_score.ipynb #060
+# %% ../nbs/06_score.ipynb #061
+def alarms(
+    labels, scores, # (N,) each
+    lengths,        # (V,)
+    counts,         # (n, V) how often each video is taken
+):                  # yields n times two arrays: anomalous and normal frames at or over each threshold, from the highest down
+    "Right and false alarms of resampled videos, at every threshold."
+    order = np.argsort(-scores, kind="stable")
+    video, y = np.repeat(np.arange(len(lengths)), lengths)[order], labels[order]
+    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(y) - 1] # of the frames with one score
+    for c in counts: yield np.cumsum(c[video] * y)[last], np.cumsum(c[video] * (1 - y))[last]
+
+def precision_of(true, false) -> float: # both (T,) from `alarms`
+    "Average precision."
+    return np.diff(true, prepend=0) @ (true / np.maximum(true + false, 1)) / true[-1]
+
+def equal_error_of(true, false) -> float:
+    "Equal error rate."
+    true, false = (np.r_[0, x] / x[-1] for x in (true, false))
+    return np.interp(0, false + true - 1, false)
+
+# %% ../nbs/06_score.ipynb #062
 def draws(
     valid,    # counts (n, V) -> (n,) bool: which resamples can be scored
     videos,   # V
@@ -334,10 +355,10 @@ def resampled(
     c = draws(valid, len(pairs), n, seed)
     if metric == "auc_micro": return ((c @ wins) * c).sum(1) / ((c @ a) * (c @ normal))
     if metric == "auc_macro": return c @ (np.diag(wins) / np.maximum(pairs, 1)) / (c @ (pairs > 0))
-    measure = eer if metric == "eer" else lambda y, s, w: average_precision_score(y, s, sample_weight=w)
-    return np.array([measure(y, s, np.repeat(k, lengths)) for k in c])
+    measure = equal_error_of if metric == "eer" else precision_of
+    return np.array([measure(*k) for k in alarms(y, s, lengths, c)])
 
-# %% ../nbs/06_score.ipynb #061
+# %% ../nbs/06_score.ipynb #063
 def bootstrap(
     labels, scores,     # (N,) each
     lengths,            # (V,)
@@ -349,7 +370,7 @@ def bootstrap(
     low, high = np.quantile(resampled(labels, scores, lengths, metric, n, seed), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
-# %% ../nbs/06_score.ipynb #069
+# %% ../nbs/06_score.ipynb #071
 def summary(
     values,    # (n,) one number a seed
     level=.95, # of the interval
@@ -361,7 +382,7 @@ def summary(
     half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
     return dict(n=n, mean=float(mean), sd=float(sd), low=float(mean - half), high=float(mean + half))
 
-# %% ../nbs/06_score.ipynb #072
+# %% ../nbs/06_score.ipynb #074
 SHIFTS, ORACLE = (0, 1, 2, 4, 8, 16), .5 # frames; deviation of the oracle's noise
 
 def micro_macro(
@@ -375,7 +396,7 @@ def micro_macro(
     video = [area(*v) for v in zip(split(labels, lengths), split(scores, lengths))]
     return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
 
-# %% ../nbs/06_score.ipynb #073
+# %% ../nbs/06_score.ipynb #075
 def late(
     labels,  # (N,)
     lengths, # (V,)
@@ -397,7 +418,7 @@ def best_squeezed(
         return s
     return np.concatenate([best(y) for y in split(labels, lengths)])
 
-# %% ../nbs/06_score.ipynb #074
+# %% ../nbs/06_score.ipynb #076
 def controls(
     labels,          # (N,) 1 = anomalous
     lengths,         # (V,)
@@ -411,7 +432,7 @@ def controls(
     rng, rows = np.random.default_rng(seed), []
     def row(control, draw, note="", n=1):
         both = np.array([micro_macro(*draw()) for _ in range(n)])
-        scatter = "sd {:.3f} micro, {:.3f} macro over {} draws".format(*both.std(0), n) if n > 1 else ""
+        scatter = "sd {:.1f} % micro, {:.1f} % macro over {} draws".format(*100 * both.std(0), n) if n > 1 else ""
         rows.append((control, *both.mean(0), note + scatter))
     def noisy(): return y + rng.normal(0, ORACLE, len(y))
     def rotated(): return np.concatenate([np.roll(v, rng.integers(max(len(v), 1))) for v in split(y, lengths)])
