@@ -14,6 +14,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -60,7 +61,7 @@ class Settings:
     seed: int = 0                       # of initial weights, items and the order of clips
     # arithmetic
     precision: str = "fp32"             # fp32 | bf16 | fp16: of convolutions; memory, losses and scores stay in fp32
-    channels_last: bool = True          # memory layout; the same numbers up to rounding, 1.4 times as fast on a CPU
+    channels_last: bool = True          # memory layout; the same numbers up to rounding, faster on a CPU
     # scoring
     alpha: float = .6                   # weight of PSNR against feature distance; 1: PSNR only
     test_update: str = "gated"          # memory at test: gated by the regular score (paper) | always | never
@@ -94,7 +95,7 @@ SCORING = ("alpha", "test_update", "threshold", "test_memory") # what may change
 
 # %% ../nbs/07_learner.ipynb #007
 PRESETS = dict(
-    quick=dict(size=(64, 64), channels=1, width=16, batch=8, epochs=5, lr=1e-3, schedule="step"),
+    quick=dict(size=(64, 64), channels=1, width=16, batch=8, epochs=3, lr=1e-3, schedule="step"),
     cpu=dict(size=(96, 96), channels=1, width=24, batch=8, epochs=8, schedule="step"),
     paper=dict(),
 )
@@ -450,7 +451,10 @@ def load_model(
 # %% ../nbs/07_learner.ipynb #028
 def load_plain(path):
     "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
-    try: return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore") # torch warns of what we refuse in a sentence of our own
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError: raise Problem(f"{path} is missing: name the file that torch.save wrote.") from None
     except Exception as e: # a pickled object, a truncated archive, any other file: torch raises a dozen types
         raise Problem(f"{path} holds no plain tensors ({type(e).__name__}): save model.state_dict(), not the model, and try again.") from None
