@@ -495,7 +495,8 @@ def reproduce(
     if publish: publish_figures(folder, Path(publish))
     t = compared(folder)
     top = shown(t[t.table != ABLATION]).to_string(index=False)
-    return f"{top}\n\nFrame AUC in %. The whole story{', with the ablation' * (t.table == ABLATION).any()}: {os.path.relpath(page)}"
+    more = ", with the ablation" if (t.table == ABLATION).any() else ""
+    return f"{top}\n\nFrame AUC in %. The whole story{more}: {os.path.relpath(page)}"
 
 def publish_figures(folder:Path, target:Path):
     "Copy a run's tables and figures, a folder for each paper."
