@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import vad
-from vad.cache import Frames, cache_frames, locked
-from vad.core import Problem
+from vad.cache import Frames, cache_frames
+from vad.core import Problem, locked
 from vad.video import open_video
 
 

@@ -59,13 +59,12 @@ def message(call, *words):
 
 def die_before(where, nth):
     "make this process kill itself just before the `nth` call of a function of the learner"
-    holder, name = (learner.Learner, "save") if where == "save" else (learner, where)
-    function, calls = getattr(holder, name), []
+    function, calls = getattr(learner, where), []
     def wrapped(*args, **kwargs):
         calls.append(1)
         if len(calls) == nth: os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
-    setattr(holder, name, wrapped)
+    setattr(learner, where, wrapped)
 
 def train(root, s, folder, minutes=0, death=None):
     "a run that saves after every step"
@@ -79,8 +78,8 @@ def train(root, s, folder, minutes=0, death=None):
     ("gated", ("train_step", 12)),    # in the middle of the last
     ("plain", ("write_csv", 1)),      # an epoch is over, its losses are not yet written
     ("plain", ("write_csv", 2)),
-    ("gated", ("save", 8)),           # its losses are written, its checkpoint is not
-    ("gated", ("save", 16)),
+    ("gated", ("save_checkpoint", 8)),           # its losses are written, its checkpoint is not
+    ("gated", ("save_checkpoint", 16)),
     ("plain", ("audit", 1)),          # trained to the end, nothing yet made of it
     ("gated", ("save_model", 1)),
 ])
@@ -292,7 +291,7 @@ def test_a_broken_model_or_checkpoint(tiny, data, whole, tmp_path, break_it):
     message(lambda: evaluation.evaluate(tmp_path / "model", data, "cpu"), str(tmp_path / "model/model.safetensors"))
     (tmp_path / "begun").mkdir()
     accelerator, device = learner.accelerator_for(KINDS["gated"], "cpu", tmp_path, None)
-    learner.Learner(KINDS["gated"], 8, accelerator, device).save(tmp_path / "begun/checkpoint.safetensors")
+    learner.save_checkpoint(learner.Learner(KINDS["gated"], 8, accelerator, device), tmp_path / "begun/checkpoint.safetensors")
     break_it(tmp_path / "begun/checkpoint.safetensors")
     message(lambda: fit(KINDS["gated"], data, tmp_path / "begun", "cpu"), str(tmp_path / "begun/checkpoint.safetensors"))
 

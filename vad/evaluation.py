@@ -78,6 +78,7 @@ def answer(
         yield Answer(prediction[:n], target[part][:n], score.psnr(prediction[:n], target[part][:n]), regular[:n], distance, attention)
         done += n
 
+# %% ../nbs/07a_evaluation.ipynb #008
 def settle(
     m:Memory,
     rows:Tensor,   # (B, N, D) queries of the frames looked ahead
@@ -93,7 +94,7 @@ def settle(
     m.opens, m.ahead = bool(opened[n - 1]), 1 if len(wrong) else 2 * m.ahead
     return n
 
-# %% ../nbs/07a_evaluation.ipynb #007
+# %% ../nbs/07a_evaluation.ipynb #009
 @torch.inference_mode()
 def answers(
     model:MNAD,
@@ -126,7 +127,7 @@ def autocast(s:Settings, device):
     if s.precision == "fp32": return nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16 if s.precision == "bf16" else torch.float16)
 
-# %% ../nbs/07a_evaluation.ipynb #012
+# %% ../nbs/07a_evaluation.ipynb #014
 REFERENCE_CLIPS = 1000
 
 def columns(found:list[Answer]) -> dict[str, np.ndarray]:
@@ -145,7 +146,7 @@ def reference_scores(model, items, data:Dataset, s:Settings, device, batch) -> t
     return ref, dict(regularity=score.threshold_from(1 - regularity),
                      causal=score.threshold_from(score.causal(c["psnr"], c.get("distance"), ref, s.alpha)))
 
-# %% ../nbs/07a_evaluation.ipynb #014
+# %% ../nbs/07a_evaluation.ipynb #016
 def frame_difference(
     frames:Frames,
     first:int,    # the first frame of a video that is scored
@@ -160,7 +161,7 @@ def frame_difference(
         found += ([d[0] if d else -score.MOST_DB, *d])[first:]
     return np.array(found)
 
-# %% ../nbs/07a_evaluation.ipynb #017
+# %% ../nbs/07a_evaluation.ipynb #019
 def error_maps(
     a:Answer,
     size:tuple[int, int], # height, width of the masks
@@ -185,7 +186,7 @@ def score_and_locate(found, data:Dataset, s:Settings) -> tuple[list[Answer], flo
     pixel = score.pixel_auc((e for e, _ in errors), (m for _, m in masks))
     return kept, None if math.isnan(pixel) else pixel
 
-# %% ../nbs/07a_evaluation.ipynb #019
+# %% ../nbs/07a_evaluation.ipynb #021
 def evaluate(
     folder:str|Path,    # of a finished run
     data:Dataset,
@@ -222,7 +223,7 @@ def evaluate(
 
 SCORING_CODE = ("memory.py", "attention.py", "autoencoder.py", "cache.py", "score.py", "learner.py", "evaluation.py") # the code that shapes scores
 
-# %% ../nbs/07a_evaluation.ipynb #020
+# %% ../nbs/07a_evaluation.ipynb #022
 def frame_table(
     c:dict[str, np.ndarray], # psnr, regular, and distance where there is a memory
     data:Dataset, frames:Frames, s:Settings,

@@ -4,30 +4,25 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'Archive', 'place', 'download', 'check_hash', 'members', 'check_member', 'unpack',
-           'whole_folder', 'fetch_dataset', 'write_frames', 'extract_frames']
+           'fetch_dataset', 'write_frames', 'extract_frames']
 
 # %% ../nbs/01c_fetch.ipynb #003
-import errno
 import gzip
 import hashlib
 import os
 import shutil
 import stat
 import tarfile
-import uuid
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Iterator
 
 import cv2
 import numpy as np
 
-from .cache import locked
-from .core import Problem, progress, read_json, whole, write_json
+from .core import Problem, progress, read_json, room_for, whole, whole_folder, write_json
 from .data import find_layout, open_dataset
 from .video import Video, images, side_by_side
 
@@ -79,12 +74,10 @@ def download(
         have = os.path.getsize(file)
         if said["length"] and have != int(said["length"]): raise ValueError(f"it broke off after {have} of {said['length']} bytes")
     try:
-        pooch.create(folder, "", registry={path.name: None}, urls={path.name: url}, retry_if_failed=retries).fetch(path.name, downloader=get)
+        with room_for(path):
+            pooch.create(folder, "", registry={path.name: None}, urls={path.name: url}, retry_if_failed=retries).fetch(path.name, downloader=get)
     except (requests.RequestException, ValueError) as e:
         raise Problem(f"{url} cannot be downloaded ({_reason(e)}): try again later, name another place with VAD_MIRROR, or put the file into {folder} yourself.") from None
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-        raise Problem(f"The disk is full: {path} was not downloaded. Free some space and run the same command again.") from None
     check_hash(path, url)
     return path
 
@@ -143,7 +136,7 @@ def unpack(
             target = where(name)
             if kind == "folder" or target is None: continue
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            with open(folder / target, "xb") as out:
+            with room_for(folder), open(folder / target, "xb") as out:
                 while data := f.read(2**20):
                     room -= len(data)
                     if room < 0: raise Problem(f"{path} unfolds to more than the free space of {folder.parent}: "
@@ -151,33 +144,11 @@ def unpack(
                     out.write(data)
             files += 1
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, # of the archive
-            FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as e: # of names in it that clash
-        raise Problem(f"{path} is damaged ({type(e).__name__}): delete it and run again.") from None
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT): raise Problem(f"The disk is full: {path} was not extracted. Free some space and run the same command again.") from None
-        raise Problem(f"{path} is damaged ({e}): delete it and run again.") from None
+            OSError, ValueError) as e: # of names in it that clash
+        raise Problem(f"{path} is damaged ({e or type(e).__name__}): delete it and run again.") from None
     return files
 
 # %% ../nbs/01c_fetch.ipynb #017
-@contextmanager
-def whole_folder(
-    path:Path, # where the folder is to stand
-):             # a hidden folder beside it to fill
-    "Make a folder whole or not at all: it takes its name only when the block ends well. What dead processes left half made is removed."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f".{escape(path.name)}.*.part"):
-        with suppress(FileNotFoundError), locked(old / ".lock", wait=False) as free:
-            if free: shutil.rmtree(old, ignore_errors=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir()
-    try:
-        with locked(part / ".lock"):
-            yield part
-            if not path.exists(): os.replace(part, path) # else another process was first, and its folder is as whole as ours
-            (path / ".lock").unlink(missing_ok=True)
-    finally: shutil.rmtree(part, ignore_errors=True)
-
-# %% ../nbs/01c_fetch.ipynb #018
 def fetch_dataset(
     name:str,           # ped1 | ped2 | avenue
     root:str|Path,      # the dataset goes to root/name, its archives to root/archives
@@ -199,7 +170,7 @@ def fetch_dataset(
     open_dataset(root / name, partial=partial)
     return root / name
 
-# %% ../nbs/01c_fetch.ipynb #022
+# %% ../nbs/01c_fetch.ipynb #021
 def write_frames(
     video:Video,
     folder:Path, # made when complete
@@ -212,16 +183,12 @@ def write_frames(
         for _ in range(video.frames): beat()
         return
     digits, quality = max(6, len(str(video.frames))), [cv2.IMWRITE_JPEG_QUALITY, 98] if suffix == ".jpg" else []
-    try:
-        with whole_folder(folder) as part:
-            for i, frame in enumerate(video.read(), 1):
-                (part / f"{i:0{digits}d}{suffix}").write_bytes(cv2.imencode(suffix, frame, quality)[1])
-                beat()
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-        raise Problem(f"The disk is full: {folder} was not written. Free some space and run the same command again.") from e
+    with whole_folder(folder) as part:
+        for i, frame in enumerate(video.read(), 1):
+            (part / f"{i:0{digits}d}{suffix}").write_bytes(cv2.imencode(suffix, frame, quality)[1])
+            beat()
 
-# %% ../nbs/01c_fetch.ipynb #023
+# %% ../nbs/01c_fetch.ipynb #022
 def extract_frames(
     videos,             # a video, a folder of videos, a dataset, or a list of these
     out:str|Path,       # gets a folder of frames for each video; for a dataset training/frames, testing/frames and its labels

@@ -72,6 +72,7 @@ def frame(x, ax:Axes|None=None, title:str="") -> Axes:
     ax.set_title(title)
     return bare(ax)
 
+# %% ../nbs/02_plot.ipynb #008
 def sheet(
     rows:list[list],            # of frames
     row_titles:list[str]=(),
@@ -94,7 +95,7 @@ def strip(
     "Frames in a row."
     return sheet([frames], column_titles=titles)
 
-# %% ../nbs/02_plot.ipynb #012
+# %% ../nbs/02_plot.ipynb #013
 def plain(x) -> np.ndarray: # (H, W)
     "A map as an array."
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, float)
@@ -133,7 +134,7 @@ def contour(
     if np.any(mask): ax.contour(np.asarray(mask, float), levels=[.5], colors=[color], linewidths=1.1)
     return ax
 
-# %% ../nbs/02_plot.ipynb #015
+# %% ../nbs/02_plot.ipynb #016
 def spans(
     labels,   # (N,) 1 = anomalous
 ) -> list[tuple[int, int]]: # first and last index of each run of ones
@@ -162,7 +163,7 @@ def score(
     ax.set(xlabel="frame", ylabel=f"{name} [{unit}]" if unit else name, xlim=(frames[0] - .5, frames[-1] + .5))
     return ax
 
-# %% ../nbs/02_plot.ipynb #019
+# %% ../nbs/02_plot.ipynb #020
 def one_class(labels, ax:Axes) -> bool:
     "Whether `labels` are all the same; if so, write it where the curve would be."
     alone = len(np.unique(labels)) < 2
@@ -199,7 +200,7 @@ def pr(
     ax.legend(title="average precision", loc="lower left", frameon=False)
     return ax
 
-# %% ../nbs/02_plot.ipynb #023
+# %% ../nbs/02_plot.ipynb #024
 def confusion(
     matrix,             # (2, 2) counts: rows truth, columns decision
     ax:Axes|None=None,
@@ -216,7 +217,7 @@ def confusion(
     ax.grid(False)
     return ax
 
-# %% ../nbs/02_plot.ipynb #026
+# %% ../nbs/02_plot.ipynb #027
 def bars(
     table:pd.DataFrame, # row, published, ours, low, high; %
     ax:Axes|None=None,
@@ -233,7 +234,7 @@ def bars(
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return ax
 
-# %% ../nbs/02_plot.ipynb #029
+# %% ../nbs/02_plot.ipynb #030
 def losses(
     table:pd.DataFrame, # losses.csv of a run: epoch, prediction, compactness, separateness
     ax:Axes|None=None,
@@ -247,7 +248,7 @@ def losses(
     ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/02_plot.ipynb #032
+# %% ../nbs/02_plot.ipynb #033
 def save(
     fig,
     path,               # of the picture, .png; the table goes beside it as .csv

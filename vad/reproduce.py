@@ -349,6 +349,7 @@ class Work:
         write_csv(self.path(f"{name}.csv"), table.assign(dataset=self.data.name, preset=self.preset).round({c: 4 for c in numbers}))
         return table.round({c: 2 for c in numbers})
 
+# %% ../nbs/13_reproduce.ipynb #027
 def labelled(data:Dataset) -> Dataset:
     "The dataset, if it can be measured at all. Raises `Problem` where it has no labels or nothing to train on."
     if data.labels is None: raise Problem(f"{data.name} has no labels: nothing can be compared with a published table. Use vad train and vad evaluate.")
@@ -371,7 +372,7 @@ def begin(
     write_json(work.path("record.json"), run.record)
     return work
 
-# %% ../nbs/13_reproduce.ipynb #028
+# %% ../nbs/13_reproduce.ipynb #029
 CAVEATS = (
     "The paper's score is scaled by each test video's own minimum and maximum, so it needs the whole video and cannot run online; "
     "the column \u201ccausal\u201d is the same model scored by training statistics only.",
@@ -411,7 +412,7 @@ def shown(
         "macro": [number(x) for x in t.macro], "causal": [number(x) for x in t.causal], "pixel": [number(x) for x in t.pixel],
         "frames/s": [number(x, 0) for x in t.fps], "training, min": [number(x) for x in t.train_minutes]})
 
-# %% ../nbs/13_reproduce.ipynb #029
+# %% ../nbs/13_reproduce.ipynb #030
 FIGURES = dict(table1="Ours beside the published values.", table2="The ablation beside the published values.", table="Ours beside the published values.",
                frames="The worst frame of some test videos: what came in (anomaly outlined), what was predicted, where the error is.",
                scores="Abnormality over time; anomalous spans are shaded.", roc="ROC curves, frames pooled.",
@@ -435,6 +436,7 @@ def section(folder:Path, paper:str, t:pd.DataFrame) -> str:
                   .to_html(index=False, border=0, na_rep="", float_format=lambda x: f"{x:.1f}")]
     return "\n".join(parts)
 
+# %% ../nbs/13_reproduce.ipynb #031
 BLIND = ("frame index", "random", "frame difference", "frame difference, min-max") # controls that have learned nothing
 
 def blind_sentence(folder:Path) -> str:
@@ -466,7 +468,7 @@ def write_page(folder:Path) -> Path:
     with whole(folder / "summary.html") as part: part.write_text(page, encoding="utf-8")
     return folder / "summary.html"
 
-# %% ../nbs/13_reproduce.ipynb #031
+# %% ../nbs/13_reproduce.ipynb #033
 def reproduce(
     root=None,            # folder of a dataset; None: the walkway
     preset:str="quick",

@@ -10,11 +10,6 @@ __all__ = ['HIGH', 'HORIZON', 'FINE', 'FAR_KERB', 'MIDDLE', 'NEAR_KERB', 'FLUTTE
            'somebody', 'crowd', 'odd', 'sensor', 'video', 'write_walkway']
 
 # %% ../nbs/01b_walkway.ipynb #002
-import errno
-import os
-import shutil
-import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .core import Problem, progress, read_json, write_json
+from .core import Problem, progress, read_json, whole_folder, write_json
 
 # %% ../nbs/01b_walkway.ipynb #005
 HIGH = 120     # units from the top of a frame to its bottom
@@ -279,6 +274,7 @@ def crowd(
             actors.append(Actor("walker", -OUT if right else wide + OUT, speed=v if right else -v, since=t, **somebody(rng, right)))
     return actors
 
+# %% ../nbs/01b_walkway.ipynb #025
 def odd(
     rng,   # a NumPy generator
     kind,  # one of `KINDS`
@@ -297,7 +293,7 @@ def odd(
     edge = OUT if kind == "cart" else OUT / 2
     return [Actor(kind, -edge if right else wide + edge, speed=v if right else -v, since=since, **who)]
 
-# %% ../nbs/01b_walkway.ipynb #034
+# %% ../nbs/01b_walkway.ipynb #035
 DEVIATION = 2 + np.arange(256) / 160  # grays of noise, for each gray of light
 _STEP = np.rint(DEVIATION * 8192 / np.sqrt((256 ** 2 - 1) / 3)).astype(np.int32) # 8192 / deviation of a sum of four bytes
 
@@ -311,7 +307,7 @@ def sensor(
     grain = rng.integers(0, 256, (4, *p.shape), dtype=np.uint8).sum(0, dtype=np.int32) - 510
     return np.clip(p + ((grain * _STEP[p] + 4096) >> 13), 0, 255).astype(np.uint8)
 
-# %% ../nbs/01b_walkway.ipynb #037
+# %% ../nbs/01b_walkway.ipynb #038
 SCRIPTS = (
     (("cyclist", .3),),
     (("cart", -.3), ("loiterer", .68)),
@@ -347,22 +343,8 @@ def video(
         truth[t] = whose if np.count_nonzero(whose) >= VISIBLE else 0
     return seen, truth
 
-# %% ../nbs/01b_walkway.ipynb #040
+# %% ../nbs/01b_walkway.ipynb #041
 VERSION = 1 # of the recipe: the same version, seed and settings are the same dataset
-
-@contextmanager
-def _whole_folder(root):
-    "A temporary folder beside `root` that takes its name only when the block ends well."
-    part = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.mkdir(parents=True)
-        yield part
-        os.replace(part, root) # onto nothing, or onto an empty folder
-    except OSError as e:
-        if e.errno in (errno.ENOTEMPTY, errno.EEXIST): return # somebody else was faster; the caller looks at what is there
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-        raise Problem(f"The disk is full: {root} was not written. Free some space and run the same command again.") from e
-    finally: shutil.rmtree(part, ignore_errors=True)
 
 def _write_frames(folder, frames):
     "Numbered from 1, with as many digits as sort rightly."
@@ -376,7 +358,7 @@ def _events(name, truth):
     def seen(k): return np.flatnonzero((truth == k).any((1, 2))).tolist()
     return [dict(video=name, kind=kind, first=seen(k)[0], last=seen(k)[-1]) for k, kind in enumerate(KINDS, 1) if (truth == k).any()]
 
-# %% ../nbs/01b_walkway.ipynb #041
+# %% ../nbs/01b_walkway.ipynb #042
 def _already(root, settings):
     "Whether `root` holds this very dataset. Raises `Problem` where it holds anything else."
     if not root.exists() or root.is_dir() and not any(root.iterdir()): return False
@@ -386,6 +368,7 @@ def _already(root, settings):
     if record.exists() and read_json(record).get("settings") == settings and there == whole: return True
     raise Problem(f"{root} holds something else than this walkway dataset: name another folder, or delete it.")
 
+# %% ../nbs/01b_walkway.ipynb #043
 def write_walkway(
     root,              # folder to write
     seed=0,            # decides everything random
@@ -404,7 +387,7 @@ def write_walkway(
     def rng(*place): return np.random.default_rng([seed, *place])
     back, leaves, labels, events = ground(rng(0), size), foliage(rng(3), size), [], []
     bar = progress(label="walkway", unit="frame", total=train * train_frames + test * test_frames, leave=False, delay=2)
-    with bar, _whole_folder(root) as part:
+    with bar, whole_folder(root) as part:
         for i in range(train):
             frames, _ = video(back, leaves, rng(1, i), train_frames)
             _write_frames(part / "training" / "frames" / f"{i + 1:02d}", frames)
