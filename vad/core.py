@@ -172,7 +172,7 @@ def progress(
     return tqdm(items, desc=label, unit=unit, total=total, file=file, mininterval=.5 if tty else 30, dynamic_ncols=tty, **kwargs)
 
 def _progress_file():
-    try: return open(os.environ["VAD_PROGRESS"], "w", buffering=1) # how a notebook run in batch reaches the terminal
+    try: return open(os.environ["VAD_PROGRESS"], "a", buffering=1) # how a notebook run in batch reaches the terminal
     except (KeyError, OSError): return sys.stderr
 
 # %% ../nbs/00_core.ipynb #025

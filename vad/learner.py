@@ -56,7 +56,7 @@ class Settings:
     epochs: int = 60                    # paper, section 4.1
     batch: int = 4                      # clips a step, over all processes (paper, section 4.1)
     lr: float = 2e-4                    # Adam's; the paper says 2e-5 for reconstruction, its published command leaves 2e-4
-    schedule: str = "epoch"             # cosine to zero, moved each epoch (published) | step: each step, kinder to short runs
+    schedule: str = "epoch"             # cosine to zero, moved each epoch (published) | step: each step | constant: no change
     compactness: float = .1             # weight of the compactness loss; 0.01 in users' reports of reconstruction
     separateness: float = .1            # weight of the separateness loss; likewise
     seed: int = 0                       # of initial weights, items and the order of clips
@@ -83,7 +83,7 @@ class Settings:
 def check_settings(s:Settings):
     "Raise `Problem` on values that cannot be, or not together."
     choices = dict(channels=(1, 3), interpolation=("linear", "area"), task=("predict", "reconstruct"), attention=("none", "gate"),
-                   gates=("trained", "frozen"), update_over=("all", "own"), schedule=("epoch", "step"), precision=("fp32", "bf16", "fp16"),
+                   gates=("trained", "frozen"), update_over=("all", "own"), schedule=("epoch", "step", "constant"), precision=("fp32", "bf16", "fp16"),
                    test_update=("gated", "always", "never"), test_memory=("carry", "reset"))
     for name, allowed in choices.items():
         if getattr(s, name) not in allowed:
@@ -101,7 +101,7 @@ SCORING = ("alpha", "test_update", "threshold", "test_memory") # what may change
 # %% ../nbs/07_learner.ipynb #008
 PRESETS = dict(
     quick=dict(size=(48, 72), channels=1, interpolation="area", width=16, batch=8, epochs=3, lr=1e-3, schedule="step"),
-    cpu=dict(size=(96, 96), channels=1, width=24, batch=8, epochs=6),
+    cpu=dict(size=(96, 96), channels=1, width=24, batch=8, epochs=6, schedule="constant"),
     paper=dict(),
 )
 
@@ -167,7 +167,8 @@ def build(s:Settings) -> tuple[MNAD, Tensor|None]: # model, items (M, D)
     return model, memory.initial_items(s.items, model.dim) if s.memory else None
 
 def cosine(s:Settings, steps:int): # steps an epoch -> the factor on the learning rate at each step
-    "Cosine annealing to zero over the whole training, in steps or in stairs of an epoch."
+    "Cosine annealing to zero over the whole training, in steps or in stairs of an epoch; or no change."
+    if s.schedule == "constant": return lambda step: 1.
     def at(step):
         passed = step / steps if s.schedule == "step" else step // steps
         return (1 + math.cos(math.pi * min(passed / s.epochs, 1))) / 2
