@@ -158,7 +158,8 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
     assert (cache_frames([video], (8, 8), folder=tmp_path / "cache").array == literal([video], (8, 8))).all()
 
 BUILD = """
-import sys, hashlib
+import hashlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs are started deaf to it
 from pathlib import Path
 from vad.cache import cache_frames
 from vad.video import open_video

@@ -88,7 +88,7 @@ def test_executed_notebooks_are_clean(said, work):
         assert "headline" in given and '"epochs": 1' in given
         outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
         assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
-        assert sum("image/png" in o.get("data", {}) for o in outputs) >= 3
+        assert sum("image/jpeg" in o.get("data", {}) for o in outputs) >= 3
 
 def test_the_record(said, work, tiny):
     record = read_json(work / "run/record.json")
