@@ -290,8 +290,8 @@ def test_a_broken_model_or_checkpoint(tiny, data, whole, tmp_path, break_it):
     break_it(tmp_path / "model/model.safetensors")
     message(lambda: evaluation.evaluate(tmp_path / "model", data, "cpu"), str(tmp_path / "model/model.safetensors"))
     (tmp_path / "begun").mkdir()
-    accelerator, device = learner.accelerator_for(KINDS["gated"], "cpu", tmp_path, None)
-    learner.save_checkpoint(learner.Learner(KINDS["gated"], 8, accelerator, device), tmp_path / "begun/checkpoint.safetensors")
+    accelerator, device = learner.accelerator_for(s := KINDS["gated"], "cpu", tmp_path, None)
+    learner.save_checkpoint(learner.Learner(learner.Normality(s, *learner.training_frames(s, data)), accelerator, device), tmp_path / "begun/checkpoint.safetensors")
     break_it(tmp_path / "begun/checkpoint.safetensors")
     message(lambda: fit(KINDS["gated"], data, tmp_path / "begun", "cpu"), str(tmp_path / "begun/checkpoint.safetensors"))
 
@@ -482,7 +482,7 @@ learner.save_tensors = save
 root, folder = sys.argv[1:]
 learner.fit(Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, attention="gate"), open_dataset(root), folder, "cpu")
 l = seen[0]
-save_file({k: v.contiguous() for k, v in l.plain.state_dict().items()} | dict(items=l.items), f"{folder}.{rank()}.safetensors")
+save_file({k: v.contiguous() for k, v in l.plain.state_dict().items()} | l.state, f"{folder}.{rank()}.safetensors")
 print("DONE", rank(), l.accelerator.num_processes, flush=True)
 """
 

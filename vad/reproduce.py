@@ -88,7 +88,7 @@ def run_folder(
 ) -> Path:
     "Where the run of these settings on this data belongs."
     training = {k: v for k, v in asdict(s).items() if k not in learner.SCORING}
-    key = json.dumps([training, data.fingerprint(), code_fingerprint(*learner.TRAINING)])
+    key = json.dumps([training, data.fingerprint(), code_fingerprint(*learner.Normality.code)])
     parts = [data.name, s.task, "memory" if s.memory else "plain"] + ([f"gates-{s.gates}"] if s.attention == "gate" else [])
     return models / f"{'-'.join(parts)}-seed{s.seed}-{sha256(key.encode()).hexdigest()[:8]}"
 
