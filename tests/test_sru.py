@@ -1,0 +1,338 @@
+"SRU and SRU++ agree with their equations, with the reference package, with finite differences, and with themselves after export."
+import copy
+import importlib
+import math
+import os
+import subprocess
+import sys
+import warnings
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import nn
+
+from vad import sru
+from vad.core import Problem
+
+gentle = settings(deadline=None, max_examples=40, derandomize=True) # in single precision: a case in a million magnifies rounding beyond any bound
+
+
+@cache
+def reference():
+    "the reference package; compiles when first imported"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("sru")
+
+@pytest.fixture
+def theirs():
+    pytest.importorskip("ninja", reason="the reference package `sru` is not installed (pip install 'vad[sru]')")
+    try: return reference()
+    except (ImportError, RuntimeError, OSError) as e: pytest.skip(f"the reference package `sru` cannot be imported: {e}")
+
+
+# ---- comparing
+
+def close(ours, other, eps=1e-5):
+    "to `eps` of the largest number, at least of one"
+    for a, b in zip(ours, other, strict=True):
+        assert a.shape == b.shape and float((a - b).detach().abs().max()) <= eps * max(1., float(b.detach().abs().max()))
+
+def everything(model, x, **inputs):
+    "outputs, states, and the gradients of input, first states and parameters under a fixed loss"
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    leaves = {k: z.clone().requires_grad_() for k, z in inputs.items() if k == "c0" and z is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore") # the reference warns of gradients on a CPU
+        h, c, *_ = model(x, **(inputs | leaves))
+    (h * torch.linspace(-1, 1, h.numel()).view(h.shape).to(h)).sum().add((c * torch.linspace(1, -1, c.numel()).view(c.shape).to(c)).sum()).backward()
+    return [h.detach(), c.detach(), x.grad, *(z.grad for z in leaves.values()), *(p.grad for _, p in sorted(model.named_parameters()) if p.grad is not None)]
+
+def padding(length, batch, draw):
+    "each clip has at least one step that is none"
+    return torch.arange(length)[:, None] >= torch.tensor([draw(st.integers(1, length)) for _ in range(batch)])
+
+@st.composite
+def cases(draw, plus=False):
+    "constructor arguments, and what to call the model with; widths of four at least, since normalising fewer numbers that happen to be alike magnifies rounding"
+    hidden, bidirectional = draw(st.integers(4, 9)), draw(st.booleans())
+    wide = hidden * (1 + bidirectional)
+    settings = dict(input_size=draw(st.sampled_from([wide, 4, 7])), hidden_size=hidden, num_layers=draw(st.integers(1, 3)), bidirectional=bidirectional,
+                    layer_norm=draw(st.booleans()), normalize_after=draw(st.booleans()), rescale=draw(st.booleans()), highway_bias=draw(st.sampled_from([0., -2., .5])),
+                    dropout=draw(st.sampled_from([0., .3])), nn_rnn_compatible_return=draw(st.booleans()), proj_input_to_hidden_first=draw(st.booleans()),
+                    weight_c_init=draw(st.sampled_from([1., .2])))
+    if plus:
+        heads = draw(st.integers(1, 3))
+        settings |= dict(proj_size=heads * draw(st.integers(4, 6)), num_heads=heads, attn_dropout=draw(st.sampled_from([0., .2])), attn_layer_norm=draw(st.booleans()))
+        settings |= draw(st.sampled_from([dict(), dict(attention_every_n_layers=2), dict(attention_last_n_layers=1)]))
+    else:
+        settings |= dict(projection_size=draw(st.sampled_from([0, 3])), has_skip_term=draw(st.booleans()), use_tanh=draw(st.booleans()), v1=draw(st.booleans()),
+                         rnn_dropout=draw(st.sampled_from([0., .3])))
+    length, batch = draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    torch.manual_seed(draw(st.integers(0, 2**20)))
+    inputs = dict(x=torch.randn(length, batch, settings["input_size"]),
+                  c0=torch.randn(settings["num_layers"], batch, wide) if draw(st.booleans()) else None,
+                  mask_pad=padding(length, batch, draw) if draw(st.booleans()) else None)
+    if plus and draw(st.booleans()): inputs["attn_mask"] = torch.full((length, length), -math.inf).triu(1)
+    return settings, inputs, draw(st.booleans())
+
+def alpha(model):
+    "let attention count: a fresh model has none"
+    for name, p in model.named_parameters():
+        if name.endswith("alpha"): nn.init.constant_(p, .7)
+
+
+# ---- against the equations and finite differences
+
+def arguments(L, B, N, D, k, highway, each, dtype=torch.float32):
+    v = torch.randn(L if each else 1, B if each else 1, 2, N, D, dtype=dtype).clamp(-1, 1)
+    return [torch.randn(L, B, k, N, D, dtype=dtype), torch.randn(L, B, N, D, dtype=dtype) if highway and k == 3 else None, v, torch.randn(B, N, D, dtype=dtype)]
+
+def gradients(name, args, pad, drop, tanh):
+    leaves = [None if z is None else z.clone().requires_grad_() for z in args]
+    h, c = sru.recurrence(*leaves, pad, drop, tanh, name)
+    (h * torch.linspace(-1, 1, h.numel()).view(h.shape).to(h)).sum().add((c * torch.linspace(1, -1, c.numel()).view(c.shape).to(c)).sum()).backward()
+    return [h.detach(), c.detach(), *(z.grad for z in leaves if z is not None)]
+
+@st.composite
+def recurrences(draw, dtype=torch.float32):
+    L, B, N, D = draw(st.integers(1, 9)), draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 5))
+    torch.manual_seed(draw(st.integers(0, 2**20)))
+    args = arguments(L, B, N, D, draw(st.integers(3, 4)), draw(st.booleans()), draw(st.booleans()), dtype)
+    drop = torch.rand(B, N, D, dtype=dtype).round() * 2 if draw(st.booleans()) else None
+    return args, padding(L, B, draw) if draw(st.booleans()) else None, drop, draw(st.booleans())
+
+@gentle
+@given(recurrences(), st.integers(1, 40))
+def test_fused_equals_the_loop(case, block):
+    whole, sru.BLOCK = sru.BLOCK, block # blocks of a step and of many
+    try: close(gradients("fused", *case), gradients("loop", *case))
+    finally: sru.BLOCK = whole
+
+@settings(deadline=None, max_examples=15)
+@given(recurrences(torch.double))
+def test_gradients_are_those_of_finite_differences(case):
+    args, pad, drop, tanh = case
+    for name in ("fused", "loop"):
+        assert torch.autograd.gradcheck(lambda *z: sru.recurrence(z[0], z[1] if args[1] is not None else None, *z[-2:], pad, drop, tanh, name),
+                                        [z.requires_grad_() for z in args if z is not None], fast_mode=True)
+
+@pytest.mark.parametrize("make", [lambda: sru.SRU(3, 2, 2, bidirectional=True, layer_norm=True, rescale=True), lambda: sru.SRUpp(3, 2, 4, 2, num_heads=2, layer_norm=True)])
+def test_whole_models_have_the_gradients_of_finite_differences(make):
+    torch.manual_seed(0)
+    model = make().double()
+    alpha(model)
+    names, parameters = zip(*model.named_parameters())
+    pad, x = torch.tensor([[0, 0], [0, 0], [0, 1]]), torch.randn(3, 2, 3, dtype=torch.double, requires_grad=True)
+    def run(x, *parameters): return torch.func.functional_call(model, dict(zip(names, parameters)), (x,), dict(mask_pad=pad))[:2]
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
+
+
+# ---- against the reference package
+
+@pytest.mark.parametrize("plus", [False, True], ids=["SRU", "SRU++"])
+def test_everything_agrees_with_the_reference(plus, theirs):
+    @settings(gentle, max_examples=120)
+    @given(cases(plus))
+    def agrees(case):
+        arguments, inputs, training = case
+        name = "SRUpp" if plus else "SRU"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore") # options that the reference calls deprecated
+            other, ours = getattr(theirs, name)(**arguments), getattr(sru, name)(**arguments)
+        alpha(other)
+        ours.load_state_dict(other.state_dict()) # as they are
+        for model in (ours, other): model.train(training)
+        torch.manual_seed(1); a = everything(ours, **inputs)
+        torch.manual_seed(1); b = everything(other, **inputs) # the same channels are dropped
+        close(a, b)
+        other.load_state_dict(ours.state_dict())
+    agrees()
+
+@pytest.mark.parametrize("arguments", [dict(num_layers=3), dict(bidirectional=True, projection_size=[3, 2], highway_bias=-1.), dict(proj_input_to_hidden_first=True),
+                                       dict(proj_size=4), dict(proj_size=4, dropout=.2, attention_every_n_layers=2, proj_input_to_hidden_first=True)], ids=str)
+def test_a_seed_gives_the_reference_s_initial_values(arguments, theirs):
+    name = "SRUpp" if "proj_size" in arguments else "SRU"
+    torch.manual_seed(3); other = getattr(theirs, name)(5, 8, **arguments).state_dict()
+    torch.manual_seed(3); ours = getattr(sru, name)(5, 8, **arguments).state_dict()
+    assert ours.keys() == other.keys() and all(torch.equal(ours[k], other[k]) for k in ours)
+
+@pytest.mark.parametrize("two", [False, True], ids=["u", "u and v"])
+def test_a_transform_module_of_one_s_own(two, theirs):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.u, self.v = nn.Linear(4, 12), nn.Linear(4, 8)
+        def forward(self, x): return (self.u(x), self.v(x)) if two else self.u(x)
+        def reset_parameters(self): pass
+    torch.manual_seed(0)
+    other = theirs.SRU(4, 2, 2, bidirectional=True, transform_module=Own())
+    ours = sru.SRU(4, 2, 2, bidirectional=True, transform_module=Own())
+    ours.load_state_dict(other.state_dict())
+    x = torch.randn(5, 3, 4)
+    close(everything(ours, x), everything(other, x))
+
+@gentle
+@given(case=recurrences())
+def test_the_reference_as_an_implementation(case):
+    try: reference()
+    except (ImportError, RuntimeError, OSError) as e: pytest.skip(f"the reference package `sru` cannot be imported: {e}")
+    close(gradients("sru", *case), gradients("loop", *case))
+
+def test_a_missing_reference_is_a_problem(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sru", None)
+    sru._reference.cache_clear()
+    with pytest.raises(Problem, match=r"pip install 'vad\[sru\]'"): sru.SRU(3, 3, implementation="sru")(torch.zeros(2, 1, 3))
+    sru._reference.cache_clear()
+
+def test_memory_of_the_past(theirs):
+    torch.manual_seed(0)
+    other, ours = theirs.SRUpp(5, 6, 4, 2), sru.SRUpp(5, 6, 4, 2)
+    alpha(other)
+    ours.load_state_dict(other.state_dict())
+    x, memory = torch.randn(4, 3, 5), [torch.randn(2, 3, 5), torch.randn(2, 3, 6)]
+    inputs = dict(memory=memory, memory_mask_pad=torch.tensor([[0, 1, 0], [0, 0, 0]]).bool(),
+                  mask_pad=torch.tensor([[0, 0, 0]] * 3 + [[0, 1, 1]]).bool(), attn_mask=torch.randn(4, 6))
+    close(everything(ours, x, **inputs), everything(other, x, **inputs))
+    for ours_kept, kept in zip(ours(x, **inputs)[2]["saved_inputs"], other(x, **inputs)[2]["saved_inputs"]): close([ours_kept], [kept])
+
+
+# ---- padding, packing, precision
+
+@gentle
+@given(cases(plus=True))
+def test_what_lies_in_the_padding_does_not_matter(case):
+    arguments, inputs, _ = case
+    model = sru.SRUpp(**arguments).eval()
+    alpha(model)
+    pad = inputs.pop("mask_pad")
+    if pad is None: return
+    garbage = inputs["x"].masked_fill(pad[..., None], 1e3)
+    close(everything(model, **inputs, mask_pad=pad)[:2], everything(model, **(inputs | dict(x=garbage)), mask_pad=pad)[:2])
+
+@pytest.mark.parametrize("make", [lambda: sru.SRU(3, 4, bidirectional=True), lambda: sru.SRUpp(3, 4, 4, bidirectional=True)])
+def test_packed_sequences(make):
+    torch.manual_seed(0)
+    model, lengths = make().eval(), torch.tensor([2, 5, 3])
+    alpha(model)
+    x = torch.randn(5, 3, 3)
+    h, c, *_ = model(nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False))
+    unpacked, found = nn.utils.rnn.pad_packed_sequence(h)
+    plain, states, *_ = model(x, mask_pad=torch.arange(5)[:, None] >= lengths)
+    assert torch.equal(found, lengths)
+    close([unpacked, c], [plain, states])
+
+def test_a_clip_that_is_padding_from_end_to_end_is_zero_and_harms_nobody():
+    torch.manual_seed(0)
+    model = sru.SRUpp(3, 4, 4, 2, layer_norm=True)
+    alpha(model)
+    x, pad = torch.randn(5, 2, 3), torch.tensor([[False, True]] * 5)
+    found = everything(model, x, mask_pad=pad)
+    assert all(z.isfinite().all() for z in found) and not found[0][:, 1].any() and not found[2][:, 1].any()
+    close([found[0][:, :1]], [model(x[:, :1])[0].detach()])
+
+def test_half_precision_is_summed_in_single():
+    torch.manual_seed(0)
+    model, x = sru.SRU(16, 16, 2), torch.randn(40, 3, 16)
+    with torch.autocast("cpu", torch.bfloat16): h, c = model(x)
+    assert h.dtype == c.dtype == torch.float32
+    close([h], [model(x)[0]], eps=.05)
+    h.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: sru.SRU(3, 4)(torch.zeros(5, 2, 7)), "length, batch, 3"), (lambda: sru.SRU(3, 4)(torch.zeros(5, 3)), "length, batch, 3"),
+    (lambda: sru.SRU(3, 4)(torch.zeros(5, 2, 3), torch.zeros(2, 3, 4)), "c0"), (lambda: sru.SRUpp(3, 4, 2)(torch.zeros(5, 2, 3), mask_pad=torch.zeros(2, 5)), "mask_pad"),
+    (lambda: sru.SRUpp(3, 4, 5, num_heads=2), "heads"), (lambda: sru.SRUpp(3, 4, 2, attention_every_n_layers=2, attention_last_n_layers=1), "not both"),
+    (lambda: sru.SRUpp(3, 4, 2)(torch.zeros(5, 2, 3), memory=[None]), "memory"), (lambda: sru.SRU(3, 4, implementation="fast"), "no implementation 'fast'")])
+def test_what_does_not_fit_is_a_problem(call, message):
+    with pytest.raises(Problem, match=message): call()
+
+
+# ---- export and kernels
+
+@pytest.mark.parametrize("make", [lambda: sru.SRU(5, 4, 1, bidirectional=True, layer_norm=True, rescale=True),
+                                  lambda: sru.SRUpp(5, 4, 6, 2, num_heads=2)], ids=["SRU", "SRU++"])
+def test_onnx(make, tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"): pytest.importorskip(name, reason=f"{name} is not installed")
+    import onnxruntime
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = make()
+        def forward(self, x, pad): return self.recurrent(x, mask_pad=pad)[:2]
+    torch.manual_seed(0)
+    model = Classifier().eval()
+    alpha(model)
+    x, pad = torch.randn(4, 3, 5), torch.arange(4)[:, None] >= torch.tensor([4, 2, 3])
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(model, (x, pad), dynamic_shapes=({1: batch}, {1: batch}))
+    close(exported.module()(x, pad), model(x, pad)) # though nobody asked for the loop
+    torch.onnx.export(exported, (), tmp_path / "sru.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "sru.onnx", providers=["CPUExecutionProvider"])
+    x, pad = torch.randn(4, 5, 5), torch.arange(4)[:, None] >= torch.tensor([4, 2, 3, 1, 4]) # another batch size
+    feeds = dict(zip((i.name for i in session.get_inputs()), (x.numpy(), pad.numpy())))
+    close([torch.from_numpy(z) for z in session.run(None, feeds)], [z.detach() for z in model(x, pad)])
+
+INTERPRETED = """
+import itertools, torch
+torch.set_num_threads(1)
+from tests.test_sru import arguments, close, gradients
+torch.manual_seed(0)
+for dtype, eps in ((torch.float32, 1e-5), (torch.double, 1e-12)):
+    for k, highway, each, padded, dropped, tanh in ((3, True, False, True, False, False), (4, True, False, False, True, True), (3, False, True, True, True, False)):
+        args = arguments(4, 2, 2, 70, k, highway, each, dtype) # two programs a clip and direction
+        pad = torch.arange(4)[:, None] >= torch.tensor([4, 2]) if padded else None
+        drop = torch.rand(2, 2, 70).round().to(dtype) * 2 if dropped else None
+        close(gradients("triton", args, pad, drop, tanh), gradients("loop", args, pad, drop, tanh), eps)
+print("agree")
+"""
+
+def test_kernels_in_the_interpreter():
+    pytest.importorskip("triton", reason="triton is not installed")
+    env = os.environ | dict(TRITON_INTERPRET="1", PYTHONPATH=os.pathsep.join([os.getcwd(), *sys.path]))
+    done = subprocess.run([sys.executable, "-c", INTERPRETED], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == "agree", done.stderr
+
+COMPILED = """
+import triton.language as tl
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from vad import sru
+for absent in ((), ("x", "pad", "drop")):
+    for kernel in (sru._forward_kernel(), sru._backward_kernel()):
+        flags = dict(K=4 if absent else 3, N=2, HIGHWAY=True, PAD=not absent, DROP=not absent, TANH=bool(absent), EACH=bool(absent), TYPE=tl.float32, WIDTH=64)
+        fixed = flags | {name: None for name in absent if name in kernel.arg_names}
+        types = {name: "constexpr" if name in fixed else "i32" if name in ("L", "B", "D", "vl", "vb") else "*i1" if name == "pad" else "*fp16" for name in kernel.arg_names}
+        built = compile(ASTSource(kernel, types, {(kernel.arg_names.index(name),): value for name, value in fixed.items()}), target=GPUTarget("cuda", 80, 32))
+        assert built.asm["cubin"]
+print("compiled")
+"""
+
+def test_kernels_compile_for_a_gpu_that_need_not_be_there():
+    pytest.importorskip("triton", reason="triton is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+    assert done.stdout.strip() == "compiled", done.stderr
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@gentle
+@given(recurrences())
+def test_kernels_on_a_gpu(case):
+    args, pad, drop, tanh = case
+    on = lambda z: None if z is None else z.cuda()
+    close([z.cpu() for z in gradients("triton", [on(z) for z in args], on(pad), on(drop), tanh)], gradients("loop", args, pad, drop, tanh))
+
+def test_import_loads_and_compiles_nothing():
+    code = "import sys, vad.sru; print([m for m in ('triton', 'sru', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+def test_a_copy_is_a_model_of_its_own():
+    model = sru.SRU(3, 3)
+    twin = copy.deepcopy(model)
+    model[0].bias.data.add_(1)
+    assert not torch.equal(twin[0].bias, model[0].bias) and twin.implementation == "auto"
