@@ -18,6 +18,7 @@ setup(
     packages=find_packages(include=["vad", "vad.*"]),
     package_data={"vad": ["*.csv"]},
     install_requires=about["requirements"].split(),
-    extras_require={"dev": about["dev_requirements"].split(), "sru": ["sru==3.0.0.dev6", "ninja"]},
+    extras_require={"dev": about["dev_requirements"].split(), "sru": ["sru==3.0.0.dev6", "ninja"],
+                    "segment": ["av"], "dask": ["dask", "distributed"], "ray": ["ray"]},
     entry_points={"console_scripts": about["console_scripts"].split()},
 )

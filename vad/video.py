@@ -104,6 +104,8 @@ def box_ends(path:Path) -> Iterator[int]: # bytes from the start of the file
 def capture(path:Path):
     "An open decoder. Raises `Problem` where `path` is no video that OpenCV can read."
     if path.stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
+    try: str(path).encode()
+    except UnicodeEncodeError: raise Problem(f"{str(path)!a} has a name that is no text in UTF-8: rename the file.") from None # OpenCV crashes on it
     film = cv2.VideoCapture(str(path))
     if not film.isOpened(): raise Problem(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
     return film
