@@ -1,0 +1,186 @@
+"""Clips to classes: padding, splits, a killed run, the commands from video files to scores."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_file
+
+import vad
+from vad import classify, learner
+from vad.classify import Settings
+from vad.clips import Clips, folds, mirrored_split, near_duplicates
+from vad.core import Problem
+from vad.scenes import write_scenes
+
+sys.path.insert(0, str(Path(__file__).parent))
+from apart import Apart
+
+TINY = Settings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2)
+
+def clips(n=24, frames=6, width=5, classes=2, seed=0):
+    "random clips of which the first feature tells the class; four of each source, some padded"
+    rng = np.random.default_rng(seed)
+    labels, real = np.arange(n) // 4 % classes, rng.integers(2, frames + 1, n)
+    x = rng.normal(size=(n, frames, width)).astype(np.float32)
+    x[..., 0] += 3 * labels[:, None]
+    x[np.arange(frames) >= real[:, None]] = 0
+    return Clips("random", x, labels, real, np.array([f"v{i // 4}" for i in range(n)]), np.array([f"c{i}" for i in range(n)]), tuple("abcdefg"[:classes]))
+
+
+# ---- padding
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(cell=st.sampled_from(["sru", "srupp"]), bidirectional=st.booleans(), pool=st.sampled_from(["last", "mean"]), inputs=st.sampled_from(["features", "change"]),
+       normalise=st.booleans(), more=st.integers(1, 5), junk=st.floats(-100, 100), seed=st.integers(0, 99))
+def test_padding_changes_no_prediction(cell, bidirectional, pool, inputs, normalise, more, junk, seed):
+    data = clips(6, seed=seed)
+    s = replace(TINY, cell=cell, bidirectional=bidirectional, pool=pool, inputs=inputs, normalise=normalise, seed=seed)
+    model, _ = classify.Classes(s, data).build()
+    model.eval()
+    longer = np.concatenate([data.features, np.full((6, more, 5), junk, np.float32)], 1)
+    longer[np.arange(longer.shape[1]) >= data.frames[:, None]] = junk
+    padded = replace(data, features=longer)
+    for a, b in zip(classify.predict(model, data), classify.predict(model, padded)): np.testing.assert_allclose(a, b, atol=1e-5)
+    alone = np.concatenate([classify.predict(model, data.take(np.array([i])))[0] for i in range(6)]) # cut to its own length, no padding at all
+    np.testing.assert_allclose(alone, classify.predict(model, data)[0], atol=1e-5)
+
+
+# ---- splits
+
+@settings(max_examples=60, deadline=None)
+@given(videos=st.integers(10, 30), takes=st.integers(1, 5), k=st.integers(2, 5), seed=st.integers(0, 9), augment=st.sampled_from(["after", "before", "none"]))
+def test_no_source_on_both_sides(videos, takes, k, seed, augment):
+    labels, sources = np.repeat(np.arange(videos) % 2, takes), np.repeat([f"v{i}" for i in range(videos)], takes)
+    tested = []
+    for train, test in mirrored_split(labels, sources, "source", augment, k, seed):
+        n = len(labels)
+        assert not set(sources[train % n]) & set(sources[test % n])
+        assert augment == "before" or (test < n).all() # a mirror image is tested only as published
+        assert augment != "after" or set(train) == set(train % n) | set(train % n + n)
+        tested.append(test)
+    assert sorted(np.concatenate(tested)) == list(range(len(labels) * (1 + (augment == "before"))))
+
+def test_too_few_sources_are_refused():
+    with pytest.raises(Problem, match="source videos, too few for 5"): folds(np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array(list("aabbccdd")), "source", 5)
+    with pytest.raises(Problem, match="no split"): folds(np.array([0, 1]), np.array(["a", "b"]), "film", 2)
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 12), seed=st.integers(0, 99))
+def test_near_duplicates_agree_with_a_loop(n, seed):
+    rng = np.random.default_rng(seed)
+    h = rng.integers(0, 2, (n, 2, 2, 8)).astype(bool)
+    expected = {}
+    for i in range(n):
+        for j in range(i + 1, n):
+            ways = {way: (h[i, 0] != h[j, int(way)]).mean() for way in (False, True)}
+            if min(ways.values()) <= .3: expected[i, j] = min(ways.values())
+    found = near_duplicates(h, .3)
+    assert {(a, b): d for a, b, d in zip(found["first"], found["second"], found.differ)} == pytest.approx(expected)
+
+
+# ---- the one learner
+
+def die_before_step(folder, nth):
+    step, calls = learner.train_step, []
+    def wrapped(*args):
+        calls.append(1)
+        if len(calls) == nth: os.kill(os.getpid(), signal.SIGKILL)
+        step(*args)
+    learner.train_step, learner.SAVE_MINUTES = wrapped, 0
+    classify.fit(TINY, clips(), folder, "cpu")
+
+@pytest.mark.parametrize("nth", [4, 14])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, nth):
+    assert Apart(tmp_path, die_before_step, tmp_path / "run", nth).end()[0] == -signal.SIGKILL
+    assert (tmp_path / "run/checkpoint.safetensors").exists()
+    for name in ("run", "whole"): classify.fit(TINY, clips(), tmp_path / name, "cpu")
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert a.keys() == b.keys() and "centres" in a and all(torch.equal(a[k], b[k]) for k in a)
+
+def test_a_finished_run_takes_no_other_settings_or_data(tmp_path):
+    classify.fit(TINY, clips(), tmp_path, "cpu")
+    with pytest.raises(Problem, match="hidden = 8"): classify.fit(replace(TINY, hidden=16), clips(), tmp_path, "cpu")
+    with pytest.raises(Problem, match="other data"): classify.fit(TINY, clips(seed=1), tmp_path, "cpu")
+
+def test_it_learns_what_can_be_learned(tmp_path):
+    data = clips(80)
+    train, test = folds(data.labels, data.sources)[0]
+    m = classify.train_and_test(replace(TINY, epochs=8), data, train, test, tmp_path, device="cpu")
+    assert m["plain"]["accuracy"] > .9 and m["plain"]["auroc"] > .95 and m["weighted"]["w"] in classify.WEIGHTS
+    said = pd.read_csv(tmp_path / "predictions.csv")
+    assert list(said.video) == list(data.names[test]) and ((said["plain b"] > .5) == (said.label == "b")).mean() == m["plain"]["accuracy"]
+
+def test_centres_have_seen_training_clips_only(tmp_path):
+    data = clips(40)
+    run = classify.fit(TINY, data, tmp_path, "cpu")
+    _, centres, _ = classify.load_classifier(run.folder)
+    assert centres.shape == (2, 8) and np.isfinite(centres).all() and (centres != 0).any()
+
+def test_shuffled_labels_teach_nothing():
+    data = clips(400, seed=3)
+    x = classify.pooled(data)
+    train, test = folds(data.labels, data.sources)[0]
+    scores = {kind: (classify.control_probabilities(kind, x, data.labels, train, test, 2).argmax(1) == data.labels[test]).mean() for kind in classify.CONTROLS}
+    assert scores["linear"] > .9 and abs(scores["shuffled"] - .5) < .25 and abs(scores["majority"] - .5) < .15
+
+
+# ---- from files to scores, through the command line
+
+def command(*args, **env):
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import main; main()", *map(str, args)], capture_output=True, text=True, timeout=300,
+                          env=os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]), VAD_PROGRESS=os.devnull, OMP_NUM_THREADS="1") | env)
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chain")
+    write_scenes(root / "scenes", cameras=6, takes=1, frames=16, size=(48, 64))
+    for flip in ((), ("--flip",)):
+        done = command("embed", root / "scenes", "--output", root / f"embedded{len(flip)}", "--method", "cnn", "--frames", 8, "--width", 16, "--size", 32, *flip)
+        assert done.returncode == 0, done.stderr
+    return root
+
+SMALL = ("--hidden", 8, "--projection", 8, "--heads", 2, "--epochs", 2, "--batch", 4, "--device", "cpu")
+
+def test_embed_and_classify(chain):
+    done = command("classify", chain / "embedded0", "--mirrored", chain / "embedded1", "--out", chain / "run", "--inputs", "change", *SMALL)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    m = json.loads((chain / "run/metrics.json").read_text())
+    assert np.sum(m["plain"]["confusion"]) == len(pd.read_csv(chain / "run/predictions.csv"))
+    record = json.loads((chain / "run/record.json").read_text())
+    assert record["data"]["recipe"]["method"] == "cnn" and record["data"]["classes"][0] == "normal" and record["audit"]["moved"] > 10
+
+def test_classify_a_bare_pair_with_cross_validation(chain):
+    for name in ("embeddings", "labels"): (chain / f"{name}.npy").write_bytes((chain / f"embedded0/cnn_{name}.npy").read_bytes())
+    done = command("classify", chain / "embeddings.npy", "--labels", chain / "labels.npy", "--out", chain / "cv", "--split", "clip", "--folds", 2, *SMALL)
+    assert done.returncode == 0 and "majority" in done.stdout, done.stderr
+    assert len(pd.read_csv(chain / "cv/folds.csv")) == 2 * (3 + 2) # three controls, one pipeline with and without the centres
+
+def test_score_a_film(chain):
+    done = command("classify", chain / "embedded0", "--out", chain / "scorer", *SMALL)
+    assert done.returncode == 0, done.stderr
+    film = chain / "scenes/cart/cart_01_1.mp4"
+    done = command("score", film, "--model", chain / "scorer", "--out", chain / "scores", "--window", .5, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(chain / "scores/cart_01_1.scores.csv")
+    assert len(table) == 16 and table.score.between(0, 1).all() and (chain / "scores/cart_01_1.scored.mp4").stat().st_size
+
+@pytest.mark.parametrize("args, words", [
+    (("classify", "none", "--out", "out"), "none"),
+    (("classify", "EMBEDDED", "--out", "out", "--cell", "lstm"), "lstm"),
+    (("classify", "EMBEDDED", "--out", "out", "--folds", "9"), "too few"),
+    (("embed", "none", "--output", "out"), "no folder"),
+    (("score", "none.mp4", "--model", "none"), "none"),
+])
+def test_mistakes_are_one_sentence(chain, tmp_path, args, words):
+    done = command(*[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])
+    assert done.returncode == 1 and done.stderr.startswith("vad: ") and words in done.stderr and "Traceback" not in done.stderr, done.stderr
