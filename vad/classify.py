@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from .clips import Clips, folds, members, mirrored_split
 from .core import Problem, Run, progress, seed_all, write_csv, write_json
-from .learner import finished, learn, load_tensors, settings_of
+from .embed import mask_of
+from .learner import check_values, finished, learn, load_tensors, settings_of
 from .sru import SRU, SRUpp
 
 # %% ../nbs/10a_classify.ipynb #005
@@ -55,11 +56,8 @@ class Settings:
     def __post_init__(self):
         choices = dict(inputs=("features", "change"), cell=("sru", "srupp"), pool=("last", "mean"), schedule=("constant", "epoch", "step"),
                        precision=("fp32", "bf16", "fp16"))
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed: raise Problem(f"{name} = {getattr(self, name)!r} is none of {', '.join(allowed)}.")
         least = dict(hidden=1, layers=1, projection=1, heads=1, dropout=0, epochs=1, batch=1, lr=1e-12, norms=0, momentum=0)
-        for name, low in least.items():
-            if not getattr(self, name) >= low: raise Problem(f"{name} = {getattr(self, name)} is too small: use {low} or more.")
+        check_values(self, choices, least)
         if max(self.dropout, self.momentum) >= 1: raise Problem(f"dropout = {self.dropout} and momentum = {self.momentum} must be below 1.")
         if self.cell == "srupp" and self.projection % self.heads:
             raise Problem(f"A projection of {self.projection} cannot be shared by {self.heads} heads: use a multiple.")
@@ -132,6 +130,7 @@ class Classes:
         l.state["centres"] = moved(l.state["centres"], h, y, self.settings.momentum)
         return torch.stack([entropy + self.settings.norms * norms, entropy, norms])
 
+# %% ../nbs/10a_classify.ipynb #012
 def inputs_of(
     d:Clips,
     rows:np.ndarray,
@@ -148,7 +147,7 @@ def inputs_of(
 def tensors(d:Clips, rows:np.ndarray, kind:str, device) -> tuple[Tensor, Tensor]: # (B, T, D), (B, T) bool
     "Inputs and mask of some clips."
     x, frames = inputs_of(d, rows, kind)
-    return torch.from_numpy(x).to(device), torch.from_numpy(np.arange(x.shape[1]) < frames[:, None]).to(device)
+    return torch.from_numpy(x).to(device), torch.from_numpy(mask_of(frames, x.shape[1])).to(device)
 
 def statistics(d:Clips, kind:str) -> tuple[Tensor, Tensor]: # (D,), (D,)
     "Mean and deviation of the network's inputs."
@@ -160,6 +159,7 @@ def statistics(d:Clips, kind:str) -> tuple[Tensor, Tensor]: # (D,), (D,)
     mean = total / n
     return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(np.maximum(squares / n - mean**2, 1e-12))).float()
 
+# %% ../nbs/10a_classify.ipynb #013
 def moved(
     centres:Tensor,  # (K, H); zero where no clip of the class was seen yet
     h:Tensor,        # (B, H) features
@@ -173,7 +173,7 @@ def moved(
     kept = torch.where(centres.any(1, keepdim=True), momentum, 0.)
     return torch.where(counts > 0, kept * centres + (1 - kept) * mean, centres)
 
-# %% ../nbs/10a_classify.ipynb #015
+# %% ../nbs/10a_classify.ipynb #017
 WEIGHTS = (1., 1.1, 1.25, 1.5, 2., 3., 5., 10.)
 
 def weigh(
@@ -193,7 +193,7 @@ def best_weight(probabilities, features, centres, labels) -> float:
     hits = [(weigh(probabilities, features, centres, w).argmax(1) == labels).sum() for w in WEIGHTS]
     return WEIGHTS[int(np.argmax(hits))]
 
-# %% ../nbs/10a_classify.ipynb #018
+# %% ../nbs/10a_classify.ipynb #020
 def fit(
     s:Settings, data:Clips,
     folder:str|Path,
@@ -226,7 +226,7 @@ def predict(
     scores, h = (torch.cat(x).double().cpu() for x in zip(*found))
     return scores.softmax(1).numpy(), h.numpy()
 
-# %% ../nbs/10a_classify.ipynb #020
+# %% ../nbs/10a_classify.ipynb #022
 def measure(
     labels:np.ndarray,        # (N,)
     probabilities:np.ndarray, # (N, K)
@@ -240,7 +240,7 @@ def measure(
     return dict(accuracy=float((said == labels).mean()), auroc=mean(roc_auc_score), ap=mean(average_precision_score), f1=float(f1),
                 confusion=confusion_matrix(labels, said, labels=range(k)).tolist())
 
-# %% ../nbs/10a_classify.ipynb #023
+# %% ../nbs/10a_classify.ipynb #025
 def pooled(data:Clips) -> np.ndarray: # (N, 3 D)
     "Mean, deviation and mean absolute difference over the real frames of each clip."
     def row(x, k):
@@ -263,7 +263,7 @@ def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, cla
     p[:, model.classes_] = model.predict_proba(x[test])
     return p
 
-# %% ../nbs/10a_classify.ipynb #025
+# %% ../nbs/10a_classify.ipynb #027
 def train_and_test(
     s:Settings, clips:Clips,
     train:np.ndarray, test:np.ndarray, # rows; never of one source under the split by source
@@ -287,7 +287,7 @@ def train_and_test(
     write_json(folder / "metrics.json", result)
     return result
 
-# %% ../nbs/10a_classify.ipynb #027
+# %% ../nbs/10a_classify.ipynb #029
 CONTROLS = ("majority", "shuffled", "linear")
 
 def cross_validate(
@@ -319,6 +319,7 @@ def cross_validate(
                 bar.update()
     return pd.DataFrame(lines)
 
+# %% ../nbs/10a_classify.ipynb #030
 def joined(a:Clips, b:Clips) -> Clips:
     "Clips followed by their mirror images. Raises `Problem` where rows do not belong together."
     if a.names.tolist() != b.names.tolist() or a.features.shape != b.features.shape:

@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .core import Problem, progress
-from .embed import Embeddings, open_embeddings
+from .embed import Embeddings, mask_of, open_embeddings, walk
 from .video import open_video
 
 # %% ../nbs/10_clips.ipynb #005
@@ -37,7 +37,7 @@ class Clips:
 
     def mask(self, rows=slice(None)) -> np.ndarray: # (n, T) bool
         "Which rows of some clips are real."
-        return np.arange(self.features.shape[1]) < self.frames[rows, None]
+        return mask_of(self.frames[rows], self.features.shape[1])
 
     def take(self, rows:np.ndarray) -> "Clips":
         "Some of the clips, in memory."
@@ -126,7 +126,8 @@ def clip_hash(path) -> np.ndarray: # (2, HASH_FRAMES, 64) bool: as it is, and mi
     "Hashes of evenly spaced frames of a video. Raises `Problem` on one that cannot be read."
     video = open_video(path, partial=True)
     wanted = np.linspace(0, video.frames - 1, HASH_FRAMES).astype(int)
-    frames = {i: f for i, f in enumerate(video.read(gray=True)) if i in set(wanted.tolist())}
+    once = np.unique(wanted) # a short video has some twice
+    frames = dict(zip(once.tolist(), walk(video, once)))
     return np.array([[frame_hash(f) for f in (frames[i] if way == 0 else frames[i][:, ::-1].copy() for i in wanted)] for way in (0, 1)])
 
 def near_duplicates(

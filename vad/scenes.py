@@ -25,9 +25,9 @@ def write_film(
 ):
     "Write gray frames as an .mp4 file. Raises `Problem` where OpenCV cannot."
     film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, frames.shape[:0:-1])
+    if not film.isOpened(): raise Problem(f"{path} cannot be written: this OpenCV has no MPEG-4 encoder, install opencv-python from PyPI.")
     for frame in frames: film.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
     film.release()
-    if not film.isOpened() and not path.is_file(): raise Problem(f"{path} cannot be written: this OpenCV has no MPEG-4 encoder, install opencv-python from PyPI.")
 
 def scene(
     camera:int,
@@ -42,6 +42,7 @@ def scene(
     rng = np.random.default_rng([seed, camera, 2 + CLASSES.index(kind), take])
     return video(back, leaves, rng, frames, ((kind, rng.uniform(-.2, .2)),) if kind in KINDS else ())[0]
 
+# %% ../nbs/01d_scenes.ipynb #006
 def write_scenes(
     root,            # folder to write
     seed:int=0,      # decides everything random
