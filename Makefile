@@ -1,4 +1,4 @@
-# make run    the main job: papers -> tables, figures, one page   (DATA=folder PRESET=quick|cpu|paper TABLES=all SEEDS="0 1 2" NAME=...)
+# make run    the main job: papers -> tables, figures, one page   (DATA=folder or CLIPS=folder, PRESET=quick|cpu|paper TABLES=all SEEDS="0 1 2" NAME=...)
 # make test   everything that CI checks
 # make lab    JupyterLab on the notebooks
 # make sync   after a change in nbs/: clean, export, README
@@ -6,6 +6,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 DATA    ?=
+CLIPS   ?=
 PRESET  ?= quick
 TABLES  ?=
 SEEDS   ?= 0
@@ -27,7 +28,7 @@ NAME    ?=
 
 run: .venv/.package
 	@$(BIN)/vad reproduce --preset $(PRESET) --device $(DEVICE) $(foreach s,$(SEEDS),--seed $(s)) \
-	  $(if $(DATA),--data "$(DATA)") $(if $(TABLES),--tables $(TABLES)) $(if $(NAME),--name "$(NAME)")
+	  $(if $(DATA),--data "$(DATA)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(TABLES),--tables $(TABLES)) $(if $(NAME),--name "$(NAME)")
 
 test: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/check

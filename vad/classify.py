@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONTROLS', 'Settings', 'Classifier', 'Classes', 'inputs_of', 'tensors', 'statistics', 'moved', 'weigh',
            'best_weight', 'fit', 'load_classifier', 'predict', 'measure', 'pooled', 'linear', 'control_probabilities',
-           'train_and_test', 'cross_validate', 'joined', 'summary']
+           'choose_weight', 'train_and_test', 'cross_validate', 'joined', 'summary']
 
 # %% ../nbs/10a_classify.ipynb #002
 import warnings
@@ -252,7 +252,7 @@ def linear() :
     "Standardised features, a linear classifier."
     return make_pipeline(StandardScaler(), LogisticRegression(C=.01, max_iter=300))
 
-def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, classes:int, seed:int=0) -> np.ndarray: # (n, K)
+def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, classes:int, seed=0) -> np.ndarray: # (n, K); seed: a number or several
     "Probabilities that a control gives the test clips; kinds: majority | linear | shuffled."
     if kind == "majority": return np.tile(np.bincount(y[train], minlength=classes) / len(train), (len(test), 1))
     labels = y[train] if kind == "linear" else np.random.default_rng(seed).permutation(y[train])
@@ -264,25 +264,38 @@ def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, cla
     return p
 
 # %% ../nbs/10a_classify.ipynb #027
+def choose_weight(
+    s:Settings, data:Clips,
+    folder:str|Path,    # of the run
+    kind:str="source",  # how the validation clips are set aside: source | clip
+    device:str="auto", resume:bool=True,
+) -> float:
+    "The weight of the centres that serves clips best which a network of these settings was not trained on."
+    inner, valid = folds(data.labels, data.sources, kind, max(2, min(5, *members(kind, data.labels, data.sources).tolist())), s.seed)[0]
+    fit(s, data.take(inner), folder, device, resume)
+    model, centres, _ = load_classifier(folder)
+    return best_weight(*predict(model, data.take(valid)), centres, data.labels[valid])
+
 def train_and_test(
     s:Settings, clips:Clips,
     train:np.ndarray, test:np.ndarray, # rows; never of one source under the split by source
     folder:str|Path,                   # the run's
     kind:str="source",                 # how the validation clips are set aside: source | clip
     device:str="auto", resume:bool=True, track:str|None=None,
+    weighting:bool=True,               # False: spares the training that chooses the weight
 ) -> dict[str, dict]:                  # measures: plain; weighted, with w
-    "Train on one part, choose the weight of the centres, measure on the other; leaves metrics.json and predictions.csv in the run."
-    folder = Path(folder)
-    y, sources = clips.labels[train], clips.sources[train]
-    inner, valid = folds(y, sources, kind, max(2, min(5, *members(kind, y, sources).tolist())), s.seed)[0]
-    fit(s, clips.take(train[inner]), folder, device, resume, track)
+    "Train on one part, measure on the other; leaves metrics.json and predictions.csv in the run."
+    folder, data, labels = Path(folder), clips.take(train), clips.labels[test]
+    fit(s, data, folder, device, resume, track)
     model, centres, _ = load_classifier(folder)
-    (p, h), (q, g) = (predict(model, clips.take(rows)) for rows in (train[valid], test))
-    w = best_weight(p, h, centres, clips.labels[train[valid]])
-    weighted = weigh(q, g, centres, w)
-    result = dict(plain=measure(clips.labels[test], q), weighted=measure(clips.labels[test], weighted) | dict(w=w))
-    facts = dict(video=clips.names[test], source=clips.sources[test], label=np.array(clips.classes)[clips.labels[test]])
-    said = {f"{name} {c}": x[:, k] for name, x in (("plain", q), ("weighted", weighted)) for k, c in enumerate(clips.classes)}
+    p, h = predict(model, clips.take(test))
+    answers, result = dict(plain=p), dict(plain=measure(labels, p))
+    if weighting:
+        w = choose_weight(s, data, folder / "choice", kind, device, resume)
+        answers["weighted"] = weigh(p, h, centres, w)
+        result["weighted"] = measure(labels, answers["weighted"]) | dict(w=w)
+    facts = dict(video=clips.names[test], source=clips.sources[test], label=np.array(clips.classes)[labels])
+    said = {f"{name} {c}": x[:, k] for name, x in answers.items() for k, c in enumerate(clips.classes)}
     write_csv(folder / "predictions.csv", pd.DataFrame(facts | said).round(6))
     write_json(folder / "metrics.json", result)
     return result
@@ -300,7 +313,8 @@ def cross_validate(
     k:int=5,
     seeds=(0,),                     # of networks, and of the folds: seed 0 deals as the published split does, with 42
     device:str="auto",
-) -> pd.DataFrame:                  # pipeline, weighting, seed, fold, clips, accuracy, auroc, ap, f1, w
+    weighting:bool=True,            # False: without the centres' say
+) -> pd.DataFrame:                  # pipeline, weighting, seed, fold, clips, accuracy, auroc, ap, f1, w, run (its folder under `folder`)
     "Every pipeline and every control on the same folds. Raises `Problem` where the clips cannot be dealt so."
     both = clips if mirrored is None else joined(clips, mirrored)
     x, lines = pooled(both), []
@@ -311,11 +325,12 @@ def cross_validate(
             def line(pipeline, weighting, m):
                 return dict(pipeline=pipeline, weighting=weighting, seed=seed, fold=i, clips=len(test)) | {n: v for n, v in m.items() if n != "confusion"}
             for control in CONTROLS:
-                p = control_probabilities(control, x, both.labels, train, test, len(clips.classes), seed)
+                p = control_probabilities(control, x, both.labels, train, test, len(clips.classes), (seed, i))
                 lines.append(line(control, False, measure(both.labels[test], p)))
             for name, s in pipelines.items():
-                scores = train_and_test(replace(s, seed=seed), both, train, test, Path(folder) / f"{name}-seed{seed}-fold{i}", kind, device)
-                lines += [line(name, False, scores["plain"]), line(name, True, scores["weighted"])]
+                run = f"{name}-seed{seed}-fold{i}"
+                scores = train_and_test(replace(s, seed=seed), both, train, test, Path(folder) / run, kind, device, weighting=weighting)
+                lines += [line(name, weighted, scores[answer] | dict(run=run)) for weighted, answer in ((False, "plain"), (True, "weighted")) if answer in scores]
                 bar.update()
     return pd.DataFrame(lines)
 

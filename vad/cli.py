@@ -282,7 +282,8 @@ def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
 @app.command("reproduce")
 @with_settings(tuple(n for n in TRAINING if n != "seed"))
 def reproduce_command(
-    data:Path = typer.Option(None, help="Folder of a dataset; none: the synthetic walkway is rendered."),
+    data:Path = typer.Option(None, help="Folder of a dataset of long videos; neither this nor --clips: a walkway and scenes are rendered."),
+    clips:Path = typer.Option(None, help="Folder with a folder of clips for each class."),
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
     tables:str = typer.Option(None, help="headline: prediction with memory, without and with gates; all: the ablation too. Default: all for quick."),
     seed:list[int] = typer.Option([0], help="Repeat for several seeds."),
@@ -294,7 +295,7 @@ def reproduce_command(
     **changes,
 ):
     "Run the paper notebooks: tables beside the published ones, figures, one page."
-    typer.echo(reproduce.reproduce(data, preset, tables, seed, name, out, device, truth, partial, publish, **changes))
+    typer.echo(reproduce.reproduce(data, preset, tables, seed, name, out, device, truth, partial, publish, clips, **changes))
 
 # %% ../nbs/14_cli.ipynb #022
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it

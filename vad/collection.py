@@ -53,6 +53,9 @@ class Collection:
     def __len__(self): return len(self.table)
 
     @property
+    def name(self) -> str: return self.root.name
+
+    @property
     def labels(self) -> np.ndarray: # (N,) int64
         return np.array([self.classes.index(c) for c in self.table.label], np.int64)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'VERMILION', 'GREEN', 'SKY', 'ORANGE', 'PURPLE', 'CYCLE', 'STYLE', 'HEAT', 'style', 'axes', 'grid', 'as_image',
            'bare', 'frame', 'sheet', 'strip', 'plain', 'heat', 'overlay', 'contour', 'spans', 'score', 'one_class',
-           'roc', 'pr', 'confusion', 'bars', 'losses', 'save']
+           'roc', 'pr', 'confusion', 'bars', 'beside', 'losses', 'save']
 
 # %% ../nbs/02_plot.ipynb #002
 import matplotlib.pyplot as plt
@@ -235,6 +235,27 @@ def bars(
     return ax
 
 # %% ../nbs/02_plot.ipynb #030
+def beside(
+    table:pd.DataFrame,      # row, published, and the columns named next; <column>_sd_folds where there is a deviation; %
+    columns:dict[str, str],  # column -> its name in the legend
+    ax:Axes|None=None,
+    unit:str="accuracy, %",
+    bars:str="\u00b1 1 sd over folds", # what the bars are
+) -> Axes:
+    "Published values and ours under several protocols, a row each."
+    ax = axes(ax, (6.8, 1.1 + .5 * len(table)))
+    y, step = np.arange(len(table))[::-1], .5 / max(1, len(columns))
+    for k, (column, name) in enumerate(columns.items()):
+        sd = table.get(f"{column}_sd_folds")
+        ax.errorbar(table[column], y - (k - (len(columns) - 1) / 2) * step, xerr=sd, fmt="os^Dv"[k % 5], color=CYCLE[k % len(CYCLE)], ms=5, capsize=2, lw=1.2,
+                    label=name + (f" {bars}" if sd is not None and k == 0 else ""))
+    if table.published.notna().any(): ax.plot(table.published, y, "D", color="k", ms=7, mfc="none", mew=1.6, label="published")
+    ax.set(yticks=y, yticklabels=table.row, xlabel=unit, ylim=(-.7, len(table) - .3))
+    ax.grid(False, axis="y")
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return ax
+
+# %% ../nbs/02_plot.ipynb #033
 def losses(
     table:pd.DataFrame, # losses.csv of a run: epoch, prediction, compactness, separateness
     ax:Axes|None=None,
@@ -248,7 +269,7 @@ def losses(
     ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/02_plot.ipynb #033
+# %% ../nbs/02_plot.ipynb #036
 def save(
     fig,
     path,               # of the picture, .png; the table goes beside it as .csv

@@ -46,20 +46,21 @@ def scene(
 def write_scenes(
     root,            # folder to write
     seed:int=0,      # decides everything random
-    cameras:int=10,  # sources
-    takes:int=2,     # clips of each class and camera
+    cameras:int=14,  # sources
+    takes:int=1,     # clips of each class and camera
+    normal:int=3,    # times as many of the normal class: half of all, as in the collections that people use
     size=(120, 180), # (height, width) pixels
     frames:int=45,   # of a clip, fifteen a second
 ) -> Path:           # `root`
     "Write the clips, or find them written. Raises `Problem` where `root` holds anything else."
     root = Path(root)
-    settings = dict(version=1, seed=int(seed), cameras=cameras, takes=takes, size=[int(n) for n in size], frames=frames)
-    if min(cameras, takes, frames) < 1 or min(size) < 48 or seed < 0:
+    settings = dict(version=2, seed=int(seed), cameras=cameras, takes=takes, normal=normal, size=[int(n) for n in size], frames=frames)
+    if min(cameras, takes, normal, frames) < 1 or min(size) < 48 or seed < 0:
         raise Problem(f"No scenes can be made of {settings}: use 48 pixels or more, at least one camera, take and frame, and a seed from 0.")
     if root.exists() and any(root.iterdir()):
         if (root / "scenes.json").exists() and read_json(root / "scenes.json") == settings: return root
         raise Problem(f"{root} holds something else than these scenes: name another folder, or delete it.")
-    jobs = [(kind, camera, take) for kind in CLASSES for camera in range(cameras) for take in range(takes)]
+    jobs = [(kind, camera, take) for kind in CLASSES for camera in range(cameras) for take in range(takes * (normal if kind == CLASSES[0] else 1))]
     with whole_folder(root) as part:
         rows = []
         for kind, camera, take in progress(jobs, "scenes", "clip", leave=False, delay=2):
