@@ -550,7 +550,8 @@ def reproduce(
     if tables not in ("headline", "all"): raise Problem(f"There is no choice of tables {tables!r}: use headline or all.")
     s = learner.settings(preset, **changes)
     pick_device(device)
-    names = [labelled(open_dataset(root, truth, partial, s.length)).name] * bool(root) + [collect(clips).name] * bool(clips)
+    names = [labelled(open_dataset(root, truth, partial, s.length)).name] if root else []
+    if clips: names.append(collect(clips).name)
     folder = (Path(out) / (name or f"{'-'.join(names) or 'synthetic'}-{preset}")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").unlink(missing_ok=True) # it says what this call measured; each run below keeps its own
