@@ -15,9 +15,10 @@ from apart import Apart
 from test_cli import sentence
 from test_learner import message
 
-from vad import reproduce
+from vad import protocol, reproduce, study
 from vad.core import read_json
 from vad.learner import PRESETS, settings
+from vad.scenes import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
 
@@ -82,7 +83,7 @@ def test_figures_stand_beside_their_tables(said, work):
     assert copies == sorted(p.relative_to(work / "run/figures") for p in (work / "run/figures").rglob("*") if p.is_file())
 
 def test_executed_notebooks_are_clean(said, work):
-    for paper in reproduce.PAPERS:
+    for paper in reproduce.FRAMES:
         nb = nbformat.read(work / f"run/{paper}.ipynb", 4)
         given = next(c.source for c in nb.cells if "injected-parameters" in c.metadata.get("tags", []))
         assert "headline" in given and '"epochs": 1' in given
@@ -103,6 +104,75 @@ def test_a_page_shows_one_dataset(said, work, tmp_path):
     reproduce.write_page(tmp_path / "run")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run/summary.csv"), pd.read_csv(work / "run/summary.csv"))
     assert (tmp_path / "run/summary.html").read_text().count("<img") == (work / "run/summary.html").read_text().count("<img")
+
+
+# ---- the half on clips
+
+@pytest.fixture(scope="module")
+def clips_said(work):
+    "what a run over both papers on clips prints"
+    write_scenes(work / "street", cameras=6, frames=16, size=(48, 64))
+    return reproduce.reproduce(clips=work / "street", name="clips", out=work, device="cpu", publish=work / "published clips")
+
+def test_clips_have_a_page_of_their_own(clips_said, work):
+    text = (work / "clips/summary.html").read_text(encoding="utf-8")
+    page = Outside()
+    page.feed(text)
+    assert page.links == ["embeddings.ipynb", "srupp.ipynb"] and all((work / "clips" / link).exists() for link in page.links) and page.pictures >= 7
+    for word in ("Clips of street", "ResNet50 + SRU++ + cluster weighting", "as published", "by source", "drawn", "orientation only", "majority", "shuffled",
+                 "18 normal", "6 source videos", "eleven experiments"): assert word in text, word
+    assert str(work) not in text and "Frames of" not in text and "nan" not in re.sub("<img[^>]+>", "", text)
+    for row in ("CNN + SRU", "cnn: linear", "by source"): assert row in clips_said
+
+def test_clips_accuracy_is_what_the_predictions_say(clips_said, work):
+    t = pd.read_csv(work / "clips/figures/srupp/street.table2_binary.csv").set_index("row")
+    for row, into, kind in (("CNN + SRU", "cnn-by_source/sru", "plain"), ("ResNet50 + SRU++ + cluster weighting", "resnet50-as_published/srupp", "weighted")):
+        hits = []
+        for fold in range(3):
+            said = pd.read_csv(work / f"clips/models/binary/{into}-seed0-fold{fold}/predictions.csv")
+            hits.append(((said[f"{kind} anomalous"] > .5) == (said.label == "anomalous")).mean())
+        protocol = "by_source" if "source" in into else "as_published"
+        assert abs(t[protocol][row] - 100 * np.mean(hits)) < 1e-3 and abs(t[f"{protocol}_sd_folds"][row] - 100 * np.std(hits, ddof=1)) < 1e-3
+    assert t.published["CNN + SRU++"] == 88.69 and np.isnan(t.published["cnn: majority"]) and abs(t.by_source["cnn: majority"] - 50) < 15
+
+def test_no_source_was_trained_on_and_tested(clips_said, work):
+    "read back from the files of the runs"
+    films = pd.read_csv(work / "street/sources.csv").set_index("clip").source
+    tested = []
+    for fold in range(3):
+        said = pd.read_csv(work / f"clips/models/multiclass/resnet50-by_source/srupp-seed0-fold{fold}/predictions.csv")
+        assert (said.video.map(films) == said.source).all() and not said.video.str.contains("mirrored").any()
+        tested.append(set(said.source))
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 6
+    leaks = pd.read_csv(work / "clips/figures/srupp/street.leaks.csv").set_index("protocol")
+    assert leaks.same_source.by_source == leaks.mirror_image.by_clip == 0 and leaks.mirror_image.as_published > 40 and leaks.same_source.by_clip > 80
+
+def test_clips_figures_stand_beside_their_tables(clips_said, work):
+    pictures = sorted((work / "clips/figures").glob("*/*.png"))
+    assert {p.parent.name for p in pictures} == {"embeddings", "srupp"} and len(pictures) >= 7
+    for p in pictures: assert p.read_bytes()[:4] == b"\x89PNG" and len(pd.read_csv(p.with_suffix(".csv"))) > 0, p
+    assert sorted(p.name for p in (work / "published clips").rglob("*.*")) == sorted(p.name for p in (work / "clips/figures").rglob("*.*"))
+
+def test_clips_notebooks_are_clean(clips_said, work):
+    for paper in reproduce.CLIPS:
+        nb = nbformat.read(work / f"clips/{paper}.ipynb", 4)
+        outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
+        assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+        assert sum("image/jpeg" in o.get("data", {}) for o in outputs) >= 2
+
+def test_a_second_call_measures_nothing_again(clips_said, work):
+    models = {p: p.stat().st_mtime_ns for p in (work / "clips").rglob("*.safetensors")}
+    again = study.begin("srupp", str(work / "street"), "quick", [0], "cpu", str(work / "clips"))
+    again.pipelines(again.features(), "binary", protocol.PIPELINES, ("by_source",))
+    assert {p: p.stat().st_mtime_ns for p in (work / "clips").rglob("*.safetensors")} == models
+
+@pytest.mark.parametrize("given, words", [(dict(epochs=0), "epochs"), (dict(hiden=3), "hiden"), (dict(preset="huge"), "huge")])
+def test_settings_of_a_study_that_cannot_be(tmp_path, given, words):
+    message(lambda: study.begin("srupp", str(tmp_path), **dict(preset="quick", seeds=[0], device="cpu", out=str(tmp_path / "out")) | given), words)
+
+def test_clips_that_are_no_clips(tmp_path):
+    message(lambda: reproduce.reproduce(clips=tmp_path / "none", out=tmp_path / "runs"), "none")
+    assert not (tmp_path / "runs").exists()
 
 
 # ---- what goes wrong

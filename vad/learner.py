@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCORING', 'PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRACKERS', 'Settings', 'check_values', 'check_settings',
-           'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'Normality', 'shared_update',
-           'cosine', 'digests', 'Learner', 'save_checkpoint', 'load_checkpoint', 'restore', 'settings_of',
-           'same_settings', 'train_step', 'order', 'train_epoch', 'stop_flag', 'audit', 'accelerator_for',
-           'training_frames', 'finished', 'fit', 'learn', 'train', 'save_model', 'load_model', 'load_plain',
-           'import_original']
+           'preset_of', 'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'Normality',
+           'shared_update', 'cosine', 'digests', 'Learner', 'save_checkpoint', 'load_checkpoint', 'restore',
+           'settings_of', 'same_settings', 'train_step', 'order', 'train_epoch', 'stop_flag', 'audit',
+           'accelerator_for', 'training_frames', 'finished', 'fit', 'learn', 'train', 'save_model', 'load_model',
+           'load_plain', 'import_original']
 
 # %% ../nbs/07_learner.ipynb #002
 import json
@@ -110,15 +110,19 @@ PRESETS = dict(
     paper=dict(),
 )
 
+def preset_of(kind, presets:dict[str, dict], preset:str, changes:dict): # an instance of `kind`
+    "A preset of a dataclass of settings, with changes. Raises `Problem` on names that do not exist."
+    if preset not in presets: raise Problem(f"There is no preset {preset!r}: use {', '.join(presets)}.")
+    known = {f.name for f in fields(kind)}
+    if odd := sorted(set(changes) - known): raise Problem(f"There is no setting {odd[0]!r}: the settings are {', '.join(sorted(known))}.")
+    return kind(**presets[preset] | changes)
+
 def settings(
     preset:str="paper", # quick | cpu | paper
     **changes,          # any field of `Settings`
 ) -> Settings:
     "A preset with `changes`. Raises `Problem` on names that do not exist."
-    if preset not in PRESETS: raise Problem(f"There is no preset {preset!r}: use {', '.join(PRESETS)}.")
-    known = {f.name for f in fields(Settings)}
-    if odd := sorted(set(changes) - known): raise Problem(f"There is no setting {odd[0]!r}: the settings are {', '.join(sorted(known))}.")
-    return Settings(**PRESETS[preset] | changes)
+    return preset_of(Settings, PRESETS, preset, changes)
 
 # %% ../nbs/07_learner.ipynb #011
 def save_tensors(
@@ -333,7 +337,7 @@ def train_epoch(
     batches = order(l.task.clips, l.settings, epoch)[l.step - epoch * l.steps:]
     start = time.perf_counter()
     with progress(batches, f"epoch {epoch + 1}/{l.settings.epochs}", "step", initial=l.steps - len(batches), total=l.steps,
-                  disable=not l.accelerator.is_main_process, leave=False) as bar:
+                  disable=not l.accelerator.is_main_process, leave=False, delay=2) as bar:
         for clips in bar:
             train_step(l, l.task.batch(clips[rank * share:(rank + 1) * share], l.device))
             now = time.perf_counter()

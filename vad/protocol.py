@@ -17,6 +17,7 @@ import pandas as pd
 from .classify import CONTROLS, Settings, cross_validate, joined, train_and_test
 from .clips import Clips, mirrored_split
 from .core import Problem, progress
+from .learner import preset_of
 
 # %% ../nbs/10b_protocol.ipynb #005
 PROTOCOLS = dict(as_published=dict(kind="clip", augment="before"), by_clip=dict(kind="clip", augment="after"), by_source=dict(kind="source", augment="after"))
@@ -28,9 +29,8 @@ PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Setti
 )
 
 def preset_settings(preset:str, **changes) -> Settings:
-    "A preset's settings with `changes`. Raises `Problem` on a name that does not exist."
-    if preset not in PRESETS: raise Problem(f"There is no preset {preset!r}: use {', '.join(PRESETS)}.")
-    return Settings(**PRESETS[preset] | changes)
+    "A preset's settings with `changes`. Raises `Problem` on names that do not exist."
+    return preset_of(Settings, PRESETS, preset, changes)
 
 # %% ../nbs/10b_protocol.ipynb #007
 def leaks(

@@ -427,6 +427,7 @@ FIGURES = dict(table1="Ours beside the published values.", table2="The ablation 
                frames="The worst frame of some test videos: what came in (anomaly outlined), what was predicted, where the error is.",
                scores="Abnormality over time; anomalous spans are shaded.", roc="ROC curves, frames pooled.",
                confusion="Decisions at a threshold that saw no test label, at the optimistic best F1, and as the gated project printed them.",
+               accuracy="A linear and a recurrent classifier on each method's embeddings.",
                map="Where each method puts the clips: two principal components of their features.",
                protocols_binary="Binary: the same pipelines under each protocol.", protocols_multiclass="All classes: the same pipelines under each protocol.",
                curves="ROC and precision-recall curves, all folds pooled.", class_curves="Each class against all others, by source, all folds pooled.",
