@@ -154,7 +154,7 @@ def test_windows_average_it(run, truth, tiny, tmp_path):
     np.testing.assert_allclose(table(tmp_path, "01").score, mean, rtol=1e-4, atol=1e-4)
 
 def test_statistics(run, tiny, tmp_path):
-    "recovered from an evaluation's scores, or computed from training videos and kept: the same scores"
+    "left by an evaluation, or computed from training videos: the same scores"
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("model.safetensors", "record.json"): shutil.copy(run / name, bare)
@@ -165,7 +165,9 @@ def test_statistics(run, tiny, tmp_path):
     scores = [[s.score for s in score_frames(Feed(open_source(iter(walk(tiny)))), scorer, Windows(1, 1))] for scorer in (computed, recovered)]
     np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-5)
     assert open_scorer(bare, "cpu", alpha=1.).threshold is None     # statistics serve any weight, a threshold its own
-    with pytest.raises(Problem, match="alpha 1.0"): open_scorer(run.folder, "cpu", alpha=1.)
+    evaluate(bare, open_dataset(tiny), "cpu", into="psnr", alpha=1.)
+    both = open_scorer(bare, "cpu", alpha=1.), open_scorer(bare, "cpu")
+    assert both[0].threshold is not None and both[0].threshold != both[1].threshold == pytest.approx(again.threshold)
     with pytest.raises(Problem, match="fixed by training"): open_scorer(run.folder, "cpu", width=3)
     with pytest.raises(Problem, match="watch is for classifiers"): open_scorer(run.folder, "cpu", watch="fight")
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFERENCE_CLIPS', 'SCORING_CODE', 'Memory', 'update_gate', 'items_seen', 'Answer', 'answer', 'settle', 'answers',
-           'autocast', 'columns', 'reference_scores', 'frame_difference', 'error_maps', 'score_and_locate', 'evaluate',
-           'frame_table', 'measure']
+           'autocast', 'columns', 'reference_scores', 'keep_statistics', 'read_statistics', 'frame_difference',
+           'error_maps', 'score_and_locate', 'evaluate', 'frame_table', 'measure']
 
 # %% ../nbs/07a_evaluation.ipynb #002
 import json
@@ -146,6 +146,25 @@ def reference_scores(model, items, data:Dataset, s:Settings, device, batch) -> t
     return ref, dict(regularity=score.threshold_from(1 - regularity),
                      causal=score.threshold_from(score.causal(c["psnr"], c.get("distance"), ref, s.alpha)))
 
+def keep_statistics(
+    folder:Path,      # of a run
+    data:Dataset,     # whose training frames they are of
+    s:Settings, ref:score.Reference,
+    threshold:float,  # of the causal score with this alpha
+):
+    "Write statistics.json, by which any video can be scored causally."
+    path, key = folder / "statistics.json", dict(model=file_fingerprint(folder / "model.safetensors"), data=data.fingerprint())
+    known = read_json(path) if path.exists() else {}
+    thresholds = known["thresholds"] if key.items() <= known.items() else {} # of other weights of the two scores
+    write_json(path, key | asdict(ref) | dict(thresholds=thresholds | {f"{s.alpha:g}": threshold}))
+
+def read_statistics(folder:Path, s:Settings) -> tuple[score.Reference, float|None]|None:
+    "What `keep_statistics` wrote for these weights, and the threshold for this alpha where there is one; None: nothing."
+    path = folder / "statistics.json"
+    known = read_json(path) if path.exists() else {}
+    if known.get("model") != file_fingerprint(folder / "model.safetensors"): return None
+    return score.Reference(tuple(known["psnr"]), known["distance"] and tuple(known["distance"])), known["thresholds"].get(f"{s.alpha:g}")
+
 # %% ../nbs/07a_evaluation.ipynb #016
 def frame_difference(
     frames:Frames,
@@ -211,6 +230,7 @@ def evaluate(
     found, pixel = score_and_locate(answers(model, items, frames, s, where, batch), data, s)
     seconds = time.perf_counter() - begun
     ref, thresholds = reference_scores(model, items, data, s, where, batch) if data.train else (None, {})
+    if ref: keep_statistics(folder, data, s, ref, thresholds["causal"])
     table = frame_table(columns(found), data, frames, s, ref)
     result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, frames_per_second=len(table) / seconds, pixel_auc=pixel,
                   parameters=sum(p.numel() for p in model.parameters()), **measure(table, thresholds))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'QUEUE', 'LIVE_QUEUE', 'BATCH', 'PALETTE', 'FAINT', 'FORGET', 'SPREAD', 'Windows', 'windows_of', 'Fuse',
            'Source', 'frame_rate', 'film_source', 'as_bgr', 'iterator_source', 'plain_address', 'quiet', 'connect',
-           'connect_again', 'read_stream', 'stream_source', 'open_source', 'Fetched', 'Feed', 'Ring', 'reference_of',
+           'connect_again', 'read_stream', 'stream_source', 'open_source', 'Fetched', 'Feed', 'Ring',
            'training_statistics', 'clips_from', 'MemoryScorer', 'ClassScorer', 'normal_class', 'read_recipe',
            'class_scorer', 'open_scorer', 'Scored', 'Piece', 'batches', 'score_frames', 'bgr', 'glow', 'Painter',
            'Film', 'draw_curve', 'Output', 'ending', 'default_windows', 'score_video', 'written', 'Either']
@@ -36,10 +36,10 @@ from .cache import normalise, shrink
 from .classify import Classifier, load_classifier, predict, weigh
 from .clips import Clips
 from .collection import NORMAL
-from .core import Problem, file_fingerprint, pick_device, progress, read_json, room_for, whole, write_json
+from .core import Problem, pick_device, progress, read_json, room_for, whole, write_json
 from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
-from .evaluation import Memory, answer, autocast, error_maps, reference_scores
+from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores
 from .learner import SCORING, Settings, load_model, load_tensors, stop_flag
 from .video import count_frames, open_video
 
@@ -366,46 +366,19 @@ class Ring:
     def __getitem__(self, t): return self.items[t - self.end + len(self.items)]
 
 # %% ../nbs/11_window.ipynb #035
-def reference_of(
-    table:pd.DataFrame, # scores.csv of an evaluation: psnr, distance where there is a memory, causal
-    alpha:float,        # of that evaluation
-) -> score.Reference|None: # None: the table does not tell
-    "Statistics that give the causal scores of a table."
-    names = [n for n in ("psnr", "distance") if n in table]
-    if "causal" not in table or "psnr" not in names: return None
-    means = table[names].mean()
-    slopes = np.linalg.lstsq((table[names] - means).to_numpy(), (table.causal - table.causal.mean()).to_numpy(), rcond=None)[0]
-    weights = [-alpha, 1 - alpha] if len(names) == 2 else [-1.]
-    deviations = [w / b if w and b else 1. for w, b in zip(weights, slopes)]
-    at = 0 if weights[0] else 1 # which of the two means takes up the mean score: any choice gives the same line
-    means.iloc[at] -= table.causal.mean() / slopes[at] if slopes[at] else 0
-    ref = score.Reference(*[(float(m), float(d)) for m, d in zip(means, deviations)], *[None] * (2 - len(names)))
-    again = score.causal(table.psnr, table.get("distance"), ref, alpha)
-    return ref if np.allclose(again, table.causal, rtol=1e-6, atol=1e-6) and min(deviations) > 0 else None
-
-# %% ../nbs/11_window.ipynb #037
 def training_statistics(
     run:Path, model:MNAD, items, s:Settings, device,
-    training=None,   # folder of a dataset with training videos; None: what the run's folder holds
-) -> tuple[score.Reference, float|None, str]: # statistics, a threshold that has seen no test frame, whence
-    "Statistics of training frames: computed from `training` and kept as statistics.json, or read. Raises `Problem` where there are none."
-    key, kept = file_fingerprint(run / "model.safetensors"), run / "statistics.json"
+    training=None,   # folder of a dataset with training videos; None: what an evaluation left in the run
+) -> tuple[score.Reference, float|None]: # statistics, a threshold that has seen no test frame
+    "Statistics of training frames: computed and kept, or read. Raises `Problem` where there are none."
     if training is not None:
         data = open_dataset(training, None, False, s.length)
         ref, thresholds = reference_scores(model, items, data, s, device, 16)
-        write_json(kept, dict(model=key, data=data.fingerprint(), alpha=s.alpha, threshold=thresholds["causal"], **asdict(ref)))
-    if kept.exists() and (facts := read_json(kept)).get("model") == key:
-        pair = facts["distance"] and tuple(facts["distance"])
-        return score.Reference(tuple(facts["psnr"]), pair), facts["threshold"] if facts["alpha"] == s.alpha else None, "statistics.json"
-    if (run / "scores.csv").exists() and (run / "metrics.json").exists():
-        metrics = read_json(run / "metrics.json")
-        made = metrics.get("key", {})
-        if made.get("model") == key and made["settings"]["alpha"] == s.alpha and (ref := reference_of(score.read_table(run / "scores.csv"), s.alpha)):
-            return ref, ((metrics.get("causal") or {}).get("at_threshold") or {}).get("threshold"), "scores.csv"
-    raise Problem(f"{run} holds no statistics of how training frames score (alpha {s.alpha}): evaluate it on a dataset with training videos, "
-                  "or name that dataset with training=.")
+        keep_statistics(run, data, s, ref, thresholds["causal"])
+    if found := read_statistics(run, s): return found
+    raise Problem(f"{run} holds no statistics of how training frames score: evaluate it on a dataset with training videos, or name that dataset with training=.")
 
-# %% ../nbs/11_window.ipynb #039
+# %% ../nbs/11_window.ipynb #037
 def clips_from(
     frames:list[np.ndarray], # (H, W, C) uint8 each, at least as many as a clip has
     s:Settings,
@@ -417,7 +390,7 @@ def clips_from(
     x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
     return (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
 
-# %% ../nbs/11_window.ipynb #040
+# %% ../nbs/11_window.ipynb #038
 @dataclass
 class MemoryScorer:
     "A memory model and its memory."
@@ -426,14 +399,13 @@ class MemoryScorer:
     settings: Settings
     ref: score.Reference   # how training frames score
     threshold: float|None  # where an alarm begins
-    source: str = ""       # where these two are from
     device: object = "cpu"
     bounds = -2., 5.       # what its score usually lies between: deviations of training frames
 
     @property
     def lead(self) -> int: return self.settings.first # frames before the first one that it can score
 
-    def facts(self) -> dict: return dict(kind="memory", settings=asdict(self.settings), statistics=self.source, reference=asdict(self.ref))
+    def facts(self) -> dict: return dict(kind="memory", settings=asdict(self.settings), reference=asdict(self.ref))
 
     def start(self,
         keep:int,   # frames back that may still be asked for
@@ -473,7 +445,7 @@ class MemoryScorer:
         "Where frame `t` was not foreseen."
         return self.found[t][1]
 
-# %% ../nbs/11_window.ipynb #042
+# %% ../nbs/11_window.ipynb #040
 @dataclass
 class ClassScorer:
     "A classifier and the recipe of its embeddings. Raises `Problem` where these do not fit, or there is no class of a name."
@@ -522,7 +494,7 @@ class ClassScorer:
 
     def error(self, t): return None # it does not say where
 
-# %% ../nbs/11_window.ipynb #043
+# %% ../nbs/11_window.ipynb #041
 def normal_class(
     classes,         # K names
     name:str|None,   # what the normal one is called; None: by a usual name, or the first of two or of mere numbers
@@ -534,7 +506,7 @@ def normal_class(
     if len(classes) == 2 or all(c.isdigit() for c in classes): return 0
     raise Problem(f"None of the classes {', '.join(classes)} is called normal: say which is with normal=, or name the class to look for with watch=.")
 
-# %% ../nbs/11_window.ipynb #046
+# %% ../nbs/11_window.ipynb #044
 def read_recipe(
     recipe,      # a Recipe, a folder that `embed` filled, its record; None: what the run recorded
     run:Path,
@@ -550,7 +522,7 @@ def read_recipe(
     try: return Recipe(**facts["recipe"]), facts.get("network") or {}
     except (KeyError, TypeError): raise Problem(f"{recipe or run} does not say how the clips were embedded: name the folder of the embeddings with recipe=.") from None
 
-# %% ../nbs/11_window.ipynb #047
+# %% ../nbs/11_window.ipynb #045
 def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weight:float|None) -> ClassScorer:
     "The classifier of a run."
     model, centres, _ = load_classifier(run, device)
@@ -563,7 +535,7 @@ def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weig
     classes = read_json(run / "record.json").get("data", {}).get("classes") or [str(i) for i in range(len(centres))]
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal, weight)
 
-# %% ../nbs/11_window.ipynb #048
+# %% ../nbs/11_window.ipynb #046
 def open_scorer(
     run:str|Path,            # folder of a trained run: a memory model or a classifier
     device:str="auto",
@@ -587,7 +559,7 @@ def open_scorer(
     s = replace(s, **changes)
     return MemoryScorer(model, items, s, *training_statistics(run, model, items, s, device, training), device)
 
-# %% ../nbs/11_window.ipynb #050
+# %% ../nbs/11_window.ipynb #048
 BATCH = 8 # frames that a source which waits gives at once
 
 class Scored(NamedTuple):
@@ -598,7 +570,7 @@ class Scored(NamedTuple):
     image: np.ndarray|None    # (H, W, 3) uint8 BGR, where images are asked for
     error: np.ndarray|None    # (h, w) squared error of the prediction, where there is one
 
-# %% ../nbs/11_window.ipynb #051
+# %% ../nbs/11_window.ipynb #049
 class Piece:
     "An unbroken stretch of frames on its way to scores."
     def __init__(self, scorer, windows:Windows, first:int, images:bool):
@@ -627,7 +599,7 @@ class Piece:
             yield Scored(self.first + self.out, seconds, value, image, self.scorer.error(self.out) if self.images else None)
             self.out += 1
 
-# %% ../nbs/11_window.ipynb #052
+# %% ../nbs/11_window.ipynb #050
 def batches(feed:Iterable[Fetched], size:int) -> Iterator[list[Fetched]]:
     "Frames of one piece, `size` at a time."
     for _, piece in groupby(feed, lambda f: f.piece):
@@ -652,7 +624,7 @@ def score_frames(
         for f in batch: yield from piece.step(f)
     if piece: yield from piece.finish()
 
-# %% ../nbs/11_window.ipynb #056
+# %% ../nbs/11_window.ipynb #054
 PALETTE = plot.HEAT(np.linspace(0, 1, 256)).astype(np.float32) # (256, 4) RGBA
 FAINT, FORGET = .002, .998 # a squared error that is never drawn at full heat; what is left of the largest one a frame later
 SPREAD = 24                # errors are averaged over squares of this part of the map: single pixels are hard to see
@@ -672,7 +644,7 @@ def glow(
     opaque = rgba[..., 3:]
     return (frame * (1 - opaque) + 255 * rgba[..., 2::-1] * opaque).astype(np.uint8)
 
-# %% ../nbs/11_window.ipynb #057
+# %% ../nbs/11_window.ipynb #055
 class Painter:
     "Draws scores into frames."
     def __init__(self, fps:float, bounds:tuple[float, float], threshold:float|None):
@@ -713,7 +685,7 @@ class Painter:
         cv2.putText(image, text, (4, h + 4), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(size)), cv2.LINE_AA)
         return image
 
-# %% ../nbs/11_window.ipynb #060
+# %% ../nbs/11_window.ipynb #058
 class Film:
     "An mp4 in the making."
     def __init__(self, path:Path, fps:float): self.path, self.fps, self.writer, self.size, self.frames = path, fps, None, None, 0
@@ -740,7 +712,7 @@ class Film:
         if n != self.frames:
             raise Problem(f"Only {n} of {self.frames} frames of the scored video could be written to {self.path.parent}: free some space, or use video=False.")
 
-# %% ../nbs/11_window.ipynb #062
+# %% ../nbs/11_window.ipynb #060
 def draw_curve(table:pd.DataFrame, threshold:float|None, path:Path):
     "A picture of scores over time."
     ax = plot.score(table.score.to_numpy(), frames=table.seconds.to_numpy(), threshold=threshold)
@@ -750,7 +722,7 @@ def draw_curve(table:pd.DataFrame, threshold:float|None, path:Path):
         with whole(path) as part: ax.figure.savefig(part, dpi=plot.STYLE["savefig.dpi"], metadata=dict(Software=None))
     finally: plt.close(ax.figure)
 
-# %% ../nbs/11_window.ipynb #064
+# %% ../nbs/11_window.ipynb #062
 class Output:
     "The files of a scored video, each whole or not at all."
     def __init__(self, folder:Path, name:str, source:Source, scorer, threshold:float|None, video:bool):
@@ -784,7 +756,7 @@ class Output:
         if self.film and self.film.writer: self.film.writer.release()
         return self.stack.__exit__(*error)
 
-# %% ../nbs/11_window.ipynb #065
+# %% ../nbs/11_window.ipynb #063
 def ending(source:Source, feed:Feed, stopped:str, output:Output, windows:Windows, scored:int) -> list[str]: # sentences
     "What a person has to know about the result."
     said, times = list(source.notes), len(source.breaks)
@@ -797,13 +769,13 @@ def ending(source:Source, feed:Feed, stopped:str, output:Output, windows:Windows
         said.append(f"No frame has a score, since {output.frames} frames are too few: {cure}.")
     return said
 
-# %% ../nbs/11_window.ipynb #066
+# %% ../nbs/11_window.ipynb #064
 def default_windows(scorer, source:Source, window:float|None, stride:float|None, mode:str|None) -> Windows:
     "What was left open: two seconds for a classifier, a frame for a memory model; overlap where the source has an end, else causal."
     if window is None and isinstance(scorer, ClassScorer): window = 2.
     return windows_of(window, stride, mode or ("causal" if source.frames is None else "overlap"), source.fps)
 
-# %% ../nbs/11_window.ipynb #067
+# %% ../nbs/11_window.ipynb #065
 def score_video(
     source,                     # a file, a folder of frames, a camera's index, an address (rtsp://, http://, ...), an iterator of frames, or a `Source`
     run,                        # folder of a trained run, or a scorer
@@ -852,7 +824,7 @@ def score_video(
     write_json(output.path("scores.json"), record)
     return read_json(output.path("scores.json"))
 
-# %% ../nbs/11_window.ipynb #068
+# %% ../nbs/11_window.ipynb #066
 def written(output:Output) -> list[Path]:
     "The files beside the record."
     return [output.path(e) for e in ("scores.csv", "scores.png") + ("scored.mp4",) * (output.film is not None)]
