@@ -20,6 +20,7 @@ from vad import classify, learner
 from vad.classify import Settings
 from vad.clips import Clips, folds, mirrored_split, near_duplicates
 from vad.core import Problem
+from vad.protocol import PROTOCOLS, leaks
 from vad.scenes import write_scenes
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -86,6 +87,34 @@ def test_near_duplicates_agree_with_a_loop(n, seed):
             if min(ways.values()) <= .3: expected[i, j] = min(ways.values())
     found = near_duplicates(h, .3)
     assert {(a, b): d for a, b, d in zip(found["first"], found["second"], found.differ)} == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(videos=st.integers(4, 12), takes=st.integers(1, 4), name=st.sampled_from(list(PROTOCOLS)), pairs=st.integers(0, 6), seed=st.integers(0, 9))
+def test_leaks_agree_with_a_loop(videos, takes, name, pairs, seed):
+    "what is known of every test clip, asked one by one"
+    rng, n, p = np.random.default_rng(seed), videos * takes, PROTOCOLS[name]
+    labels, sources = np.repeat(np.arange(videos) % 2, takes), np.repeat([f"v{i}" for i in range(videos)], takes)
+    alike = {tuple(sorted(rng.choice(n, 2, replace=False).tolist())) for _ in range(pairs)}
+    found = []
+    for train, test in mirrored_split(labels, sources, p["kind"], p["augment"], 2, seed):
+        for t in test.tolist():
+            others = [a % n for a in train.tolist() if a % n != t % n]
+            found.append(((t + n) % (2 * n) in train, any(sources[a] == sources[t % n] for a in others), any(tuple(sorted((a, t % n))) in alike for a in others)))
+    table = pd.DataFrame(sorted(alike), columns=["first", "second"], dtype=int)
+    got = leaks(labels, sources, table, p["kind"], p["augment"], 2, seed)
+    assert got == dict(zip(("mirror_image", "same_source", "near_duplicate"), map(pytest.approx, 100 * np.mean(found, 0))))
+    assert name != "by_source" or got["same_source"] == got["mirror_image"] == 0
+
+def test_the_weight_costs_no_training_clips(tmp_path):
+    "the network that is tested was trained on all of the training part, with and without the choice of a weight"
+    data = clips(40)
+    train, test = folds(data.labels, data.sources)[0]
+    plain = classify.train_and_test(TINY, data, train, test, tmp_path / "plain", device="cpu", weighting=False)
+    both = classify.train_and_test(TINY, data, train, test, tmp_path / "both", device="cpu")
+    assert plain["plain"] == both["plain"] and "weighted" not in plain
+    clips_of = [json.loads((tmp_path / f / "record.json").read_text())["data"]["clips"] for f in ("both", "both/choice")]
+    assert clips_of[0] == len(train) > clips_of[1]
 
 
 # ---- the one learner

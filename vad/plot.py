@@ -240,19 +240,18 @@ def beside(
     columns:dict[str, str],  # column -> its name in the legend
     ax:Axes|None=None,
     unit:str="accuracy, %",
-    bars:str="\u00b1 1 sd over folds", # what the bars are
 ) -> Axes:
     "Published values and ours under several protocols, a row each."
     ax = axes(ax, (6.8, 1.1 + .5 * len(table)))
     y, step = np.arange(len(table))[::-1], .5 / max(1, len(columns))
     for k, (column, name) in enumerate(columns.items()):
         sd = table.get(f"{column}_sd_folds")
-        ax.errorbar(table[column], y - (k - (len(columns) - 1) / 2) * step, xerr=sd, fmt="os^Dv"[k % 5], color=CYCLE[k % len(CYCLE)], ms=5, capsize=2, lw=1.2,
-                    label=name + (f" {bars}" if sd is not None and k == 0 else ""))
+        ax.errorbar(table[column], y - (k - (len(columns) - 1) / 2) * step, xerr=sd, fmt="os^Dv"[k % 5], color=CYCLE[k % len(CYCLE)], ms=5, capsize=2, lw=1.2, label=name)
     if table.published.notna().any(): ax.plot(table.published, y, "D", color="k", ms=7, mfc="none", mew=1.6, label="published")
-    ax.set(yticks=y, yticklabels=table.row, xlabel=unit, ylim=(-.7, len(table) - .3))
+    spread = "; bars: one deviation over folds to either side" if any(f"{c}_sd_folds" in table for c in columns) else ""
+    ax.set(yticks=y, yticklabels=table.row, xlabel=unit + spread, ylim=(-.7, len(table) - .3))
     ax.grid(False, axis="y")
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return ax
 
 # %% ../nbs/02_plot.ipynb #033

@@ -47,7 +47,7 @@ def leaks(
         alike = [*b[a.isin(known)], *a[b.isin(known)]]
         found += zip(np.isin((test + n) % (2 * n), train), films > np.isin(clip, known), np.isin(clip, alike)) # the clip itself is no clip of its film
     mirror, film, alike = 100 * np.mean(found, 0)
-    return dict(mirror_image=mirror, same_source=film, near_duplicate=alike)
+    return dict(mirror_image=float(mirror), same_source=float(film), near_duplicate=float(alike))
 
 # %% ../nbs/10b_protocol.ipynb #011
 @dataclass(frozen=True)
