@@ -43,6 +43,7 @@ class Settings:
     pool: str = "last"           # last: the output at the last real frame (published) | mean: over the real frames
     normalise: bool = False      # features brought to mean 0 and deviation 1 by training statistics; published: as they are
     dropout: float = .2          # between layers and before the last one
+    hide: float = 0.             # part of a clip's features that training hides, the same ones in all its frames (published: none)
     # training
     epochs: int = 50             # the published notebooks train 10 to 200
     batch: int = 8               # clips a step (published)
@@ -56,9 +57,10 @@ class Settings:
     def __post_init__(self):
         choices = dict(inputs=("features", "change"), cell=("sru", "srupp"), pool=("last", "mean"), schedule=("constant", "epoch", "step"),
                        precision=("fp32", "bf16", "fp16"))
-        least = dict(hidden=1, layers=1, projection=1, heads=1, dropout=0, epochs=1, batch=1, lr=1e-12, norms=0, momentum=0)
+        least = dict(hidden=1, layers=1, projection=1, heads=1, dropout=0, hide=0, epochs=1, batch=1, lr=1e-12, norms=0, momentum=0)
         check_values(self, choices, least)
-        if max(self.dropout, self.momentum) >= 1: raise Problem(f"dropout = {self.dropout} and momentum = {self.momentum} must be below 1.")
+        for name in ("dropout", "hide", "momentum"):
+            if getattr(self, name) >= 1: raise Problem(f"{name} = {getattr(self, name)} must be below 1.")
         if self.cell == "srupp" and self.projection % self.heads:
             raise Problem(f"A projection of {self.projection} cannot be shared by {self.heads} heads: use a multiple.")
 
@@ -71,7 +73,7 @@ class Classifier(nn.Module):
         s:Settings,
     ):
         super().__init__()
-        self.inputs, self.pool, self.bidirectional = s.inputs, s.pool, s.bidirectional
+        self.inputs, self.pool, self.bidirectional, self.hide = s.inputs, s.pool, s.bidirectional, s.hide
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.inward = nn.Linear(width, s.hidden)
@@ -86,6 +88,7 @@ class Classifier(nn.Module):
         mask:Tensor, # (B, T) bool: real frames, which come first
     ) -> Tensor:     # (B, H) of each clip
         "What the recurrence makes of a clip."
+        if self.hide and self.training: x = torch.where(torch.rand(len(x), 1, x.shape[2], device=x.device) < self.hide, self.mean, x)
         x = self.inward((x - self.mean) / self.deviation).transpose(0, 1)
         out = self.recurrence(x, mask_pad=~mask.T)[0].transpose(0, 1) # (B, T, H)
         if self.pool == "mean": return (out * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

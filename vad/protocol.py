@@ -24,7 +24,7 @@ PROTOCOLS = dict(as_published=dict(kind="clip", augment="before"), by_clip=dict(
 
 PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Settings`
     quick=dict(hidden=32, projection=32, heads=4, normalise=True, inputs="change", pool="mean", dropout=.5, lr=3e-3, epochs=10, batch=16, schedule="step"),
-    cpu=dict(hidden=64, projection=64, heads=4, normalise=True, inputs="change", pool="mean", dropout=.5, epochs=16, batch=16, schedule="step"),
+    cpu=dict(hidden=64, projection=64, heads=4, normalise=True, inputs="change", pool="mean", dropout=.5, hide=.7, epochs=16, batch=16, schedule="step"),
     paper=dict(),
 )
 
