@@ -56,6 +56,22 @@ def test_padding_changes_no_prediction(cell, bidirectional, pool, inputs, normal
     np.testing.assert_allclose(alone, classify.predict(model, data)[0], atol=1e-5)
 
 
+def test_features_are_hidden_in_training_only():
+    "the same ones in all frames of a clip, other ones in another clip, and they read as the training mean"
+    data = clips(8, width=40)
+    model, _ = classify.Classes(replace(TINY, hide=.5, dropout=0., normalise=True), data).build()
+    x, mask = classify.tensors(data, np.arange(8), "features", "cpu")
+    seen = []
+    model.inward.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.train()(x, mask)
+    hidden = (seen[0] == 0).all(1) # (clips, features): standardised, the mean is zero
+    assert .3 < hidden.float().mean() < .7 and not (hidden[0] == hidden[1]).all()
+    model.eval()(x, mask)
+    assert not (seen[1] == 0).all(1).any()
+    shown = ~hidden[:, None].expand_as(seen[0])
+    assert torch.equal(seen[0][shown], seen[1][shown])
+
+
 # ---- splits
 
 @settings(max_examples=60, deadline=None)
