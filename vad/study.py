@@ -148,7 +148,7 @@ def draw_curves(
     path:Path,
 ):
     "ROC and precision-recall curves: anomalous against normal of each pipeline where there are two classes, else each class against all others."
-    fig, axs = plot.grid(1, 2, (4.2, 3.9 + .22 * (len(said) if len(said) > 1 else 4)))
+    fig, axs = plot.grid(1, 2, (4.2, 4.3 + .22 * (len(said) if len(said) > 1 else 4)))
     tables = []
     for name, t in said.items():
         classes = list(t.columns[3:])
@@ -158,9 +158,9 @@ def draw_curves(
             plot.pr(y, p, axs[0, 1], name=label)
             for curve, (x, z) in dict(roc=roc_curve(y, p)[:2], pr=precision_recall_curve(y, p)[1::-1]).items():
                 tables.append(pd.DataFrame(dict(name=label, curve=curve, x=x, y=z)).round(5))
-    for ax in axs[0]: ax.legend(loc="upper center", bbox_to_anchor=(.5, -.17), frameon=False)
-    axs[0, 0].set_title("ROC; area under the curve")
-    axs[0, 1].set_title("precision and recall; average precision")
+    for ax, title in zip(axs[0], ("area under the ROC curve", "average precision")):
+        ax.legend(loc="upper center", bbox_to_anchor=(.5, -.17), title=title, frameon=False)
+        ax.set_aspect("auto") # equal axes leave no room for the names below
     plot.save(fig, path, pd.concat(tables))
     return fig
 
