@@ -513,11 +513,12 @@ def clip_half(folder:Path, record:dict) -> list[str]:
     "The page's half on clips."
     clips, top = record["clips"], clip_tables(folder, "srupp")["table2_binary"]
     counts = ", ".join(f"{n} {c}" for n, c in zip(clips["counts"], clips["classes"]))
-    note = "" if known(clips["name"]) else ('<p class="note">These are rendered scenes or other clips that no paper has measured. '
+    note = "" if known(clips["name"]) else ('<p class="note">These are rendered scenes or other clips than the paper\u2019s. '
         'The published numbers are those of UCF-Crime, for orientation only: they are no target here.</p>')
     return [f"<h1>Clips of {html.escape(clips['name'])}: paper versus ours</h1>", note,
             f"<p>{clips['clips']} clips ({html.escape(counts)}) of {clips['sources']} source videos. "
-            "Accuracy in %, normal against anomalous, mean over folds and seeds.</p>",
+            "Accuracy in %, normal against anomalous, mean over folds and seeds. "
+            f"Where a row says ResNet50, the network is {html.escape(clips.get('pretrained', 'in the table of methods'))}.</p>",
             plainly(top).to_html(index=False, border=0), *[clip_section(folder, paper) for paper in CLIPS]]
 
 def write_page(folder:Path) -> Path:
