@@ -50,7 +50,7 @@ def test_the_page_stands_alone(said, work):
     words = re.sub('data:image/png;base64,[^"]+', "", text)
     assert page.links == ["mnad.ipynb", "gates.ipynb"] and not [w for w in ("http", "url(", "@import") if w in words]
     assert all((work / "run" / link).exists() for link in page.links) and page.pictures >= 8
-    for word in ("Paper versus ours", "published", "ours", "predict with memory", "attention gates", "causal", "orientation only", "2 seeds",
+    for word in ("paper versus ours", "published", "ours", "predict with memory", "attention gates", "causal", "orientation only", "2 seeds",
                  "frame index", "95 %"): assert word in text, word
     assert str(work) not in text
 
