@@ -96,6 +96,7 @@ def measure_pipelines(
             found += [t[t.pipeline == c].assign(row=f"{name}: {c}") for c in CONTROLS]
     return pd.concat(found, ignore_index=True)[["protocol", "row", "features", "weighting", "seed", "fold", "clips", "accuracy", "auroc", "ap", "f1", "w", "run"]]
 
+# %% ../nbs/10b_protocol.ipynb #014
 def compare_protocols(
     measured:pd.DataFrame, # from `measure_pipelines`
     facts:pd.DataFrame,    # published values: row, metric, value
@@ -124,7 +125,7 @@ def predictions(
     classes = [c.removeprefix(f"{kind} ") for c in said if c.startswith(f"{kind} ")]
     return said[["video", "source", "label", *(f"{kind} {c}" for c in classes)]].set_axis(["video", "source", "label", *classes], axis=1)
 
-# %% ../nbs/10b_protocol.ipynb #014
+# %% ../nbs/10b_protocol.ipynb #016
 EXPERIMENTS = tuple((f"{p.name} {epochs} epochs", p, epochs) for p, grid in
                     ((TABLE2[0], (50, 100, 150, 200)), (TABLE2[1], (50, 100, 150, 200)), (TABLE2[2], (10, 50, 100))) for epochs in grid)
 SHARE = dict(quick=.02, cpu=.1, paper=1.) # of the published epochs

@@ -72,6 +72,7 @@ class Study(Work):
         base = asdict(protocol.preset_settings(self.preset))
         return {k: v for k, v in asdict(self.settings).items() if v != base[k]}
 
+# %% ../nbs/13a_study.ipynb #009
 def begin(
     paper:str, root:str, preset:str, seeds:list[int], device:str, out:str,
     **changes, # settings of the classifier that differ from the preset
@@ -91,7 +92,7 @@ def begin(
     write_json(study.path("record.json"), run.record)
     return study
 
-# %% ../nbs/13a_study.ipynb #009
+# %% ../nbs/13a_study.ipynb #011
 def describe(
     clips:Clips,      # by one method
     seconds:float,    # of its embedding
@@ -124,7 +125,7 @@ def measure_leaks(videos:Collection, k:int) -> pd.DataFrame: # protocol, mirror_
     pairs = near_duplicates(hash_clips(videos.paths()))
     return pd.DataFrame([dict(protocol=name, **protocol.leaks(videos.labels, sources, pairs, k=k, **p)) for name, p in protocol.PROTOCOLS.items()])
 
-# %% ../nbs/13a_study.ipynb #011
+# %% ../nbs/13a_study.ipynb #013
 MARKERS = "os^Dvp*X<>hP"
 
 def draw_map(
@@ -149,6 +150,7 @@ def draw_map(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
+# %% ../nbs/13a_study.ipynb #015
 def draw_curves(
     said:dict[str, pd.DataFrame], # name -> what a pipeline said of each clip, from `protocol.predictions`
     path:Path,
@@ -170,6 +172,7 @@ def draw_curves(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
+# %% ../nbs/13a_study.ipynb #017
 def draw_decisions(
     said:dict[str, pd.DataFrame],
     path:Path,
