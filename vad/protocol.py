@@ -76,11 +76,10 @@ def demand(features:Features, pipelines):
 def measure_pipelines(
     features:Features,
     folder:str|Path,                              # gets the runs
-    preset:str="quick",
+    s:Settings,                                   # of all pipelines, but for the cell
     pipelines:tuple[Pipeline, ...]=PIPELINES,
     protocols:tuple[str, ...]=tuple(PROTOCOLS),
     k:int=5, seeds=(0,), device:str="auto",
-    **changes,                                    # settings that differ from the preset
 ) -> pd.DataFrame: # protocol, row (a pipeline or a control), features, weighting, seed, fold, clips, accuracy, auroc, ap, f1, w, run (folder under `folder`)
     "Every pipeline and control under every protocol. Raises `Problem` where features of a pipeline are missing."
     demand(features, pipelines)
@@ -88,7 +87,7 @@ def measure_pipelines(
     for protocol in protocols:
         for name in dict.fromkeys(p.features for p in pipelines):
             rows = [p for p in pipelines if p.features == name]
-            cells = {cell: preset_settings(preset, cell=cell, **changes) for cell in dict.fromkeys(p.cell for p in rows)}
+            cells = {cell: replace(s, cell=cell) for cell in dict.fromkeys(p.cell for p in rows)}
             (clips, mirrored), into = features[name], f"{name}-{protocol}"
             t = cross_validate(clips, cells, Path(folder) / into, mirrored=mirrored, k=k, seeds=seeds, device=device, **PROTOCOLS[protocol])
             t = t.assign(protocol=protocol, features=name, run=into + "/" + t.run)
@@ -133,10 +132,10 @@ SHARE = dict(quick=.02, cpu=.1, paper=1.) # of the published epochs
 def measure_experiments(
     features:Features,
     folder:str|Path,   # gets the runs
-    preset:str="quick",
+    s:Settings,        # of all experiments, but for cell and epochs
+    share:float=1.,    # of the published epochs
     protocols:tuple[str, ...]=("as_published", "by_source"),
     k:int=5, seed:int=0, device:str="auto",
-    **changes,         # settings that differ from the preset
 ) -> pd.DataFrame:     # row, epochs, and the accuracy under each protocol in %
     "The eleven experiments on one split each."
     demand(features, [p for _, p, _ in EXPERIMENTS])
@@ -147,7 +146,7 @@ def measure_experiments(
         for name, p, epochs in progress(EXPERIMENTS, protocol.replace("_", " "), "run"):
             clips, mirrored = features[p.features]
             train, test = mirrored_split(clips.labels, clips.sources, kind, "none" if mirrored is None else augment, k, 42 + seed)[0]
-            s = preset_settings(preset, **dict(cell=p.cell, epochs=max(1, round(epochs * SHARE[preset])), seed=seed) | changes)
-            m = train_and_test(s, both[p.features], train, test, Path(folder) / f"{p.features}-{p.cell}-{s.epochs}-{protocol}", kind, device, weighting=False)
-            lines.setdefault(name, dict(row=name, epochs=s.epochs))[protocol] = 100 * m["plain"]["accuracy"]
+            mine = replace(s, cell=p.cell, epochs=max(1, round(epochs * share)), seed=seed)
+            m = train_and_test(mine, both[p.features], train, test, Path(folder) / f"{p.features}-{p.cell}-{mine.epochs}-{protocol}", kind, device, weighting=False)
+            lines.setdefault(name, dict(row=name, epochs=mine.epochs))[protocol] = 100 * m["plain"]["accuracy"]
     return pd.DataFrame(lines.values())
