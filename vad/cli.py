@@ -138,7 +138,7 @@ def embed(
     method:str = typer.Option(None, help="cnn, resnet50, vit, or any model of timm. Default: MobileNet on a CPU where its weights are, else resnet50."),
     frames:int = typer.Option(None, help="At most so many frames a video. Default: as published (cnn 100, resnet50 150, vit 75), else 100."),
     device:str = Device,
-    batch:int = typer.Option(None, help="Frames that the network takes at once. Default: 8 on a CPU, 64 on a GPU."),
+    batch:int = typer.Option(None, help="Frames that the network takes at once. Default: 4 on a CPU, 64 on a GPU."),
     kind:str = Kind, normal:str = Normal,
     source:str = typer.Option(None, help="Rule that reads the source video off a clip's name, such as '(.*)_[0-9]+$'; sources.csv goes before it."),
     workers:int = typer.Option(None, help="Videos decoded at once. Default: one a core, at most 8."),

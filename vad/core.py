@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
            'seed_all', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
-           'file_fingerprint', 'code_fingerprint', 'Run']
+           'keep_memory', 'file_fingerprint', 'code_fingerprint', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
+import ctypes
 import datetime
 import errno
 import fcntl
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import uuid
 from contextlib import contextmanager, suppress
+from functools import cache
 from glob import escape
 from importlib import metadata
 from pathlib import Path
@@ -219,6 +221,19 @@ def peak_memory() -> float: # GB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6) # macOS counts bytes, Linux KiB
 
+# %% ../nbs/00_core.ipynb #031
+@cache
+def keep_memory():
+    "Have freed memory kept for the next step instead of handed back. Linux with glibc; elsewhere nothing happens."
+    if not sys.platform.startswith("linux"): return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None: return # musl
+    mmap_threshold, trim_threshold, arena_max = -3, -1, -8 # malloc.h
+    mallopt(mmap_threshold, 2**30)     # blocks up to 1 GB from the heap
+    mallopt(trim_threshold, 2**31 - 1) # whose free end stays
+    mallopt(arena_max, 1)              # one heap for all threads: what one frees the other takes
+
+# %% ../nbs/00_core.ipynb #033
 def file_fingerprint(path) -> str:
     "A hash of a file's bytes."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -230,7 +245,7 @@ def code_fingerprint(
     files = sorted(p for p in Path(vad.__file__).parent.glob("*.py") if not modules or p.name in modules)
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #030
+# %% ../nbs/00_core.ipynb #034
 class Run:
     "A folder and its record."
     def __init__(self,

@@ -36,7 +36,7 @@ from . import core
 from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
 from .cache import shrink
 from .collection import Collection, collect
-from .core import Problem, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
+from .core import Problem, keep_memory, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
 from .video import Video, decode, open_video
 
 # %% ../nbs/08c_embed.ipynb #007
@@ -91,7 +91,7 @@ class Recipe:
     flip: bool = False             # True: frames mirrored, left and right swapped
     precision: str = "fp32"        # fp32 | bf16 (twice as fast where the processor has units for it) | fp16
     device: str = "cpu"            # cpu | cuda | cuda:N | mps
-    batch: int = 8                 # frames that the network takes at once; a CPU's caches like few, a GPU many
+    batch: int = 4                 # frames that the network takes at once; a CPU's caches like few, a GPU many
     partial: bool = False          # True: a video with a broken end is embedded as far as it goes
     fallback: str|None = None      # cnn: what to use where the weights cannot be had
 
@@ -255,6 +255,7 @@ def stream(
     threads:int,                 # batches worked on at once
 ) -> Iterator[Outcome]:          # as they get ready
     "Embed videos on this machine."
+    keep_memory()
     with one_thread() if recipe.device == "cpu" else nullcontext():
         desk = Desk(recipe, threads)
         def decode(job, put): return lay(recipe, network(recipe).size, *job, put)
@@ -510,7 +511,7 @@ def plan(
     where = pick_device(device)
     method = method or default_method(where)
     frames = METHODS.get(method, OTHERS)["frames"] if frames is None else frames
-    batch = (64 if where.type == "cuda" else 8) if batch is None else batch
+    batch = (64 if where.type == "cuda" else 4) if batch is None else batch
     return Recipe(method, frames=frames, batch=batch, device=str(where), **kwargs)
 
 # %% ../nbs/08c_embed.ipynb #036
@@ -520,7 +521,7 @@ def embed(
     method:str|None=None,          # cnn | resnet50 | vit | a name of timm's; None: MobileNet on a CPU where its weights are, else resnet50
     frames:int|None=None,          # at most so many a video; None: as published (100, 150, 75), else 100
     device:str="auto",             # auto | cpu | cuda | cuda:N | mps
-    batch:int|None=None,           # frames that the network takes at once; None: 8 on a CPU, 64 on a GPU
+    batch:int|None=None,           # frames that the network takes at once; None: 4 on a CPU, 64 on a GPU
     kind:str="auto",               # auto | binary | multiclass, and
     normal:str|None=None,          # the normal class's folder, and
     source:str|None=None,          # rule for sources: see `collect`; all three for a folder

@@ -24,7 +24,7 @@ from torch import Tensor
 from . import memory, score
 from .autoencoder import MNAD
 from .cache import Frames, cache_frames
-from .core import Problem, Run, code_fingerprint, file_fingerprint, pick_device, progress, read_json, write_csv, write_json
+from .core import Problem, Run, code_fingerprint, file_fingerprint, keep_memory, pick_device, progress, read_json, write_csv, write_json
 from .data import Dataset
 from .learner import SCORING, Settings, load_model, training_frames
 
@@ -225,6 +225,7 @@ def evaluate(
     run, start = Run(out), time.perf_counter()
     if into: run.begin()
     if not data.test: raise Problem(f"{data.name} has no test videos: add them under testing/.")
+    keep_memory()
     frames = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
     begun = time.perf_counter()
     found, pixel = score_and_locate(answers(model, items, frames, s, where, batch), data, s)

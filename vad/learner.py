@@ -33,7 +33,7 @@ from torch import Tensor
 from . import memory
 from .autoencoder import MNAD, check_variant, from_original
 from .cache import Frames, cache_frames
-from .core import Problem, Run, Stopped, code_fingerprint, pick_device, progress, read_json, seed_all, whole, write_csv
+from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, pick_device, progress, read_json, seed_all, whole, write_csv
 from .data import Dataset
 
 # %% ../nbs/07_learner.ipynb #005
@@ -433,6 +433,7 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
     s, checkpoint = task.settings, folder / "checkpoint.safetensors"
     if checkpoint.exists() and not resume: raise Problem(f"{folder} holds an unfinished run: use --resume to go on, or another folder.")
     accelerator, device = accelerator_for(s, device, folder, track)
+    keep_memory()
     l, run = Learner(task, accelerator, device), Run(folder)
     if checkpoint.exists(): load_checkpoint(l, checkpoint)
     if accelerator.is_main_process:
