@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
-           'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate', 'import_run', 'embed',
-           'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'extract',
-           'check', 'reproduce_command', 'run_app', 'main']
+           'Videos', 'PerVideo', 'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate',
+           'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue',
+           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'visualize', 'compare',
+           'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import inspect
@@ -19,7 +20,7 @@ from typing import Optional
 
 import typer
 
-from . import classify, evaluation, learner, reproduce
+from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import mirrored_split, open_clips
 from .core import Problem, Stopped, write_csv
 from .data import open_dataset
@@ -109,9 +110,9 @@ def evaluate(
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
     if found.labels is None: typer.echo(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
     else:
-        reproduce.draw_run(run / into)
-        typer.echo(reproduce.in_words(metrics))
-        typer.echo(reproduce.controls_in_words(run / into))
+        figure.draw_run(run / into)
+        typer.echo(figure.in_words(metrics))
+        typer.echo(figure.controls_in_words(run / into))
     typer.echo(f"Scores, metrics and pictures: {run / into}")
 
 @app.command("import")
@@ -196,7 +197,7 @@ def classify_command(
         train, test = mirrored_split(clips.labels, clips.sources, split, augment if twin else "none")[0]
         m = classify.train_and_test(s, classify.joined(clips, twin) if twin else clips, train, test, out, split, device, resume, track)
         for name, x in m.items():
-            numbers = ", ".join(f"{word} {reproduce.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
+            numbers = ", ".join(f"{word} {figure.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
             typer.echo(f"{name}: {numbers}")
     typer.echo(f"Metrics and predictions: {out}")
 
@@ -282,11 +283,15 @@ def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
 @app.command("reproduce")
 @with_settings(tuple(n for n in TRAINING if n != "seed"))
 def reproduce_command(
+    entries:list[str] = typer.Argument(None, help="Tables and figures by name (mnad.table1), by paper (gates), or headline, or all. None and no data: the list of them."),
     data:Path = typer.Option(None, help="Folder of a dataset of long videos; neither this nor --clips: a walkway and scenes are rendered."),
     clips:Path = typer.Option(None, help="Folder with a folder of clips for each class."),
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
-    tables:str = typer.Option(None, help="headline: prediction with memory, without and with gates; all: the ablation too. Default: all for quick."),
-    seed:list[int] = typer.Option([0], help="Repeat for several seeds."),
+    seeds:list[int] = typer.Option([0], help="Repeat for several seeds: --seeds 0 1 2."),
+    jobs:int = typer.Option(None, min=1, help="Notebooks run at once. Default: one a core or GPU, at most 4."),
+    engine:str = typer.Option("local", help="local, or an existing cluster that sees the same files: dask, ray."),
+    address:str = typer.Option(None, help="Of the cluster's scheduler, such as tcp://host:8786."),
+    listing:bool = typer.Option(False, "--list", help="Only list the catalogue and the state of each entry."),
     name:str = typer.Option(None, help="Name of the folder under --out. Default: dataset and preset."),
     out:Path = typer.Option(Path("runs"), help="Where run folders go."),
     device:str = Device,
@@ -294,15 +299,80 @@ def reproduce_command(
     publish:Path = typer.Option(None, help="Copy tables and figures into this folder at the end (the repository's own: figures)."),
     **changes,
 ):
-    "Run the paper notebooks: tables beside the published ones, figures, one page."
-    typer.echo(reproduce.reproduce(data, preset, tables, seed, name, out, device, truth, partial, publish, clips, **changes))
+    "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
+    given = dict(preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
+    if listing or not (entries or data or clips):
+        typer.echo(reproduce.catalogue(data, clips, **given))
+        return
+    plan = reproduce.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
+    typer.echo(reproduce.in_short(plan))
+    if failed := reproduce.failures(plan): raise Problem(f"{len(failed)} of the entries failed, the first of them {next(iter(failed))}: {next(iter(failed.values()))}")
+
+@app.command("report")
+def report_command(
+    run:Path = typer.Argument(..., help="Folder of a reproduction, such as runs/ped2-cpu."),
+    publish:Path = typer.Option(None, help="Copy tables and figures into this folder (the repository's own: figures)."),
+):
+    "Write a reproduction's page again, with LaTeX and CSV of each table."
+    plan = report.read_plan(run)
+    typer.echo(f"{report.write_page(plan)}")
+    if publish: report.publish_figures(plan, publish)
 
 # %% ../nbs/14_cli.ipynb #022
+Videos = typer.Option(3, "--num_videos", "--num-videos", min=1, help="Test videos to show.")
+PerVideo = typer.Option(5, "--frames_per_video", "--frames-per-video", min=1, help="Frames of each, spread over the video.")
+
+def scored(run:Path, data:Path, device:str, truth, partial):
+    "The dataset, once the run has scored it."
+    _, _, s = learner.load_model(run)
+    found = open_dataset(data, truth, partial, s.length)
+    evaluation.evaluate(run, found, device)
+    return found
+
+@app.command()
+def visualize(
+    run:Path = typer.Argument(..., help="Run folder that training wrote."),
+    data:Path = Data,
+    out:Path = typer.Option(None, help="Folder for the pictures. Default: frames, in the run folder."),
+    num_videos:int = Videos, frames_per_video:int = PerVideo,
+    device:str = Device, truth:str = Truth, partial:bool = Partial,
+):
+    "Draw sheets of single frames: what came in, prediction, error, and a model's gates."
+    paths = figure.draw_sheets(run, scored(run, data, device, truth, partial), out or run / "frames", num_videos, frames_per_video, device)
+    typer.echo(f"{len(paths)} sheets: {paths[0].parent}")
+
+@app.command()
+def compare(
+    first:Path = typer.Argument(..., help="Run folder of one model."),
+    second:Path = typer.Argument(..., help="Run folder of another, such as one with gates."),
+    data:Path = Data,
+    out:Path = typer.Option(Path("comparison.png"), help="The picture; its table goes beside it."),
+    num_videos:int = Videos, frames_per_video:int = PerVideo,
+    device:str = Device, truth:str = Truth, partial:bool = Partial,
+):
+    "Draw two models beside each other over the same frames."
+    for run in (first, second): found = scored(run, data, device, truth, partial)
+    rows = figure.spread_frames(score.read_table(first / "scores.csv"), num_videos, frames_per_video)
+    names = (first.name, second.name) if first.name != second.name else ("first", "second")
+    figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
+    typer.echo(f"{len(rows)} frames: {out}")
+
+# %% ../nbs/14_cli.ipynb #024
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
+
+def spread(words:list[str], option:str) -> list[str]:
+    "Give each number behind `option` an option of its own, so that --seeds 0 1 2 says what it seems to say."
+    said, on = [], False
+    for w, after in zip(words, [*words[1:], ""]):
+        number = w.lstrip("-").isdigit()
+        if on and number: said += [option, w]
+        elif w != option or not after.lstrip("-").isdigit(): said.append(w)
+        on = w == option or on and number
+    return said
 
 def run_app() -> tuple[int, str]: # exit code, the sentence that goes with it
     "Run the command line without letting typer print errors in its own way."
-    try: code = app(prog_name="vad", standalone_mode=False) or 0
+    try: code = app(spread(sys.argv[1:], "--seeds"), prog_name="vad", standalone_mode=False) or 0
     except Stopped as e: return STOPPED, str(e)
     except Problem as e: return 1, str(e).replace("open it with partial=True", "add --partial")
     except OSError as e: return 1, f"{e.filename or 'The system'}: {e.strerror}; check that path, its permissions and the free space."

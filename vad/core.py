@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
            'seed_all', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
-           'keep_memory', 'file_fingerprint', 'code_fingerprint', 'Run']
+           'keep_memory', 'file_fingerprint', 'code_fingerprint', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
 import ctypes
@@ -246,6 +246,10 @@ def code_fingerprint(
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #034
+def circumstances() -> dict:
+    "When, where and with what code something starts."
+    return dict(started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), versions=versions(), commit=commit(), machine=machine())
+
 class Run:
     "A folder and its record."
     def __init__(self,
@@ -264,8 +268,7 @@ class Run:
 
     def begin(self):
         "Record when, where and with what code this starts."
-        self.note(started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                  versions=versions(), commit=commit(), machine=machine())
+        self.note(**circumstances())
 
     def __truediv__(self, name): return self.folder / name
     def __repr__(self): return f"Run({self.folder.name})"

@@ -458,7 +458,7 @@ def signature(
         except OSError: return None
     rows = [(*row, stat(p)) for row, p in zip(videos.table[["video", "label", "source"]].itertuples(index=False, name=None), videos.paths())]
     code = core.code_fingerprint("embed.py", "backbone.py", "video.py", "cache.py")
-    facts = [asdict(recipe), network(recipe).facts, torch.__version__, cv2.__version__, code, str(videos.root), videos.classes, rows]
+    facts = [asdict(recipe), network(recipe).facts, torch.__version__, cv2.__version__, code, videos.classes, rows]
     return sha256(json.dumps(facts, default=str).encode()).hexdigest()[:20]
 
 def manifest_of(

@@ -136,14 +136,16 @@ def measure_experiments(
     share:float=1.,    # of the published epochs
     protocols:tuple[str, ...]=("as_published", "by_source"),
     k:int=5, seed:int=0, device:str="auto",
+    experiments=EXPERIMENTS, # those to measure
 ) -> pd.DataFrame:     # row, epochs, and the accuracy under each protocol in %
-    "The eleven experiments on one split each."
-    demand(features, [p for _, p, _ in EXPERIMENTS])
-    both = {n: a if b is None else joined(a, b) for n, (a, b) in features.items()}
+    "The eleven experiments, or some of them, on one split each."
+    demand(features, [p for _, p, _ in experiments])
+    both = {p.features: features[p.features] for _, p, _ in experiments}
+    both = {n: a if b is None else joined(a, b) for n, (a, b) in both.items()}
     lines = {}
     for protocol in protocols:
         kind, augment = PROTOCOLS[protocol]["kind"], PROTOCOLS[protocol]["augment"]
-        for name, p, epochs in progress(EXPERIMENTS, protocol.replace("_", " "), "run"):
+        for name, p, epochs in progress(experiments, protocol.replace("_", " "), "run"):
             clips, mirrored = features[p.features]
             train, test = mirrored_split(clips.labels, clips.sources, kind, "none" if mirrored is None else augment, k, 42 + seed)[0]
             mine = replace(s, cell=p.cell, epochs=max(1, round(epochs * share)), seed=seed)
