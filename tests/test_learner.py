@@ -19,7 +19,7 @@ from hypothesis import given, settings as fewer, strategies as st
 from safetensors.torch import load_file, save_file
 
 import vad
-from vad import evaluation, learner, memory, score
+from vad import evaluation, learner, memory, region, score
 from vad.core import Problem, read_json
 from vad.data import open_dataset
 from vad.learner import Settings, fit, load_model
@@ -417,7 +417,7 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     m = evaluation.evaluate(tmp_path / "run", data, "cpu", batch=3)
     t = score.read_table(tmp_path / "run/scores.csv")
     assert len(t) == 3 * 16 and list(t.frame[:16]) == list(range(4, 20)) and t.label.sum() == 18
-    assert 0 <= m["pixel_auc"] <= 1 and set(m) >= {"regularity", "causal", "frames_per_second", "parameters", "truth"}
+    assert all(0 <= m[k] <= 1 for k in ("pixel_auc", "rbdc", "tbdc")) and set(m) >= {"regularity", "causal", "frames_per_second", "parameters", "truth"}
     assert set(pd.read_csv(tmp_path / "run/controls.csv").columns) >= {"control", "auc_micro", "auc_macro"}
     record = read_json(tmp_path / "run/record.json")
     assert record["peak_memory_gb"] > 0 and record["evaluated"]["test"]["anomalous"] == 18
@@ -426,6 +426,19 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     other = evaluation.evaluate(tmp_path / "run", data, "cpu", into="other", test_update="always")
     assert (tmp_path / "run/other/scores.csv").exists() and other["key"] != m["key"] and (tmp_path / "run/scores.csv").read_bytes() == written
     message(lambda: evaluation.evaluate(tmp_path / "run", data, "cpu", width=3), "width")
+
+def test_regions_are_those_of_whole_videos(scoring, data):
+    "Batch by batch comes out what a video at a time does, and nothing where there are no masks."
+    model, items, s, frames, _ = scoring["gated"]
+    counts, parts = region.Regions(region.LEVELS), [[] for _ in data.test]
+    for v, a in evaluation.answers(model, items, frames, s): parts[v].append(evaluation.error_maps(a, data.mask(v).shape[1:]))
+    for v, maps in enumerate(parts): counts.add(region.cells(np.concatenate(maps)), data.mask(v)[s.first:])
+    assert counts.regions > 10 and 0 < counts.areas()["rbdc"]
+    for batch in (1, 7):
+        _, located = evaluation.score_and_locate(evaluation.answers(model, items, frames, s, batch=batch), data, s)
+        assert {k: located[k] for k in ("rbdc", "tbdc")} == pytest.approx(counts.areas())
+    blind = replace(data, masks=None)
+    assert evaluation.score_and_locate(evaluation.answers(model, items, frames, s), blind, s)[1] == dict(pixel_auc=None, rbdc=None, tbdc=None)
 
 
 # ---- the record, precision, tracking, processes

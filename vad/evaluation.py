@@ -13,7 +13,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import tee
+from itertools import groupby, tee
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import memory, score
+from . import memory, region, score
 from .autoencoder import MNAD
 from .cache import Frames, cache_frames
 from .core import Problem, Run, code_fingerprint, file_fingerprint, keep_memory, pick_device, progress, read_json, write_csv, write_json
@@ -189,21 +189,24 @@ def error_maps(
     e = ((a.prediction.float() - a.target.float()) / 2).square().mean(1, keepdim=True)
     return torch.nn.functional.interpolate(e, size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
 
-def score_and_locate(found, data:Dataset, s:Settings) -> tuple[list[Answer], float|None]:
-    "The answers without their frames, and the pixel AUC where there are masks. Raises `Problem` on masks that end too soon."
-    kept = []
+def score_and_locate(found, data:Dataset, s:Settings) -> tuple[list[Answer], dict[str, float|None]]:
+    "The answers without their frames; pixel_auc, rbdc and tbdc where there are masks. Raises `Problem` on masks that end too soon."
+    kept, regions = [], region.Regions(region.LEVELS)
     def pairs():
-        last, mask, t = None, None, 0
-        for v, a in found:
-            kept.append(replace(a, prediction=None, target=None, attention=None))
-            if last != v: last, mask, t = v, data.mask(v) if data.masks else None, s.first
-            if mask is None: continue
-            part, t = mask[t:t + len(a.psnr)], t + len(a.psnr)
-            if len(part) < len(a.psnr): raise Problem(f"The masks of test video {data.test[v].name} end before the video does: restore its mask file.")
-            yield error_maps(a, mask.shape[1:]), part
+        for v, mine in groupby(found, key=lambda x: x[0]):
+            mask, t, maps = data.mask(v) if data.masks else None, s.first, []
+            for _, a in mine:
+                kept.append(replace(a, prediction=None, target=None, attention=None))
+                if mask is None: continue
+                part, t = mask[t:t + len(a.psnr)], t + len(a.psnr)
+                if len(part) < len(a.psnr): raise Problem(f"The masks of test video {data.test[v].name} end before the video does: restore its mask file.")
+                errors = error_maps(a, mask.shape[1:])
+                maps.append(region.cells(errors))
+                yield errors, part
+            if maps: regions.add(np.concatenate(maps), mask[s.first:t])
     errors, masks = tee(pairs()) # read in step, so one batch is held
     pixel = score.pixel_auc((e for e, _ in errors), (m for _, m in masks))
-    return kept, None if math.isnan(pixel) else pixel
+    return kept, {k: None if math.isnan(v) else v for k, v in dict(pixel_auc=pixel, **regions.areas()).items()}
 
 # %% ../nbs/07a_evaluation.ipynb #021
 def evaluate(
@@ -228,12 +231,12 @@ def evaluate(
     keep_memory()
     frames = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
     begun = time.perf_counter()
-    found, pixel = score_and_locate(answers(model, items, frames, s, where, batch), data, s)
+    found, located = score_and_locate(answers(model, items, frames, s, where, batch), data, s)
     seconds = time.perf_counter() - begun
     ref, thresholds = reference_scores(model, items, data, s, where, batch) if data.train else (None, {})
     if ref: keep_statistics(folder, data, s, ref, thresholds["causal"])
     table = frame_table(columns(found), data, frames, s, ref)
-    result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, frames_per_second=len(table) / seconds, pixel_auc=pixel,
+    result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, frames_per_second=len(table) / seconds, **located,
                   parameters=sum(p.numel() for p in model.parameters()), **measure(table, thresholds))
     score.write_table(out / "scores.csv", table)
     if "label" in table:
@@ -242,7 +245,7 @@ def evaluate(
     run.note(evaluated=data.record(), score_seconds=round(seconds, 1), evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_json(out / "metrics.json")
 
-SCORING_CODE = ("memory.py", "attention.py", "autoencoder.py", "cache.py", "score.py", "learner.py", "evaluation.py") # the code that shapes scores
+SCORING_CODE = ("memory.py", "attention.py", "autoencoder.py", "cache.py", "score.py", "region.py", "learner.py", "evaluation.py") # the code that shapes scores
 
 # %% ../nbs/07a_evaluation.ipynb #022
 def frame_table(
