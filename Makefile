@@ -1,4 +1,4 @@
-# make run    the main job: papers -> tables, figures, one page   (DATA=folder or CLIPS=folder, PRESET=quick|cpu|paper TABLES=all SEEDS="0 1 2" NAME=...)
+# make run    the main job: the catalogue -> tables, figures, one page   (DATA=folder or CLIPS=folder, PRESET=quick|cpu|paper ENTRIES="headline" SEEDS="0 1 2" JOBS=2 NAME=...)
 # make test   everything that CI checks
 # make lab    JupyterLab on the notebooks
 # make sync   after a change in nbs/: clean, export, README
@@ -8,7 +8,8 @@ BIN     := .venv/bin
 DATA    ?=
 CLIPS   ?=
 PRESET  ?= quick
-TABLES  ?=
+ENTRIES ?= all
+JOBS    ?=
 SEEDS   ?= 0
 DEVICE  ?= auto
 NAME    ?=
@@ -27,8 +28,8 @@ NAME    ?=
 	@touch $@
 
 run: .venv/.package
-	@$(BIN)/vad reproduce --preset $(PRESET) --device $(DEVICE) $(foreach s,$(SEEDS),--seed $(s)) \
-	  $(if $(DATA),--data "$(DATA)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(TABLES),--tables $(TABLES)) $(if $(NAME),--name "$(NAME)")
+	@$(BIN)/vad reproduce $(ENTRIES) --preset $(PRESET) --device $(DEVICE) --seeds $(SEEDS) \
+	  $(if $(DATA),--data "$(DATA)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name "$(NAME)")
 
 test: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/check

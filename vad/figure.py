@@ -113,7 +113,8 @@ def in_words(m:dict) -> str:
         for what, key in (("threshold from training scores", "at_threshold"), ("best F1 on the test labels (optimistic)", "best_f1")):
             if (d := k[key]): lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %, "
                                            f"confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
-    if m["pixel_auc"] is not None: lines.append(f"pixel AUC {percent(m['pixel_auc']):.2f} %")
+    if m["pixel_auc"] is not None:
+        lines.append(f"where: pixel AUC {percent(m['pixel_auc']):.2f} %, regions found (RBDC) {percent(m['rbdc']):.2f} %, tracks found (TBDC) {percent(m['tbdc']):.2f} %")
     return "\n".join(lines)
 
 # %% ../nbs/13a_figure.ipynb #007

@@ -57,6 +57,7 @@ def shown(
         "ours": [number(x) + (f" \u00b1 {s:.1f}" if s == s else "") for x, s in zip(t.ours, t.sd)],
         "95 % interval": [f"{a:.1f} to {b:.1f}" for a, b in zip(t.low, t.high)], "difference": ["" if pd.isna(x) else f"{x:+.1f}" for x in t.difference], **marks,
         "macro": [number(x) for x in t.macro], "causal": [number(x) for x in t.causal], "pixel": [number(x) for x in t.pixel],
+        "RBDC": [number(x) for x in t.rbdc], "TBDC": [number(x) for x in t.tbdc],
         "frames/s": [number(x, 0) for x in t.fps], "training, min": [number(x) for x in t.train_minutes]})
 
 WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC", auc_macro="macro AUC", same_source="same source",
@@ -89,6 +90,8 @@ CAVEATS = { # entry or half -> what its reader has to know
                "the column \u201ccausal\u201d is the same model scored by training statistics only.",
                "Intervals are 95 % bootstrap intervals over test videos: how far the choice of videos alone would move the number; with several seeds, their mean. "
                "Behind \u00b1 stands one deviation over seeds.",
+               "Pixel: AUC of the error maps, all pixels pooled. RBDC and TBDC: area under the rate of found regions, or tracks, up to one false region a frame "
+               "(Ramachandra and Jones, WACV 2020).",
                "Labels: 1 = anomalous. The first four frames of a video have no prediction and no score."),
     "clips": ("As published: clips are mirrored, then dealt at random, so a test clip\u2019s mirror image is mostly trained on. "
               "By clip: dealt at random, only training clips mirrored. By source: all clips of one source video on one side, which is what a new camera would meet.",

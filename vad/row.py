@@ -94,6 +94,7 @@ def measure_row(
     low, high = paper["interval"]["auc_micro"]
     return dict(seed=s.seed, auc=percent(paper["auc_micro"]), low=percent(low), high=percent(high), macro=percent(paper["auc_macro"]),
                 causal=percent(m.get("causal", {}).get("auc_micro")), ap=percent(paper["ap"]), eer=percent(paper["eer"]), pixel=percent(m["pixel_auc"]),
+                rbdc=percent(m["rbdc"]), tbdc=percent(m["tbdc"]),
                 fps=m["frames_per_second"], train_seconds=record["train_seconds"], parameters=m["parameters"], folder=str(run / into))
 
 def percent(x): return None if x is None else 100 * x
@@ -116,9 +117,9 @@ def compare(
     lines = []
     for name, runs in measured.groupby("row", sort=False):
         theirs = float(value.get(name, np.nan))
-        mean = runs[["auc", "low", "high", "macro", "causal", "pixel", "ap", "eer", "fps", "train_seconds"]].astype(float).mean()
+        mean = runs[["auc", "low", "high", "macro", "causal", "pixel", "rbdc", "tbdc", "ap", "eer", "fps", "train_seconds"]].astype(float).mean()
         sd = runs.auc.std() if len(runs) > 1 else np.nan
         inside = None if np.isnan(theirs) else bool(mean.low <= theirs <= mean.high)
         lines.append(dict(row=name, published=theirs, ours=mean.auc, sd=sd, seeds=len(runs), low=mean.low, high=mean.high, difference=mean.auc - theirs,
-                          inside=inside, **mean[["macro", "causal", "pixel", "ap", "eer", "fps"]], train_minutes=mean.train_seconds / 60))
+                          inside=inside, **mean[["macro", "causal", "pixel", "rbdc", "tbdc", "ap", "eer", "fps"]], train_minutes=mean.train_seconds / 60))
     return pd.DataFrame(lines)

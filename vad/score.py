@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MOST_DB', 'ALPHA', 'SHIFT', 'SHIFTS', 'ORACLE', 'psnr', 'regular_score', 'split', 'finite', 'align', 'minmax',
            'regularity', 'Reference', 'reference', 'causal', 'table', 'write_table', 'read_table', 'table_lengths',
-           'auc', 'eer', 'threshold_from', 'rates', 'decide', 'best_threshold', 'unswap', 'published_confusion',
-           'checked', 'metrics', 'pixel_auc', 'duels', 'alarms', 'precision_of', 'equal_error_of', 'draws', 'resampled',
-           'bootstrap', 'summary', 'micro_macro', 'late', 'best_squeezed', 'controls']
+           'auc', 'eer', 'threshold_from', 'rates', 'alarms_of', 'threshold_at', 'decide', 'best_threshold', 'unswap',
+           'published_confusion', 'checked', 'metrics', 'pixel_auc', 'duels', 'alarms', 'precision_of',
+           'equal_error_of', 'draws', 'resampled', 'bootstrap', 'summary', 'micro_macro', 'late', 'best_squeezed',
+           'controls']
 
 # %% ../nbs/06_score.ipynb #002
 from dataclasses import dataclass
@@ -197,7 +198,38 @@ def rates(
     return dict(accuracy=ratio(tp + tn, tp + tn + fp + fn), precision=ratio(tp, tp + fp), recall=ratio(tp, tp + fn),
                 f1=ratio(2 * tp, 2 * tp + fp + fn), false_alarms=ratio(fp, fp + tn), confusion=[[tn, fp], [fn, tp]])
 
-# %% ../nbs/06_score.ipynb #043
+# %% ../nbs/06_score.ipynb #044
+def alarms_of(
+    scores,      # (N,) of one video, high = anomalous; nan where there is none
+    threshold,   # a frame that scores this much or more is called anomalous
+    gap:int=0,   # frames: runs no farther apart are one alarm
+) -> list[tuple[int, int]]: # first and last frame of each
+    "The alarms in a video."
+    at = np.flatnonzero(np.asarray(scores, np.float64) >= threshold) # nan is not
+    if not len(at): return []
+    cuts = np.flatnonzero(np.diff(at) > gap + 1)
+    return [(int(a), int(b)) for a, b in zip(at[np.r_[0, cuts + 1]], at[np.r_[cuts, len(at) - 1]])]
+
+def threshold_at(
+    videos:list,      # scores of normal videos that training has not seen, (N,) each, high = anomalous
+    per_hour:float,   # false alarms that are bearable
+    fps:float,        # frames a second
+    gap:float=1.,     # seconds: alarms no farther apart are one
+) -> tuple[float, int]: # threshold; alarms it gives on these videos
+    "The lowest threshold from which on normal footage gives no more alarms than bearable. Raises `Problem` without scores."
+    videos = [np.asarray(v, np.float64) for v in videos]
+    levels = np.unique(np.concatenate([v[np.isfinite(v)] for v in videos])) if videos else np.empty(0)
+    if not len(levels): raise Problem("There are no scores of normal footage: score some normal videos that training has not seen.")
+    bearable = int(per_hour * sum(map(len, videos)) / fps / 3600)
+    at, found = float(np.nextafter(levels[-1], np.inf)), 0
+    tries = np.unique(np.geomspace(1, len(levels), 1000).astype(int)) # each of the highest, ever fewer of the lower ones
+    for level in levels[-tries]:
+        n = sum(len(alarms_of(v, level, round(gap * fps))) for v in videos)
+        if n > bearable: break
+        at, found = float(level), n
+    return at, found
+
+# %% ../nbs/06_score.ipynb #046
 def decide(
     labels,    # (N,)
     scores,    # (N,)
@@ -216,7 +248,7 @@ def best_threshold(
     p, r, at = precision_recall_curve(labels, scores)
     return float(at[np.argmax(2 * p[:-1] * r[:-1] / np.maximum(p[:-1] + r[:-1], 1e-12))])
 
-# %% ../nbs/06_score.ipynb #046
+# %% ../nbs/06_score.ipynb #049
 def unswap(
     printed,     # as the gated project prints it: its 'Normal' holds the anomalous frames
 ) -> np.ndarray: # [[tn, fp], [fn, tp]], anomalous = positive
@@ -233,7 +265,7 @@ def published_confusion(
     printed = confusion_matrix(normal, regularity >= at, labels=[0, 1])
     return dict(threshold=-at, optimistic=True, names=["Normal", "Anomaly"], printed=rates(printed), meant=rates(unswap(printed)))
 
-# %% ../nbs/06_score.ipynb #051
+# %% ../nbs/06_score.ipynb #054
 def checked(labels, scores, lengths) -> tuple: # labels (N,) int, scores (N,) float64
     "Labels and scores that fit together. Raises `Problem` where they do not."
     y, s = np.asarray(labels), finite(scores, lengths)
@@ -262,7 +294,7 @@ def metrics(
                   note="" if defined else missing)
     return result | (dict(published=published_confusion(y, s)) if published else {})
 
-# %% ../nbs/06_score.ipynb #056
+# %% ../nbs/06_score.ipynb #059
 SHIFT = 12 # bits of a float32 that are dropped: what stays is sign, exponent and 11 of 23 digits
 
 def pixel_auc(
@@ -285,7 +317,7 @@ def pixel_auc(
     wins = anomalous @ (np.cumsum(normal) - normal / 2)
     return float(wins / (normal.sum() * anomalous.sum())) if counts.any(1).all() else float("nan")
 
-# %% ../nbs/06_score.ipynb #059
+# %% ../nbs/06_score.ipynb #062
 def duels(
     labels,  # (N,)
     scores,  # (N,)
@@ -302,7 +334,7 @@ def duels(
     a = np.array([y.sum() for y, _ in parts])
     return wins, a, np.asarray(lengths) - a
 
-# %% ../nbs/06_score.ipynb #061
+# %% ../nbs/06_score.ipynb #064
 def alarms(
     labels, scores, # (N,) each
     lengths,        # (V,)
@@ -323,7 +355,7 @@ def equal_error_of(true, false) -> float:
     true, false = (np.r_[0, x] / x[-1] for x in (true, false))
     return np.interp(0, false + true - 1, false)
 
-# %% ../nbs/06_score.ipynb #062
+# %% ../nbs/06_score.ipynb #065
 def draws(
     valid,    # counts (n, V) -> (n,) bool: which resamples can be scored
     videos,   # V
@@ -358,7 +390,7 @@ def resampled(
     measure = equal_error_of if metric == "eer" else precision_of
     return np.array([measure(*k) for k in alarms(y, s, lengths, c)])
 
-# %% ../nbs/06_score.ipynb #063
+# %% ../nbs/06_score.ipynb #066
 def bootstrap(
     labels, scores,     # (N,) each
     lengths,            # (V,)
@@ -370,7 +402,7 @@ def bootstrap(
     low, high = np.quantile(resampled(labels, scores, lengths, metric, n, seed), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
-# %% ../nbs/06_score.ipynb #071
+# %% ../nbs/06_score.ipynb #074
 def summary(
     values,    # (n,) one number a seed
     level=.95, # of the interval
@@ -382,7 +414,7 @@ def summary(
     half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
     return dict(n=n, mean=float(mean), sd=float(sd), low=float(mean - half), high=float(mean + half))
 
-# %% ../nbs/06_score.ipynb #074
+# %% ../nbs/06_score.ipynb #077
 SHIFTS, ORACLE = (0, 1, 2, 4, 8, 16), .5 # frames; deviation of the oracle's noise
 
 def micro_macro(
@@ -396,7 +428,7 @@ def micro_macro(
     video = [area(*v) for v in zip(split(labels, lengths), split(scores, lengths))]
     return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
 
-# %% ../nbs/06_score.ipynb #075
+# %% ../nbs/06_score.ipynb #078
 def late(
     labels,  # (N,)
     lengths, # (V,)
@@ -418,7 +450,7 @@ def best_squeezed(
         return s
     return np.concatenate([best(y) for y in split(labels, lengths)])
 
-# %% ../nbs/06_score.ipynb #076
+# %% ../nbs/06_score.ipynb #079
 def controls(
     labels,          # (N,) 1 = anomalous
     lengths,         # (V,)
