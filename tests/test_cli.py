@@ -68,6 +68,24 @@ def test_train_and_evaluate(tiny, trained, tmp_path):
         assert (trained / "reset" / name).stat().st_size > 100
     assert m["key"]["settings"]["test_memory"] == "reset" and not (trained / "metrics.json").exists() and not litter(trained)
 
+def test_frame_sheets_and_two_models_beside_each_other(tiny, trained, tmp_path):
+    "two rows of pictures without gates, three with"
+    assert call(tmp_path, "train", tiny, "--out", tmp_path / "gated", *SMALL, "--attention", "gate")[0] == 0
+    heights = []
+    for run in (trained, tmp_path / "gated"):
+        rc, out, err = call(tmp_path, "visualize", run, tiny, "--out", tmp_path / f"{run.name} sheets", "--num_videos", 2, "--frames_per_video", 3, "--device", "cpu")
+        assert rc == 0 and "6 sheets" in out, err
+        sheets = sorted((tmp_path / f"{run.name} sheets").glob("*.png"))
+        assert len(sheets) == 6 and [p.stem for p in sheets[::3]] == ["01-0004", "02-0004"] and all(p.with_suffix(".csv").exists() for p in sheets)
+        heights.append(cv2.imread(str(sheets[0])).shape[0])
+    assert heights[1] > 1.3 * heights[0]
+    few = ("--num_videos", 1, "--frames_per_video", 2, "--device", "cpu")
+    rc, out, err = call(tmp_path, "compare", trained, tmp_path / "gated", tiny, "--out", tmp_path / "both.png", *few)
+    assert rc == 0 and "2 frames" in out, err
+    t = pd.read_csv(tmp_path / "both.csv")
+    assert len(t) == 2 and {"regularity run", "regularity gated"} <= set(t) and (tmp_path / "both.png").stat().st_size > 5000
+    sentence(call(tmp_path, "visualize", tmp_path / "none", tiny), "none")
+
 def test_training_again_changes_nothing(tiny, trained, tmp_path):
     before = (trained / "model.safetensors").read_bytes()
     assert call(tmp_path, "train", tiny, "--out", trained, *SMALL, "--seed", 3)[0] == 0

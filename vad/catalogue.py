@@ -203,12 +203,13 @@ def read_entry(entry:Entry, plan:Plan) -> dict:
     "An entry's state (missing data | never run | running | unfinished | failed | outdated | measured) and what was measured."
     if why := entry.missing(plan): return dict(state="missing data", why=why)
     jobs = entry.jobs(plan)
-    states = [state_of(j, plan)["state"] for j in jobs]
+    each = [state_of(j, plan) for j in jobs]
+    states = [s["state"] for s in each]
     path = plan.folder / "entries" / f"{entry.name}.json"
     found = read_json(path) if path.exists() else dict(state="never run")
     if "running" in states: return found | dict(state="running")
     if found["state"] == "measured": return found | dict(state="outdated") if found["key"] != entry_key(entry, plan) else found
-    if "failed" in states: return found | dict(state="failed", why=f"{jobs[states.index('failed')].name} failed")
+    if "failed" in states: return found | dict(state="failed", why=next(f"{s['name']} failed: {s['why']}" for s in each if s["state"] == "failed"))
     if found["state"] == "failed" or set(states) <= {"never run"}: return found
     return found | dict(state="unfinished", why=f"{states.count('finished')} of {len(jobs)} jobs done")
 

@@ -306,7 +306,8 @@ def reproduce_command(
         return
     plan = reproduce.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
     typer.echo(reproduce.in_short(plan))
-    if failed := reproduce.failures(plan): raise Problem(f"{len(failed)} of the entries failed, the first of them {next(iter(failed))}: {next(iter(failed.values()))}")
+    failed = reproduce.failures(plan, entries or ["all"])
+    for name, why in failed.items(): raise Problem(f"{len(failed)} of the entries failed, the first of them {name}: {why}")
 
 @app.command("report")
 def report_command(

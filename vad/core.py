@@ -79,7 +79,7 @@ def locked(path:Path, wait:bool=True):
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if wait:
-                print(f"Another process is at work on {path.parent}: waiting for it.", file=sys.stderr)
+                print(f"Another process is at work on {path.parent}: waiting for it.", file=_progress_file())
                 fcntl.flock(f, fcntl.LOCK_EX)
             else:
                 yield False

@@ -72,6 +72,7 @@ def run_job(job:Job, plan:Plan, key:str, parent:int|None=None) -> dict:
         except KeyboardInterrupt: state = dict(state="stopped")
         except Exception as e: state = dict(state="failed", why=f"{type(e).__name__}: {e}") # papermill's own trouble
         else: state = dict(state="failed", why=why) if why else dict(state="finished")
+        if parent and parent not in (os.getpid(), os.getppid()): os._exit(1) # whoever asked is dead: take no other job
         facts |= state | dict(finished=now(), seconds=round(time.perf_counter() - begun, 1), machine=short_machine())
         write_json(folder / "job.json", facts)
     return facts
@@ -225,10 +226,11 @@ def reproduce(
     "Measure and draw entries of the catalogue, and write the page. Raises `Problem` on bad data before anything is trained."
     some = chosen(entries)
     if engine not in ("local", "dask", "ray"): raise Problem(f"engine={engine!r} is unknown: use local, dask or ray.")
+    neither = not data and not clips
+    there = Plan(Path(), frames=data or neither, clips=clips or neither, classes=len(collect(clips).classes) if clips else 3)
+    if named := [n for n in entries if n in ENTRIES and ENTRIES[n].missing(there)]: raise Problem(f"{named[0]} {ENTRIES[named[0]].missing(there)}.")
+    some = [e for e in some if not e.missing(there)]
     plan, opened, found = make_plan(data, clips, preset, seeds, **kwargs)
-    named = [n for n in entries if n in ENTRIES and ENTRIES[n].missing(plan)]
-    if named: raise Problem(f"{named[0]} {ENTRIES[named[0]].missing(plan)}.")
-    some = [e for e in some if not e.missing(plan)]
     at_once = jobs or max(1, min(4, torch.cuda.device_count() if device_kind(plan) == "cuda" else os.cpu_count()))
     with locked(plan.folder / ".lock"):
         run = Run(plan.folder)
@@ -251,9 +253,9 @@ def catalogue(data=None, clips=None, **kwargs) -> str:
 
 def device_kind(plan:Plan) -> str: return pick_device(plan.device).type
 
-def failures(plan:Plan) -> dict[str, str]: # entry -> why
-    "Entries that failed."
-    return {n: s["why"] for n, e in ENTRIES.items() if (s := read_entry(e, plan))["state"] == "failed"}
+def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
+    "Which of these entries failed."
+    return {e.name: s["why"] for e in chosen(entries) if (s := read_entry(e, plan))["state"] == "failed"}
 
 def in_short(plan:Plan) -> str:
     "What a run measured, for a terminal."
