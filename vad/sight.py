@@ -395,7 +395,7 @@ def panels(
     seen:Seen,
     film:Film,
     opacity:float=.7, # of maps over the frame
-    item:int=0,       # the memory item whose weights are shown
+    item:int|None=0,  # the memory item whose weights are shown; None: of none
 ) -> dict[str, np.ndarray]: # title -> (H, W, 3) uint8 RGB
     "Everything that was seen in a frame, as pictures of one size."
     size = canvas_size(seen)
@@ -403,7 +403,7 @@ def panels(
     out = {"frame": outlined(frame, seen.mask), "prediction": as_rgb(seen.prediction, size), "squared error": overlay(frame, seen.error, film.peak, opacity)}
     if seen.reads is not None:
         out["item read most"] = item_map(frame, seen.reads, opacity)
-        out["weight of the item"] = overlay(frame, seen.reads[item], film.weights[:, item].max(), opacity, VIRIDIS)
+        if item is not None: out["weight of the item"] = overlay(frame, seen.reads[item], film.weights[:, item].max(), opacity, VIRIDIS)
     for title, gate in zip(GATES, seen.gates): out[title] = overlay(frame, gate, 1, opacity, VIRIDIS)
     if seen.memory is not None: out["memory map"] = overlay(frame, seen.memory, 1, opacity, VIRIDIS)
     return out

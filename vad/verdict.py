@@ -160,7 +160,7 @@ def draw_attention(v:Verdict, layer:int=-1, ax=None):
     if not v.attention: return plot.bare(ax)
     ax.imshow(v.attention[layer].mean(0), cmap="viridis", vmin=0)
     ax.grid(False)
-    ax.set(xlabel="to step", ylabel="from step", title=f"counts {v.alphas[layer]:+.2f}")
+    ax.set(xlabel="to step", ylabel="from step", title=f"added with weight {v.alphas[layer]:+.2f}")
     return ax
 
 def draw_classes(v:Verdict, axs=None):
