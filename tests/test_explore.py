@@ -1,4 +1,4 @@
-"Explorers in a real browser: JupyterLab on this machine alone, Chromium driven by Playwright, a notebook of a few cells over tiny runs; what moves is compared pixel by pixel."
+"Explorers in a real browser: JupyterLab on this machine alone, Chromium driven by Playwright, a notebook over tiny runs; what moves is compared pixel by pixel."
 import io
 import os
 import re
@@ -41,14 +41,15 @@ def work(tmp_path_factory):
     "a folder with runs, data and notebooks"
     d = tmp_path_factory.mktemp("work")
     data = open_dataset(write_walkway(d / "walkway", train=2, test=2, train_frames=40, test_frames=60))
-    s = dict(size=(48, 72), width=6, epochs=6, clip=3, lr=3e-3)
-    for name, attention in (("gated", "gate"), ("plain", "none")): evaluate(learner.fit(learner.settings("quick", attention=attention, **s), data, d / name, "cpu").folder, data, "cpu")
+    s = dict(size=(48, 72), width=6, clip=3, lr=3e-3)
+    for name, attention, epochs in (("gated", "gate", 6), ("plain", "none", 2)):
+        evaluate(learner.fit(learner.settings("quick", attention=attention, epochs=epochs, **s), data, d / name, "cpu").folder, data, "cpu")
     write_scenes(d / "scenes", cameras=2, normal=1, size=(60, 88), frames=16)
     embed(d / "scenes", d / "embedded", method="cnn", frames=12, width=16, size=32, device="cpu", kind="multiclass")
     clips = open_clips(d / "embedded")
     classify.fit(classify.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
-    nbformat.write(nb, d / "explorers.ipynb")
+    kernel = dict(name="python3", display_name="python3", language="python")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
     for name, text in {"notebook-extension/tracker": '{"windowingMode": "none"}', # what is out of sight stays in the page
                        "apputils-extension/notification": '{"fetchNews": "false"}'}.items():
         path = d / f".settings/@jupyterlab/{name}.jupyterlab-settings"
@@ -65,10 +66,10 @@ def lab(work):
     token, root = secrets.token_hex(16), str(Path(__file__).parents[1])
     env = os.environ | {f"JUPYTER_{n}_DIR": str(work / f".{n.lower()}") for n in ("CONFIG", "DATA", "RUNTIME")}
     env |= dict(JUPYTERLAB_SETTINGS_DIR=str(work / ".settings"), PYTHONPATH=os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
                f"--ServerApp.root_dir={work}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
     with open(work / "lab.log", "w") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=work)
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log, cwd=work)
         try:
             for _ in range(120):
                 try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=2).close(); break

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 import cv2
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,10 +32,12 @@ from .verdict import Court, draw_attention, draw_classes, draw_received, draw_ve
 # %% ../nbs/12_explore.ipynb #006
 def kit():
     "The widgets, and matplotlib's canvas among them. Raises `Problem` where they are not installed."
+    backend = matplotlib.get_backend()
     try:
         import ipywidgets
         from ipympl.backend_nbagg import Canvas, FigureManager
     except ImportError as e: raise Problem(f"Explorers take the package {(e.name or 'ipympl').partition('.')[0]}: pip install ipywidgets ipympl.") from None
+    if matplotlib.get_backend() != backend: matplotlib.use(backend) # ipympl makes itself at home; a notebook's other figures stay as they were
     return ipywidgets, Canvas, FigureManager
 
 def tag(name:str, kind:str, data:bytes) -> str:
@@ -235,9 +238,10 @@ class Explorer(Shown):
         self.places = W.Label()
         for w, act in ((self.kind, self.draw), (self.threshold, self.decide), (self.opacity, self.repaint), (self.item, self.choose)):
             w.observe(lambda change, act=act: None if self.reel.still else act(), "value")
-        remembers = [self.legend, self.places, self.gallery] * sight.settings.memory
-        self.widget = W.VBox([self.reel.bar, W.HBox([self.kind, self.threshold]), W.HBox([self.opacity] + [self.item] * sight.settings.memory), self.reel.readout, self.panels.box,
-                              W.HBox([self.reel.curve.box, self.confusion]), self.table, *remembers, self.reel.status])
+        remembers, warnings = [self.legend, self.places, self.gallery] * sight.settings.memory, [W.HTML(note(text)) for text in sight.data.warnings]
+        controls = [self.reel.bar, W.HBox([self.kind, self.threshold]), W.HBox([self.opacity] + [self.item] * sight.settings.memory)]
+        scores = [W.HBox([self.reel.curve.box, self.confusion]), self.table]
+        self.widget = W.VBox([*warnings, *controls, self.reel.readout, self.panels.box, *scores, *remembers, self.reel.status])
         self.reel.open(0)
 
     def load(self, v:int):
@@ -284,8 +288,10 @@ class Explorer(Shown):
         self.reel.readout.value = frame_in_words(self)
         self.table.value = decisions(self)
         self.confusion.layout.display = "none" if y is None else None
-        if y is not None: self.confusion.value = drawn("confusion matrix of this video", lambda axs: plot.confusion(decide(y, self.scores, at)["confusion"], axs[0]), (2.9, 2.4),
-                                                        margins=dict(left=.34, right=.98, bottom=.2, top=.98))
+        if y is None: return
+        matrix = decide(y, self.scores, at)["confusion"]
+        margins = dict(left=.34, right=.98, bottom=.2, top=.98)
+        self.confusion.value = drawn("confusion matrix of this video", lambda axs: plot.confusion(matrix, axs[0]), (2.9, 2.4), margins=margins)
 
     def choose(self):
         "Another memory item."
@@ -297,7 +303,7 @@ class Explorer(Shown):
 
     def picture(self, number:int|None=None):
         "The same on paper: a figure of the video and frame that are shown, or of another frame."
-        return draw_sight(self.sight, self.v, number or self.reel.slider.value, self.opacity.value, self.item.value, self.kind.value)
+        return draw_sight(self.sight, self.v, self.reel.slider.value if number is None else number, self.opacity.value, self.item.value, self.kind.value)
 
     def __repr__(self): return f"Explorer of {self.sight.folder.name} over {len(self.sight.names)} videos of {self.sight.data.name}: run this cell to use it"
 
@@ -387,14 +393,14 @@ class Comparison(Shown):
     def show(self, number:int):
         said = []
         for name, sight in self.sights.items():
-            film = self.films[name]
+            film, t = self.films[name], number - int(self.films[name].frames[0])
             self.panels[name].show(panels(sight.at(self.v, number), film, self.opacity.value, None))
-            said.append(f"{escape(name)}: score <b>{film.scores()[self.kind.value][number - int(film.frames[0])]:.3f}</b>, PSNR {film.table.psnr[number - int(film.frames[0])]:.1f} dB")
+            said.append(f"{escape(name)}: score <b>{film.scores()[self.kind.value][t]:.3f}</b>, PSNR {film.table.psnr[t]:.1f} dB")
         self.reel.readout.value = f"frame {number}; " + "; ".join(said)
 
     def picture(self, number:int|None=None):
         "The same on paper."
-        number = number or self.reel.slider.value
+        number = self.reel.slider.value if number is None else number
         shown = {name: panels(s.at(self.v, number), self.films[name], self.opacity.value, None) for name, s in self.sights.items()}
         columns = max(map(len, shown.values()))
         with plot.style(): fig = plt.figure(figsize=(1.45 * columns, 1.15 * len(shown) + 2.2), layout="constrained")
@@ -434,7 +440,8 @@ class ClipExplorer(Shown):
         self.layer = W.IntSlider(0, min=0, max=0, description="layer", tooltip="the layer whose attention is shown", **column(0))
         self.frame, self.square, self.classes = (W.HTML(layout=W.Layout(width=w)) for w in ("330px", "250px", "620px"))
         self.layer.observe(lambda change: None if self.reel.still else self.draw(), "value")
-        self.widget = W.VBox([self.reel.bar, self.layer, self.reel.readout, W.HBox([self.frame, self.classes]), W.HBox([self.reel.curve.box, self.square]), self.reel.status])
+        pictures = [W.HBox([self.frame, self.classes]), W.HBox([self.reel.curve.box, self.square])]
+        self.widget = W.VBox([self.reel.bar, self.layer, self.reel.readout, *pictures, self.reel.status])
         self.reel.open(0)
 
     def load(self, i:int):
@@ -443,7 +450,8 @@ class ClipExplorer(Shown):
         with self.reel.quiet(): self.layer.max = max(0, len(self.verdict.attention) - 1)
         self.layer.layout.display = None if len(self.verdict.attention) > 1 else "none"
         self.frame.layout.display = None if self.frames else "none"
-        self.classes.value = drawn("probabilities and class centres", lambda axs: draw_classes(self.verdict, axs), (7.8, 1.2 + .42 * len(self.verdict.classes)), 2, sharey=True)
+        size = 7.8, 1.2 + .42 * len(self.verdict.classes)
+        self.classes.value = drawn("probabilities and class centres", lambda axs: draw_classes(self.verdict, axs), size, 2, sharey=True)
         self.line = None
         self.reel.reach(0, self.steps - 1, 0)
         self.draw()
@@ -481,7 +489,8 @@ class ClipExplorer(Shown):
 def clip_in_words(e:ClipExplorer) -> str: # HTML
     "What was said of a clip, and what cannot be shown."
     v, k = e.verdict, e.verdict.classes.index(e.verdict.said)
-    said = f"said <b>{escape(v.said)}</b> ({v.probabilities[k]:.1%} by the network, {v.weighted[k]:.1%} with the centres); in truth <b>{escape(v.label)}</b>; nearest centres: {escape(', '.join(v.nearest[:3]))}"
+    said = f"said <b>{escape(v.said)}</b> ({v.probabilities[k]:.1%} by the network, {v.weighted[k]:.1%} with the centres); in truth <b>{escape(v.label)}</b>"
+    said += f"; nearest centres: {escape(', '.join(v.nearest[:3]))}"
     missing = [] if v.attention else ["this network (SRU) has no attention"]
     if not e.frames: missing.append("the videos are not at hand: name their folder with videos=")
     return f"step {e.reel.slider.value}: {said}" + "".join(f"<br>{note(m)}" for m in missing)

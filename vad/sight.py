@@ -298,6 +298,7 @@ class Masks:
 def first_pass(sight:Sight, v:int, beat) -> Film:
     "Every frame of a video, in order."
     s, n = sight.settings, int(sight.frames.lengths[v]) - sight.settings.first
+    if n < 1: raise Problem(f"Video {sight.names[v]} has {sight.frames.lengths[v]} frames, fewer than a clip of {s.length}: choose another.")
     m, found, reads, peaks, states = Memory(sight.items) if s.memory else None, [], [], [], []
     with progress(total=n, label=f"video {sight.names[v]}", unit="frame", leave=False, delay=2) as bar:
         for b in range(-(-n // sight.block)):

@@ -8,7 +8,7 @@ __all__ = ['attention_weights', 'listen', 'Verdict', 'judge', 'Court', 'draw_rec
 
 # %% ../nbs/11b_verdict.ipynb #003
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
