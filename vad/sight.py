@@ -37,7 +37,7 @@ def look(
     data:Dataset,
     table:pd.DataFrame, # rows of scores.csv to look at
     device:str="auto",
-) -> list[dict]:        # for each row: frame, prediction, error (H, W), attention (or None), mask (or None)
+) -> list[dict]:        # for each row: inputs, frame, prediction, error (H, W), attention (or None), mask (or None)
     "What the model saw in some frames, with the items as trained."
     where = pick_device(device)
     model, items, s = learner.load_model(folder, where)
@@ -47,9 +47,11 @@ def look(
     seen = []
     for row in table.itertuples():
         i, start = at[row.video]
-        (_, a), = evaluation.answers(model, items, frames, s, where, clips=np.array([start + row.frame - s.first]), label="frames")
+        clip = np.array([start + row.frame - s.first])
+        (_, a), = evaluation.answers(model, items, frames, s, where, clips=clip, label="frames")
         mask = data.mask(i)
         seen.append(dict(video=row.video, frame_number=row.frame, aspect=squeeze(s.size, data.test[i].size),
+                         inputs=frames.batch(clip, s.length)[0].unflatten(0, (s.length, -1))[:s.length - 1 if s.task == "predict" else s.length],
                          frame=a.target[0].cpu(), prediction=a.prediction[0].float().cpu(), error=error_maps(a, s.size)[0],
                          attention=a.attention, mask=None if mask is None else mask[row.frame]))
     return seen
