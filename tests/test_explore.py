@@ -37,29 +37,14 @@ FRAMES, TWO, CLIPS, OWN = range(4) # explorers, in the order of the cells
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    "a folder with runs, data and notebooks"
-    d = tmp_path_factory.mktemp("work")
-    data = open_dataset(write_walkway(d / "walkway", train=2, test=2, train_frames=40, test_frames=60))
-    s = dict(size=(48, 72), width=6, clip=3, lr=3e-3)
-    for name, attention, epochs in (("gated", "gate", 6), ("plain", "none", 2)):
-        evaluate(learner.fit(learner.settings("quick", attention=attention, epochs=epochs, **s), data, d / name, "cpu").folder, data, "cpu")
-    write_scenes(d / "scenes", cameras=2, normal=1, size=(60, 88), frames=16)
-    embed(d / "scenes", d / "embedded", method="cnn", frames=12, width=16, size=32, device="cpu", kind="multiclass")
-    clips = open_clips(d / "embedded")
-    classify.fit(classify.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
-    kernel = dict(name="python3", display_name="python3", language="python")
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
+def lab(tmp_path_factory):
+    "a folder, and the addresses of a JupyterLab in it that this test alone knows"
+    work = tmp_path_factory.mktemp("work")
     for name, text in {"notebook-extension/tracker": '{"windowingMode": "none"}', # what is out of sight stays in the page
                        "apputils-extension/notification": '{"fetchNews": "false"}'}.items():
-        path = d / f".settings/@jupyterlab/{name}.jupyterlab-settings"
+        path = work / f".settings/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    return d
-
-@pytest.fixture(scope="module")
-def lab(work):
-    "the address of a JupyterLab that this test alone knows"
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -71,22 +56,37 @@ def lab(work):
     with open(work / "lab.log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log, cwd=work)
         try:
-            for _ in range(120):
-                try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=2).close(); break
-                except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(.5)
-                assert server.poll() is None, (work / "lab.log").read_text()
-            yield f"http://127.0.0.1:{port}/doc/tree/explorers.ipynb?token={token}"
+            yield work, lambda page: f"http://127.0.0.1:{port}/{page}?token={token}"
         finally:
             server.terminate()
             server.wait(30)
 
 @pytest.fixture(scope="module")
-def page(lab, album):
+def work(lab):
+    "the address of a notebook of explorers, with runs and data beside it; they are made while JupyterLab starts"
+    d, address = lab
+    data = open_dataset(write_walkway(d / "walkway", train=2, test=2, train_frames=40, test_frames=60))
+    s = dict(size=(48, 72), width=6, clip=3, lr=3e-3)
+    for name, attention, epochs in (("gated", "gate", 6), ("plain", "none", 2)):
+        evaluate(learner.fit(learner.settings("quick", attention=attention, epochs=epochs, **s), data, d / name, "cpu").folder, data, "cpu")
+    write_scenes(d / "scenes", cameras=2, normal=1, size=(60, 88), frames=16)
+    embed(d / "scenes", d / "embedded", method="cnn", frames=12, width=16, size=32, device="cpu", kind="multiclass")
+    clips = open_clips(d / "embedded")
+    classify.fit(classify.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
+    kernel = dict(name="python3", display_name="python3", language="python")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
+    for _ in range(120):
+        try: urllib.request.urlopen(address("api/status"), timeout=2).close(); break
+        except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(.5)
+    return address("doc/tree/explorers.ipynb")
+
+@pytest.fixture(scope="module")
+def page(work, album):
     "the notebook, all cells run"
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=dict(width=1250, height=1250))
-        page.goto(lab)
+        page.goto(work)
         try:
             run(page)
             yield page
@@ -223,6 +223,7 @@ def test_every_control_of_the_frame_explorer(desk):
 def test_a_film_of_ones_own(desk):
     desk.keep("own")
     assert set(desk.look()) == GATED | {GALLERY, "curve"} and "No truth is known" in desk.text()
+    assert abs(desk.value("threshold") - float(re.search(r"set the threshold at ([\d.-]+)\.", desk.text())[1])) < 2e-3
     with desk.changes("frame", "curve") as changed: desk.press("frame", "Home")
     assert changed >= {"frame", "squared error", "curve"}
 

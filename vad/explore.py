@@ -178,10 +178,11 @@ class Reel:
             self.show_frame(frame)
             self.curve.move(frame)
 
-def bound(w, low, high, value):
-    "A slider's range and place, set so that no step of it is refused."
-    w.max = max(w.max, high)
-    w.min, w.max, w.value = low, high, value
+def bound(w, low, high, value, step=1):
+    "A slider's range and place, in an order that is never refused, and told to the browser at once: in between it would answer with a place of its own."
+    with w.hold_sync():
+        w.max = max(w.max, high)
+        w.min, w.max, w.step, w.value = low, high, step, value
 
 def column(i:int) -> dict:
     "Where a control's name and the control begin: controls stand in two columns."
@@ -261,10 +262,11 @@ class Explorer(Shown):
         every = np.concatenate([self.scores, every_score(self.sight, kind), [] if known is None else [known]])
         low, high = every.min(), every.max()
         margin = max(.02 * (high - low), 1e-6)
-        fresh = (low + high) / 2 if known is None else known # a threshold that a person has moved stays where it is, from video to video
-        with self.reel.quiet():
-            bound(t, low - margin, high + margin, t.value if kind == self.drawn else fresh)
-            t.step, self.drawn = margin / 10, kind
+        step = margin / 10
+        fresh = (low + high) / 2 if known is None else known
+        low = fresh - step * np.ceil((fresh - low + margin) / step) # the browser knows whole steps only: the threshold is one of them
+        with self.reel.quiet(): bound(t, low, high + margin, t.value if kind == self.drawn else fresh, step) # one that a person has moved stays, from video to video
+        self.drawn = kind
         ax = self.reel.curve.draw(lambda ax: plot.score(self.scores, self.film.labels, ax, frames=self.film.frames, threshold=t.value), self.reel.slider.value)
         self.line = next(line for line in ax.lines if line.get_label() == "threshold")
         self.decide()
