@@ -70,9 +70,10 @@ def test_train_and_evaluate(tiny, trained, tmp_path):
 
 def test_frame_sheets_and_two_models_beside_each_other(tiny, trained, tmp_path):
     "two rows of pictures without gates, three with"
+    shutil.copytree(trained, tmp_path / "run") # drawing evaluates what was not
     assert call(tmp_path, "train", tiny, "--out", tmp_path / "gated", *SMALL, "--attention", "gate")[0] == 0
     heights = []
-    for run in (trained, tmp_path / "gated"):
+    for run in (tmp_path / "run", tmp_path / "gated"):
         rc, out, err = call(tmp_path, "visualize", run, tiny, "--out", tmp_path / f"{run.name} sheets", "--num_videos", 2, "--frames_per_video", 3, "--device", "cpu")
         assert rc == 0 and "6 sheets" in out, err
         sheets = sorted((tmp_path / f"{run.name} sheets").glob("*.png"))
@@ -80,7 +81,7 @@ def test_frame_sheets_and_two_models_beside_each_other(tiny, trained, tmp_path):
         heights.append(cv2.imread(str(sheets[0])).shape[0])
     assert heights[1] > 1.3 * heights[0]
     few = ("--num_videos", 1, "--frames_per_video", 2, "--device", "cpu")
-    rc, out, err = call(tmp_path, "compare", trained, tmp_path / "gated", tiny, "--out", tmp_path / "both.png", *few)
+    rc, out, err = call(tmp_path, "compare", tmp_path / "run", tmp_path / "gated", tiny, "--out", tmp_path / "both.png", *few)
     assert rc == 0 and "2 frames" in out, err
     t = pd.read_csv(tmp_path / "both.csv")
     assert len(t) == 2 and {"regularity run", "regularity gated"} <= set(t) and (tmp_path / "both.png").stat().st_size > 5000
