@@ -11,6 +11,7 @@ __all__ = ['now', 'execute', 'die_with_parent', 'run_job', 'short_machine', 'int
 import ctypes
 import datetime
 import json
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
     import papermill
     from nbclient.exceptions import DeadKernelError
     target.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL) # what nbclient leaves undone when it is stopped is no news
     (log := target.with_suffix(".log")).unlink(missing_ok=True)
     os.environ["VAD_PROGRESS"] = str(log) # the notebook's process inherits it
     try:
@@ -59,9 +61,13 @@ def die_with_parent():
     "Have this process interrupted when the one that started it is killed, so that nothing goes on behind one's back. Linux only."
     if sys.platform.startswith("linux"): ctypes.CDLL(None).prctl(1, signal.SIGINT) # PR_SET_PDEATHSIG
 
+_stopped = [] # what this process was stopped in
+
 def run_job(job:Job, plan:Plan, key:str, parent:int|None=None) -> dict:
     "Do a job and leave word of it in its folder; `parent`: the process that must live on."
-    if parent and parent != os.getpid(): die_with_parent()
+    apart = parent and parent != os.getpid()
+    if apart: die_with_parent()
+    if apart and _stopped: return dict(name=job.name, state="stopped") # a job that was handed out before Ctrl-C came
     folder = folder_of(job, plan)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
@@ -69,7 +75,9 @@ def run_job(job:Job, plan:Plan, key:str, parent:int|None=None) -> dict:
         begun, facts = time.perf_counter(), dict(name=job.name, key=key, started=now(), pid=os.getpid())
         write_json(folder / "job.json", facts | dict(state="running"))
         try: why = execute(source(job.notebook), folder / "notebook.ipynb", job.parameters)
-        except KeyboardInterrupt: state = dict(state="stopped")
+        except KeyboardInterrupt:
+            state = dict(state="stopped")
+            _stopped.append(job.name)
         except Exception as e: state = dict(state="failed", why=f"{type(e).__name__}: {e}") # papermill's own trouble
         else: state = dict(state="failed", why=why) if why else dict(state="finished")
         if parent and parent not in (os.getpid(), os.getppid()): os._exit(1) # whoever asked is dead: take no other job
