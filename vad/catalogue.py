@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOTEBOOKS', 'HALVES', 'FULL', 'BOTH', 'AUC', 'BEST', 'ENTRIES', 'SHORT', 'GROUPS', 'SHOWN', 'Job', 'Plan', 'row_job',
            'embedding_jobs', 'pipeline_jobs', 'method_jobs', 'experiment_jobs', 'Entry', 'chosen', 'jobs_of', 'source',
-           'key_of', 'folder_of', 'state_of', 'read_entry', 'entry_key', 'value_of', 'listed']
+           'key_of', 'folder_of', 'state_of', 'read_entry', 'entry_key', 'value_of', 'in_figures', 'listed']
 
 # %% ../nbs/13d_catalogue.ipynb #002
 import json
@@ -116,6 +116,7 @@ class Entry:
         if not getattr(plan, self.half): return f"needs {dict(frames='a dataset of long videos (--data)', clips='a folder of clips (--clips)')[self.half]}"
         return "needs clips of more than two classes" if self.units == "multiclass" and plan.classes < 3 else ""
 
+# %% ../nbs/13d_catalogue.ipynb #011
 def _of(*tables:str) -> tuple[str, ...]: return tuple(dict.fromkeys(key for t in tables for key in TABLES[t].values()))
 
 FULL, BOTH = ("predict-full",), ("predict-full", "gates")
@@ -152,6 +153,7 @@ ENTRIES = {e.name: e for e in (
 SHORT = [n for n, e in ENTRIES.items() if (set(e.keys) <= set(BOTH) if e.half == "frames" else e.units in ("", "pretrained"))]
 GROUPS = dict(all=tuple(ENTRIES), headline=tuple(SHORT)) # headline: prediction with memory, without and with gates; the pretrained network's pipelines
 
+# %% ../nbs/13d_catalogue.ipynb #013
 def chosen(names:Iterable[str]) -> list[Entry]:
     "Entries by their names, by papers (`mnad`), or by groups (`all`, `headline`). Raises `Problem` on a name that is none."
     found = {}
@@ -163,29 +165,31 @@ def chosen(names:Iterable[str]) -> list[Entry]:
         found |= dict.fromkeys(some)
     return [ENTRIES[n] for n in ENTRIES if n in found]
 
-# %% ../nbs/13d_catalogue.ipynb #012
+# %% ../nbs/13d_catalogue.ipynb #016
 def jobs_of(entries:Iterable[Entry], plan:Plan) -> dict[str, Job]:
     "What some entries need, each job once, in the order of waves, long ones first."
     every = {job.name: job for e in entries if not e.missing(plan) for job in e.jobs(plan)}
     return {job.name: job for job in sorted(every.values(), key=lambda j: (j.wave, -j.cost))}
 
-# %% ../nbs/13d_catalogue.ipynb #015
+# %% ../nbs/13d_catalogue.ipynb #019
 def source(notebook:str) -> Path:
     "Where a notebook lies. Raises `Problem` where the package was installed without its checkout."
     path = Path(vad.__file__).resolve().parent.parent / "nbs" / notebook
     if not path.exists(): raise Problem(f"{path} is missing: the notebooks are in the project's checkout, run make there.")
     return path
 
-SHOWN = ("explore.py", "sight.py", "report.py", "cli.py", "reproduce.py", "_modidx.py") # what shapes no result
+SHOWN = ("explore.py", "verdict.py", "report.py", "cli.py", "reproduce.py", "_modidx.py") # what shapes no result
 
 @cache
 def _code() -> str: return code_fingerprint(*sorted(p.name for p in Path(vad.__file__).parent.glob("*.py") if p.name not in SHOWN))
 
+@cache
+def _cells(notebook:str) -> list[str]: return ["".join(c["source"]) for c in read_json(source(notebook))["cells"] if c["cell_type"] == "code"]
+
 def key_of(job:Job, plan:Plan) -> str:
     "A hash of all that shapes a job's result."
-    cells = ["".join(c["source"]) for c in read_json(source(job.notebook))["cells"] if c["cell_type"] == "code"]
     parameters = {k: v for k, v in job.parameters.items() if k not in ("out", "device", "root", "clips")} # where things lie shapes nothing
-    return sha256(json.dumps([cells, _code(), parameters, plan.data], default=str).encode()).hexdigest()[:16]
+    return sha256(json.dumps([_cells(job.notebook), _code(), parameters, plan.data], default=str).encode()).hexdigest()[:16]
 
 def folder_of(job:Job, plan:Plan) -> Path: return plan.folder / "jobs" / job.name
 
@@ -198,7 +202,7 @@ def state_of(job:Job, plan:Plan, key:str|None=None) -> dict:
         with locked(folder / ".lock", wait=False) as free: return found | dict(state="stopped" if free else "running")
     return found | dict(state="outdated") if found["state"] == "finished" and found["key"] != (key_of(job, plan) if key is None else key) else found
 
-# %% ../nbs/13d_catalogue.ipynb #018
+# %% ../nbs/13d_catalogue.ipynb #022
 def read_entry(entry:Entry, plan:Plan) -> dict:
     "An entry's state (missing data | never run | running | unfinished | failed | outdated | measured) and what was measured."
     if why := entry.missing(plan): return dict(state="missing data", why=why)
@@ -229,15 +233,18 @@ def value_of(entry:Entry, figures:Path, data:str) -> dict:
     if len(ends) == 1: found |= dict(sd=float(line[ends[0]]))
     return found | (dict(published=float(line.published)) if "published" in t and pd.notna(line.published) else {})
 
-# %% ../nbs/13d_catalogue.ipynb #020
+def in_figures(s:dict) -> str: # s: from `value_of`
+    "An entry's number with its interval or deviation; empty for a figure."
+    if "value" not in s: return ""
+    return f"{s['value']:.1f}" + (f" [{s['low']:.1f} to {s['high']:.1f}]" if "low" in s else f" \u00b1 {s['sd']:.1f}" if "sd" in s else "")
+
+# %% ../nbs/13d_catalogue.ipynb #024
 def listed(plan:Plan, entries=tuple(ENTRIES.values())) -> pd.DataFrame: # entry, what, state, value, seeds, date, machine
     "Every entry with its state."
     lines = []
     for e in entries:
         s = read_entry(e, plan)
-        spread = f" [{s['low']:.1f} to {s['high']:.1f}]" if "low" in s else f" \u00b1 {s['sd']:.1f}" if "sd" in s else ""
-        value = f"{s['value']:.1f}{spread}" if "value" in s else ""
         known = s["state"] in ("measured", "outdated")
-        lines.append(dict(entry=e.name, what=e.title, state=s["state"], value=value if known else s.get("why", ""), seeds=" ".join(map(str, s["seeds"])) if known else "",
-                          date=s["finished"][:10] if known else "", machine=s["machine"] if known else ""))
+        lines.append(dict(entry=e.name, what=e.title, state=s["state"], value=in_figures(s) if known else s.get("why", ""),
+                          seeds=" ".join(map(str, s["seeds"])) if known else "", date=s["finished"][:10] if known else "", machine=s["machine"] if known else ""))
     return pd.DataFrame(lines)

@@ -307,7 +307,9 @@ def reproduce_command(
     plan = reproduce.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
     typer.echo(reproduce.in_short(plan))
     failed = reproduce.failures(plan, entries or ["all"])
-    for name, why in failed.items(): raise Problem(f"{len(failed)} of the entries failed, the first of them {name}: {why}")
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise Problem(f"{len(failed)} of the entries failed, the first of them {name}: {why}")
 
 @app.command("report")
 def report_command(

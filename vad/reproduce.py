@@ -222,6 +222,7 @@ def make_plan(
     return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found
 
+# %% ../nbs/13f_reproduce.ipynb #016
 def reproduce(
     entries=("all",),      # names of entries, papers or groups, see `catalogue.chosen`
     data=None, clips=None, preset:str="quick", seeds=(0,), # see `make_plan`
@@ -261,6 +262,7 @@ def catalogue(data=None, clips=None, **kwargs) -> str:
 
 def device_kind(plan:Plan) -> str: return pick_device(plan.device).type
 
+# %% ../nbs/13f_reproduce.ipynb #018
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     return {e.name: s["why"] for e in chosen(entries) if (s := read_entry(e, plan))["state"] == "failed"}

@@ -36,10 +36,10 @@ class Work:
         "Whether one of these entries is to be made."
         return not self.only or not set(names).isdisjoint(self.only)
 
-    def measure(self, table:str, seeds=None) -> pd.DataFrame:
+    def measure(self, table:str) -> pd.DataFrame:
         "Train and score the rows of a table, or find them; see `measure_rows`."
         every = rows(self.preset)
-        return measure_rows({name: every[key] for name, key in TABLES[table].items()}, self.data, self.settings, seeds or self.seeds, self.models, self.device)
+        return measure_rows({name: every[key] for name, key in TABLES[table].items()}, self.data, self.settings, self.seeds, self.models, self.device)
 
     def run(self, key:str) -> dict:
         "The line of one row with the first seed; see `measure_row`."
