@@ -63,7 +63,7 @@ def test_the_page_stands_alone(plan, work, tiny):
     page, text, words = read_page(work / "run")
     assert page.links[:1] == ["mnad.ipynb"] and "gates.ipynb" in page.links and "jobs/gates-seed1/notebook.ipynb" in page.links
     assert not [w for w in ("http", "url(", "@import") if w in words] and page.pictures >= 9
-    for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "causal", "orientation only", "2 seeds",
+    for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "causal", "orientation only", "seeds 0 1",
                  "frame index", "95 %", "unfinished: ", "missing data: needs a folder of clips", "never trained", "To beat"): assert word in words, word
     assert str(work) not in text and str(tiny) not in text and "nan" not in words
 
@@ -138,6 +138,21 @@ def test_a_second_call_does_nothing_again(plan, work, tiny):
     before = changed(work / "run")
     reproduce.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", **SMALL)
     assert changed(work / "run") == before and len(before) > 20
+
+def test_entries_keep_their_own_seeds(plan, work, tiny, tmp_path):
+    "one is asked for again with one seed: it changes, the others stand as they were measured"
+    shutil.copytree(work / "run", tmp_path / "run")
+    was = {n: read_entry(e, plan) for n, e in ENTRIES.items()}
+    again = lambda seeds: reproduce.reproduce(("gates.frozen",), tiny, seeds=seeds, jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
+    now = again((0,))
+    for n in was.keys() - {"gates.frozen"}:
+        if was[n]["state"] == "measured": assert read_entry(ENTRIES[n], now) == was[n], n
+    found = read_entry(ENTRIES["gates.frozen"], now)
+    assert (found["state"], found["seeds"]) == ("measured", [0]) and (pd.read_csv(tmp_path / "run/figures/gates/tiny.frozen.csv").seeds == 1).all()
+    words = read_page(tmp_path / "run")[2]
+    assert "seeds 0 1," in words and "seeds 0," in words
+    now = again((0, 1))
+    assert read_entry(ENTRIES["gates.frozen"], now)["value"] == was["gates.frozen"]["value"] and len(list((tmp_path / "run/jobs").iterdir())) == 7
 
 
 # ---- the half on clips

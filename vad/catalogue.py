@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['NOTEBOOKS', 'HALVES', 'FULL', 'BOTH', 'AUC', 'BEST', 'ENTRIES', 'SHORT', 'GROUPS', 'SHOWN', 'Job', 'Plan', 'row_job',
            'embedding_jobs', 'pipeline_jobs', 'method_jobs', 'experiment_jobs', 'Entry', 'chosen', 'jobs_of', 'source',
-           'key_of', 'folder_of', 'state_of', 'read_entry', 'entry_key', 'value_of', 'in_figures', 'listed']
+           'key_of', 'folder_of', 'state_of', 'as_asked', 'read_entry', 'entry_key', 'value_of', 'in_figures', 'listed']
 
 # %% ../nbs/13d_catalogue.ipynb #002
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
@@ -203,14 +203,19 @@ def state_of(job:Job, plan:Plan, key:str|None=None) -> dict:
     return found | dict(state="outdated") if found["state"] == "finished" and found["key"] != (key_of(job, plan) if key is None else key) else found
 
 # %% ../nbs/13d_catalogue.ipynb #022
+def as_asked(plan:Plan, found:dict) -> Plan: # found: from `read_entry`
+    "The plan with the seeds that an entry was last asked for: one call may give three seeds to some entries, another one seed to the rest."
+    return replace(plan, seeds=tuple(found.get("asked", plan.seeds)))
+
 def read_entry(entry:Entry, plan:Plan) -> dict:
-    "An entry's state (missing data | never run | running | unfinished | failed | outdated | measured) and what was measured."
+    "An entry's state (missing data | never run | running | unfinished | failed | outdated | measured) and what was measured, with its own seeds."
     if why := entry.missing(plan): return dict(state="missing data", why=why)
+    path = plan.folder / "entries" / f"{entry.name}.json"
+    found = read_json(path) if path.exists() else dict(state="never run")
+    plan = as_asked(plan, found)
     jobs = entry.jobs(plan)
     each = [state_of(j, plan) for j in jobs]
     states = [s["state"] for s in each]
-    path = plan.folder / "entries" / f"{entry.name}.json"
-    found = read_json(path) if path.exists() else dict(state="never run")
     if "running" in states: return found | dict(state="running")
     if found["state"] == "measured": return found | dict(state="outdated") if found["key"] != entry_key(entry, plan) else found
     if "failed" in states: return found | dict(state="failed", why=next(f"{s['name']} failed: {s['why']}" for s in each if s["state"] == "failed"))

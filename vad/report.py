@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 import vad
-from .catalogue import ENTRIES, NOTEBOOKS, Entry, Plan, folder_of, in_figures, read_entry
+from .catalogue import ENTRIES, NOTEBOOKS, Entry, Plan, as_asked, folder_of, in_figures, read_entry
 from .core import Problem, read_json, whole, write_csv
 
 # %% ../nbs/13e_report.ipynb #005
@@ -152,7 +152,7 @@ def entry_section(entry:Entry, plan:Plan, record:dict, state:dict) -> str:
         for t in tables_of(entry, plan, record).values(): parts.append(rendered(readable(t, known(data))))
         parts += [picture(p, entry.title + ".") for f in entry.files if (p := plan.folder / "figures" / entry.paper / f"{data}.{f}.png").exists()]
     parts += [f"<p><small>{html.escape(c)}</small></p>" for c in CAVEATS.get(entry.name, ())]
-    links = [(j.name, p) for j in entry.jobs(plan) if (p := folder_of(j, plan) / "notebook.ipynb").exists()] if not entry.missing(plan) else []
+    links = [(j.name, p) for j in entry.jobs(as_asked(plan, state)) if (p := folder_of(j, plan) / "notebook.ipynb").exists()] if not entry.missing(plan) else []
     if links: parts.append(f"<details><summary>{len(links)} executed notebooks</summary>" + ", ".join(
         f'<a href="{os.path.relpath(p, plan.folder)}">{name}</a>' for name, p in links) + "</details>")
     return "\n".join(parts)
@@ -217,7 +217,7 @@ def write_page(plan:Plan) -> Path:
     record = read_record(plan.folder)
     states = {n: read_entry(e, plan) for n, e in ENTRIES.items()}
     halves = [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
-    title = f"{' and '.join(name_of(plan, h, record) for h in halves)}, preset {plan.preset}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
+    title = f"{' and '.join(name_of(plan, h, record) for h in halves)}, preset {plan.preset}"
     top = overview(plan, states, record)
     write_csv(plan.folder / "summary.csv", top)
     table = rendered(top, {n: f"#{n}" for n in states if ENTRIES[n].half in halves})

@@ -161,7 +161,7 @@ class Bar:
 # %% ../nbs/13f_reproduce.ipynb #012
 def note_entry(entry:Entry, plan:Plan, **facts):
     "Write what became of an entry."
-    write_json(plan.folder / "entries" / f"{entry.name}.json", dict(key=entry_key(entry, plan), finished=now(), **facts))
+    write_json(plan.folder / "entries" / f"{entry.name}.json", dict(key=entry_key(entry, plan), asked=list(plan.seeds), finished=now(), **facts))
 
 def draw_paper(paper:str, entries:list[Entry], plan:Plan, parent:int|None=None) -> tuple[str, str, float]: # paper; why it failed; when it began
     "Execute a paper's notebook for some of its entries."
@@ -182,7 +182,9 @@ def draw_entries(entries:list[Entry], plan:Plan, states:dict[str, dict], names:d
         mine = {j.name: states[j.name] for j in e.jobs(plan)}
         bad = [f"{n} {s['state']}{': ' + s['why'] if 'why' in s else ''}" for n, s in mine.items() if s["state"] != "finished"]
         if bad: note_entry(e, plan, state="failed", why=bad[0])
-        elif read_entry(e, plan)["state"] != "measured" or not drawn(e, plan, names[e.half]): ready.append(e)
+        else:
+            s = read_entry(e, plan)
+            if s["state"] != "measured" or s["asked"] != list(plan.seeds) or not drawn(e, plan, names[e.half]): ready.append(e)
     papers = {p: [e for e in ready if e.paper == p] for p in dict.fromkeys(e.paper for e in ready)}
     run = Parallel(min(at_once, max(1, len(papers))), return_as="generator_unordered")
     for paper, why, begun in run(delayed(draw_paper)(p, mine, plan, os.getpid()) for p, mine in papers.items()):
