@@ -52,8 +52,8 @@ class Outside(HTMLParser):
         if tag in ("script", "link", "iframe"): self.links.append(tag)
         for v in (v for k, v in attrs.items() if k in ("src", "href") and not v.startswith("data:")): self.anchors.add(v[1:]) if v[0] == "#" else self.links.append(v)
 
-def read_page(folder):
-    text = (folder / "summary.html").read_text(encoding="utf-8")
+def read_page(folder, name="summary"):
+    text = (folder / f"{name}.html").read_text(encoding="utf-8")
     page = Outside()
     page.feed(text)
     assert page.anchors <= page.ids and all((folder / link).exists() for link in page.links)
@@ -66,6 +66,11 @@ def test_the_page_stands_alone(plan, work, tiny):
     for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "causal", "orientation only", "seeds 0 1",
                  "frame index", "95 %", "unfinished: ", "missing data: needs a folder of clips", "never trained", "To beat"): assert word in words, word
     assert str(work) not in text and str(tiny) not in text and "nan" not in words
+
+def test_the_published_page_leads_nowhere(plan, work):
+    "pictures and words as in the run's own, no link to a notebook that stays behind"
+    here, there = read_page(work / "run"), read_page(work / "published", "tiny")
+    assert there[0].links == [] and there[0].pictures == here[0].pictures and there[0].anchors == here[0].anchors <= there[0].ids
 
 def test_every_entry_has_a_state(plan):
     states = {n: read_entry(e, plan)["state"] for n, e in ENTRIES.items()}
@@ -102,7 +107,7 @@ def test_figures_stand_beside_their_tables(plan, work):
     pictures = sorted((work / "run/figures").glob("*/*.png"))
     assert {p.name.split(".")[1] for p in pictures} >= {"scores", "frames", "tsne", "table", "roc", "confusion", "comparison", "frozen"}
     for p in pictures: assert p.read_bytes()[:4] == b"\x89PNG" and len(pd.read_csv(p.with_suffix(".csv"))) > 0, p
-    copies = sorted(p.relative_to(work / "published") for p in (work / "published").rglob("*") if p.is_file())
+    copies = sorted(p.relative_to(work / "published") for p in (work / "published").glob("*/*"))
     assert copies == sorted(p.relative_to(work / "run/figures") for p in (work / "run/figures").rglob("*") if p.is_file())
 
 def test_executed_notebooks_are_clean(plan, work):
@@ -200,7 +205,7 @@ def test_clips_figures_stand_beside_their_tables(clips_plan, work):
     pictures = sorted((work / "clips/figures").glob("*/*.png"))
     assert {p.parent.name for p in pictures} == {"embeddings", "srupp"} and len(pictures) >= 5
     for p in pictures: assert p.read_bytes()[:4] == b"\x89PNG" and len(pd.read_csv(p.with_suffix(".csv"))) > 0, p
-    assert sorted(p.name for p in (work / "published clips").rglob("*.*")) == sorted(p.name for p in (work / "clips/figures").rglob("*.*"))
+    assert sorted(p.name for p in (work / "published clips").glob("*/*.*")) == sorted(p.name for p in (work / "clips/figures").rglob("*.*"))
 
 def test_clips_notebooks_are_clean(clips_plan, work):
     for path in [*(work / "clips/jobs").glob("*/notebook.ipynb"), *(work / f"clips/{paper}.ipynb" for paper in ("embeddings", "srupp"))]:

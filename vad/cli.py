@@ -296,7 +296,7 @@ def reproduce_command(
     out:Path = typer.Option(Path("runs"), help="Where run folders go."),
     device:str = Device,
     truth:str = Truth, partial:bool = Partial,
-    publish:Path = typer.Option(None, help="Copy tables and figures into this folder at the end (the repository's own: figures)."),
+    publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder at the end (the repository's own: figures)."),
     **changes,
 ):
     "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
@@ -314,7 +314,7 @@ def reproduce_command(
 @app.command("report")
 def report_command(
     run:Path = typer.Argument(..., help="Folder of a reproduction, such as runs/ped2-cpu."),
-    publish:Path = typer.Option(None, help="Copy tables and figures into this folder (the repository's own: figures)."),
+    publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder (the repository's own: figures)."),
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
     plan = report.read_plan(run)

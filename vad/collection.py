@@ -6,7 +6,7 @@
 __all__ = ['NORMAL', 'films', 'holds_frames', 'Collection', 'read_sources', 'order_classes', 'source_of', 'collect', 'read_ucf',
            'frame_labels', 'collect_ucf']
 
-# %% ../nbs/08a_collection.ipynb #003
+# %% ../nbs/08a_collection.ipynb #002
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from .core import Problem
 from .truth import fill
 from .video import MOVIES, images, visible
 
-# %% ../nbs/08a_collection.ipynb #006
+# %% ../nbs/08a_collection.ipynb #005
 def films(
     folder:Path,         # searched with everything below it
     above:tuple=(),      # the folders on the way here
@@ -40,7 +40,7 @@ def holds_frames(folder:Path) -> bool:
     try: return bool(images(folder))
     except OSError: return False
 
-# %% ../nbs/08a_collection.ipynb #009
+# %% ../nbs/08a_collection.ipynb #008
 NORMAL = ("normal", "nofight", "nonfight", "no_fight", "non_fight", "nonviolence", "nonviolent", "normalvideos") # as datasets call it, in small letters
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read_sources(
     if None in columns: raise Problem(f"{path} lacks the columns video and source: write them in its first line, or remove it.")
     return {v: s for v, s in zip(*(table[c] for c in columns)) if s}
 
-# %% ../nbs/08a_collection.ipynb #010
+# %% ../nbs/08a_collection.ipynb #009
 def order_classes(
     names:list[str],       # of folders
     kind:str,              # auto | binary | multiclass
@@ -102,7 +102,7 @@ def source_of(
     found = re.search(rule, Path(video).stem) if rule else None
     return (found[1] if found.groups() else found[0]) if found else video
 
-# %% ../nbs/08a_collection.ipynb #011
+# %% ../nbs/08a_collection.ipynb #010
 def collect(
     root:str|Path,         # a folder of class folders
     kind:str="auto",       # auto: as the folders are | binary: normal against all others | multiclass
@@ -121,7 +121,7 @@ def collect(
     except re.error as e: raise Problem(f"source={source!r} is no regular expression ({e}): write one such as '(.*)_[0-9]+$'.") from None
     return Collection(root, tuple(dict.fromkeys(classes.values())), pd.DataFrame(rows, columns=["video", "label", "source"]))
 
-# %% ../nbs/08a_collection.ipynb #014
+# %% ../nbs/08a_collection.ipynb #013
 def read_ucf(
     folder:str|Path,    # with Anomaly_Train.txt and Temporal_Anomaly_Annotation.txt
 ) -> pd.DataFrame:      # name (of the file), label, split (train | test), ranges ([(first, last), ...], None where nobody annotated)
@@ -150,7 +150,7 @@ def frame_labels(
     "Labels of single frames from a temporal annotation."
     return fill([(max(a, 1), min(b, frames)) for a, b in ranges if max(a, 1) <= min(b, frames)], frames)
 
-# %% ../nbs/08a_collection.ipynb #015
+# %% ../nbs/08a_collection.ipynb #014
 def collect_ucf(
     root:str|Path,            # where the films lie, in whatever folders
     lists:str|Path,           # the folder of the official lists

@@ -8,7 +8,7 @@ __all__ = ['pick', 'walk', 'readable', 'Recipe', 'network', 'Outcome', 'one_thre
            'trailing', 'Embeddings', 'load_pair', 'open_embeddings', 'default_method', 'signature', 'manifest_of',
            'publish', 'fill_rows', 'plan', 'embed']
 
-# %% ../nbs/08c_embed.ipynb #004
+# %% ../nbs/08c_embed.ipynb #003
 import json
 import os
 import shutil
@@ -39,7 +39,7 @@ from .collection import Collection, collect
 from .core import Problem, keep_memory, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
 from .video import Video, decode, open_video
 
-# %% ../nbs/08c_embed.ipynb #007
+# %% ../nbs/08c_embed.ipynb #006
 def pick(
     length:int,         # frames that the video has
     frames:int,         # at most so many
@@ -50,7 +50,7 @@ def pick(
     n = min(length, frames)
     return (2 * np.arange(n) + 1) * length // (2 * n)
 
-# %% ../nbs/08c_embed.ipynb #011
+# %% ../nbs/08c_embed.ipynb #010
 def walk(
     video:Video,
     wanted:np.ndarray,    # (n,) increasing
@@ -74,7 +74,7 @@ def readable(path:Path):
     try: next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
     except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}): mend its link or its permissions.") from None
 
-# %% ../nbs/08c_embed.ipynb #013
+# %% ../nbs/08c_embed.ipynb #012
 @dataclass(frozen=True)
 class Recipe:
     "How a video becomes vectors. Raises `Problem` on values that cannot be."
@@ -108,7 +108,7 @@ def network(recipe:Recipe) -> Backbone:
     r = recipe
     return make_backbone(r.method, r.model, r.weights, r.width, r.seed, r.pixels, r.size, r.precision, r.fallback).to(r.device)
 
-# %% ../nbs/08c_embed.ipynb #015
+# %% ../nbs/08c_embed.ipynb #014
 class Outcome(NamedTuple):
     "What became of a video."
     index: int
@@ -141,7 +141,7 @@ def places_alike(recipe:Recipe) -> bool:
     with one_thread(): rows = run_batch(recipe, [frame] * recipe.batch)
     return bool((rows == rows[0]).all())
 
-# %% ../nbs/08c_embed.ipynb #016
+# %% ../nbs/08c_embed.ipynb #015
 def lay(
     recipe:Recipe,
     size:tuple,  # (height, width) of the network's frames
@@ -160,7 +160,7 @@ def lay(
     except (Problem, OSError, UnicodeError, cv2.error) as e: n, reason = 0, str(e) or type(e).__name__
     return index, n, Outcome(index, None, reason, time.perf_counter() - begin)
 
-# %% ../nbs/08c_embed.ipynb #017
+# %% ../nbs/08c_embed.ipynb #016
 class Belt:
     "Decoders that put frames on a belt of limited length."
     def __init__(self,
@@ -200,7 +200,7 @@ class Belt:
         self.stopped.set()
         self.pool.shutdown(wait=True, cancel_futures=True)
 
-# %% ../nbs/08c_embed.ipynb #019
+# %% ../nbs/08c_embed.ipynb #018
 class Desk:
     "Vectors on their way back to their videos."
     def __init__(self, recipe:Recipe, threads:int):
@@ -243,7 +243,7 @@ class Desk:
         for group in list(self.open): self.send(group)
         while self.running: self.receive()
 
-# %% ../nbs/08c_embed.ipynb #020
+# %% ../nbs/08c_embed.ipynb #019
 def finish(recipe:Recipe, x:np.ndarray) -> np.ndarray: # (n, width)
     "The attention over a whole video, where the method has one."
     with torch.inference_mode(): return network(recipe).video(torch.from_numpy(x).to(recipe.device)).cpu().numpy()
@@ -267,7 +267,7 @@ def stream(
             desk.flush()
             yield from desk.finished()
 
-# %% ../nbs/08c_embed.ipynb #024
+# %% ../nbs/08c_embed.ipynb #023
 def begin_rows(
     folder:Path,  # hidden, where array and journal grow
     key:str,      # of the recipe and the videos; what another key has left is thrown away
@@ -293,7 +293,7 @@ def fits(array:Path, shape:tuple) -> bool:
     except (OSError, ValueError, EOFError): return False
     return found.shape == shape and found.dtype == np.float32
 
-# %% ../nbs/08c_embed.ipynb #025
+# %% ../nbs/08c_embed.ipynb #024
 class Rows:
     "An array on the disk that is filled row by row, and a journal of what became of each row."
     def __init__(self, folder:Path, key:str, shape:tuple, target:Path):
@@ -332,7 +332,7 @@ class Rows:
         with suppress(OSError): self.file.close() # what a full disk has left unwritten was reported
         with suppress(OSError): self.journal.close()
 
-# %% ../nbs/08c_embed.ipynb #027
+# %% ../nbs/08c_embed.ipynb #026
 _shard = Lock() # a process works on one shard at a time: a shard uses all threads that it was given
 
 def embed_shard(recipe:Recipe, jobs:list, workers:int, threads:int) -> list[Outcome]:
@@ -378,7 +378,7 @@ def spread(
         for i in range(0, len(shards), max(turn, 1)):
             for done in run(delayed(embed_shard)(recipe, s, workers, threads) for s in shards[i:i + turn]): yield from done
 
-# %% ../nbs/08c_embed.ipynb #029
+# %% ../nbs/08c_embed.ipynb #028
 def mask_of(
     counts,         # (N,) real frames of each video; 0: failed
     frames:int,     # length of the padded sequences
@@ -404,7 +404,7 @@ class Embeddings:
     def __len__(self): return len(self.x)
     def __repr__(self): return f"Embeddings({self.x.shape[0]} videos x {self.x.shape[1]} frames x {self.x.shape[2]}, {(~self.mask.any(1)).sum()} failed)"
 
-# %% ../nbs/08c_embed.ipynb #030
+# %% ../nbs/08c_embed.ipynb #029
 def load_pair(
     embeddings:Path,  # {method}_embeddings.npy
     labels:Path,      # {method}_labels.npy
@@ -441,7 +441,7 @@ def open_embeddings(
         classes = tuple(facts["classes"])
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 
-# %% ../nbs/08c_embed.ipynb #033
+# %% ../nbs/08c_embed.ipynb #032
 def default_method(
     device:torch.device,
 ) -> str:
@@ -474,7 +474,7 @@ def manifest_of(
         frames=[f["frames"] for f in facts], padded=[recipe.frames - f["frames"] for f in facts], status=["failed" if f["reason"] else "ok" for f in facts],
         reason=[f["reason"] or note for f in facts], seconds=[f["seconds"] for f in facts]).map(utf8)
 
-# %% ../nbs/08c_embed.ipynb #034
+# %% ../nbs/08c_embed.ipynb #033
 def publish(output:Path, method:str, rows:Rows, videos:Collection, recipe:Recipe, record:dict):
     "Give every file its name, the record last: where it stands, all stand."
     table = manifest_of(videos, rows.done, recipe)
@@ -488,7 +488,7 @@ def publish(output:Path, method:str, rows:Rows, videos:Collection, recipe:Recipe
     write_json(output / f"{method}_record.json", record)
     shutil.rmtree(rows.folder, ignore_errors=True)
 
-# %% ../nbs/08c_embed.ipynb #035
+# %% ../nbs/08c_embed.ipynb #034
 def fill_rows(rows:Rows, videos:Collection, outcomes:Iterator[Outcome]):
     "Write outcomes as they come, with a progress bar and a warning for each video that failed."
     root = f"{videos.root}/"
@@ -514,7 +514,7 @@ def plan(
     batch = (64 if where.type == "cuda" else 4) if batch is None else batch
     return Recipe(method, frames=frames, batch=batch, device=str(where), **kwargs)
 
-# %% ../nbs/08c_embed.ipynb #036
+# %% ../nbs/08c_embed.ipynb #035
 def embed(
     videos,                        # a folder of class folders, or a Collection
     output:str|Path,               # folder for {method}_embeddings.npy, _labels.npy, _mask.npy, _manifest.csv, _record.json

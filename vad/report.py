@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CLOSE', 'TITLES', 'WORDS', 'CAVEATS', 'STYLE', 'NUMBER', 'BLIND', 'mark', 'known', 'shown', 'plainly', 'readable',
            'columns', 'picture', 'rendered', 'name_of', 'tables_of', 'entry_section', 'described', 'blind_sentence',
-           'overview', 'half_section', 'write_page', 'write_latex', 'read_record', 'read_plan', 'plan_facts',
-           'publish_figures']
+           'overview', 'half_section', 'halves_of', 'make_page', 'write_page', 'write_latex', 'read_record',
+           'read_plan', 'plan_facts', 'publish_figures']
 
 # %% ../nbs/13e_report.ipynb #002
 import base64
@@ -144,7 +144,7 @@ def tables_of(entry:Entry, plan:Plan, record:dict) -> dict[str, pd.DataFrame]: #
     found = {f: pd.read_csv(p) for f in entry.files if (p := beside / f"{data}.{f}.csv").exists()}
     return {f: t for f, t in found.items() if not (beside / f"{data}.{f}.png").exists() or "published" in t or f == "accuracy"}
 
-def entry_section(entry:Entry, plan:Plan, record:dict, state:dict) -> str:
+def entry_section(entry:Entry, plan:Plan, record:dict, state:dict, linked:bool) -> str:
     "An entry's part of the page."
     data = name_of(plan, entry.half, record)
     parts = [f'<h3 id="{entry.name}">{html.escape(entry.title)}</h3><p><small>{entry.name}: {described(state)}</small></p>']
@@ -152,7 +152,8 @@ def entry_section(entry:Entry, plan:Plan, record:dict, state:dict) -> str:
         for t in tables_of(entry, plan, record).values(): parts.append(rendered(readable(t, known(data))))
         parts += [picture(p, entry.title + ".") for f in entry.files if (p := plan.folder / "figures" / entry.paper / f"{data}.{f}.png").exists()]
     parts += [f"<p><small>{html.escape(c)}</small></p>" for c in CAVEATS.get(entry.name, ())]
-    links = [(j.name, p) for j in entry.jobs(as_asked(plan, state)) if (p := folder_of(j, plan) / "notebook.ipynb").exists()] if not entry.missing(plan) else []
+    jobs = entry.jobs(as_asked(plan, state)) if linked and not entry.missing(plan) else []
+    links = [(j.name, p) for j in jobs if (p := folder_of(j, plan) / "notebook.ipynb").exists()]
     if links: parts.append(f"<details><summary>{len(links)} executed notebooks</summary>" + ", ".join(
         f'<a href="{os.path.relpath(p, plan.folder)}">{name}</a>' for name, p in links) + "</details>")
     return "\n".join(parts)
@@ -190,7 +191,7 @@ def overview(plan:Plan, states:dict[str, dict], record:dict) -> pd.DataFrame: # 
     return pd.DataFrame(lines)
 
 # %% ../nbs/13e_report.ipynb #016
-def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict]) -> list[str]:
+def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linked:bool) -> list[str]:
     "The part of the page on frames, or the one on clips."
     data = name_of(plan, half, record)
     parts = [f'<h1 id="{half}">{dict(frames="Frames", clips="Clips")[half]} of {html.escape(data)}: paper versus ours</h1>']
@@ -207,27 +208,34 @@ def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict]) -> li
         mine = {n: s for n, s in states.items() if ENTRIES[n].paper == paper and ENTRIES[n].half == half}
         if not mine: continue
         parts.append(f"<h2>{TITLES[paper]}</h2>")
-        if (plan.folder / f"{paper}.ipynb").exists():
+        if linked and (plan.folder / f"{paper}.ipynb").exists():
             parts.append(f'<p><a href="{paper}.ipynb">The executed notebook</a> holds every number and picture with its code.</p>')
-        parts += [entry_section(ENTRIES[n], plan, record, s) for n, s in mine.items()]
+        parts += [entry_section(ENTRIES[n], plan, record, s, linked) for n, s in mine.items()]
     return parts + ["<h2>How to read this</h2><ul>", *[f"<li>{html.escape(c)}</li>" for c in CAVEATS[half]], "</ul>"]
 
-def write_page(plan:Plan) -> Path:
-    "summary.html of a run's folder; LaTeX beside each table. Raises `Problem` where nothing was run."
-    record = read_record(plan.folder)
-    states = {n: read_entry(e, plan) for n, e in ENTRIES.items()}
-    halves = [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
+def halves_of(record:dict) -> list[str]: return [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
+
+def make_page(
+    plan:Plan, record:dict, states:dict[str, dict],
+    linked:bool=True, # to the executed notebooks of the run's folder
+) -> str:
+    "The page as HTML."
+    halves = halves_of(record)
     title = f"{' and '.join(name_of(plan, h, record) for h in halves)}, preset {plan.preset}"
-    top = overview(plan, states, record)
-    write_csv(plan.folder / "summary.csv", top)
-    table = rendered(top, {n: f"#{n}" for n in states if ENTRIES[n].half in halves})
+    table = rendered(overview(plan, states, record), {n: f"#{n}" for n in states if ENTRIES[n].half in halves})
     body = [f"<p>{html.escape(title)}</p><nav>" + "".join(f'<a href="#{h}">{h}</a>' for h in halves) + '<a href="#record">record</a></nav>', table,
             f"<p><small>Reproduced: the published value lies in our interval. Close: outside, but within {CLOSE:.0f} points. "
             "Data that no paper measured is not judged.</small></p>",
-            *[part for h in halves for part in half_section(h, plan, record, states)],
+            *[part for h in halves for part in half_section(h, plan, record, states, linked)],
             '<h2 id="record">Record</h2><pre>', html.escape(json.dumps({k: v for k, v in record.items() if k != "plan"}, indent=1)), "</pre>"]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {html.escape(title)}</title><style>{STYLE}</style>'
-    with whole(plan.folder / "summary.html") as part: part.write_text(head + "\n".join(body) + "</html>\n", encoding="utf-8")
+    return head + "\n".join(body) + "</html>\n"
+
+def write_page(plan:Plan) -> Path:
+    "summary.html and summary.csv of a run's folder; LaTeX beside each table. Raises `Problem` where nothing was run."
+    record, states = read_record(plan.folder), {n: read_entry(e, plan) for n, e in ENTRIES.items()}
+    write_csv(plan.folder / "summary.csv", overview(plan, states, record))
+    with whole(plan.folder / "summary.html") as part: part.write_text(make_page(plan, record, states), encoding="utf-8")
     for n, e in ENTRIES.items():
         if states[n]["state"] == "measured": write_latex(e, plan, record)
     return plan.folder / "summary.html"
@@ -260,6 +268,9 @@ def plan_facts(plan:Plan) -> dict:
     return {k: v for k, v in asdict(plan).items() if k != "folder"} | short
 
 def publish_figures(plan:Plan, target:Path):
-    "Copy a run's tables and figures, a folder for each paper."
+    "Copy a run's tables and figures, a folder for each paper, and its page without links to what stays behind."
     for path in sorted((plan.folder / "figures").glob("*/*")):
         with whole(target / path.parent.name / path.name) as part: shutil.copyfile(path, part)
+    record, states = read_record(plan.folder), {n: read_entry(e, plan) for n, e in ENTRIES.items()}
+    name = "-".join(name_of(plan, h, record) for h in halves_of(record))
+    with whole(target / f"{name}.html") as part: part.write_text(make_page(plan, record, states, linked=False), encoding="utf-8")

@@ -6,7 +6,7 @@
 __all__ = ['LINE', 'marks', 'clip_label', 'pyav', 'Film', 'read_film', 'snap', 'copy_clips', 'encode_clips', 'av_rate', 'Cutting',
            'clip_names', 'cut_film', 'try_film', 'segment', 'in_order', 'read_journal']
 
-# %% ../nbs/08b_segment.ipynb #004
+# %% ../nbs/08b_segment.ipynb #003
 import json
 import warnings
 from collections import Counter
@@ -23,7 +23,7 @@ from .collection import Collection, collect, frame_labels
 from .core import Problem, locked, progress, whole, write_csv
 from .video import open_video
 
-# %% ../nbs/08b_segment.ipynb #007
+# %% ../nbs/08b_segment.ipynb #006
 def marks(
     frames:int,         # that the film has
     length:int,         # frames of a clip
@@ -45,7 +45,7 @@ def clip_label(
     if ranges is None: return label, "film"
     return (label if frame_labels(ranges, stop)[first:].mean() >= share and ranges else "normal"), "frames"
 
-# %% ../nbs/08b_segment.ipynb #010
+# %% ../nbs/08b_segment.ipynb #009
 def pyav():
     "PyAV. Raises `Problem` where it is not installed."
     try: import av
@@ -79,7 +79,7 @@ def read_film(path:Path) -> Film:
     least = np.minimum.accumulate(order[::-1])[::-1] # the first frame, as shown, of all that is stored from here on
     return Film(path, fps, order, tuple(f for i, (f, (_, key)) in enumerate(zip(order, packets)) if key and least[i] == f and f == i))
 
-# %% ../nbs/08b_segment.ipynb #011
+# %% ../nbs/08b_segment.ipynb #010
 def snap(
     at:list[int],       # cut points, as from `marks`
     film:Film,
@@ -92,7 +92,7 @@ def snap(
     if near[0] != 0 or any(abs(a - b) > tolerance for a, b in zip(at, near)) or len(set(near)) < len(near): return None
     return near
 
-# %% ../nbs/08b_segment.ipynb #012
+# %% ../nbs/08b_segment.ipynb #011
 def copy_clips(film:Film, at:list[int], paths:list[Path]):
     "Copy the packets between cuts into files, each whole or not at all."
     av = pyav()
@@ -128,7 +128,7 @@ def av_rate(fps:float):
     from fractions import Fraction
     return Fraction(fps).limit_denominator(1001)
 
-# %% ../nbs/08b_segment.ipynb #016
+# %% ../nbs/08b_segment.ipynb #015
 @dataclass(frozen=True)
 class Cutting:
     "How films are cut. Raises `Problem` on values that cannot be."
@@ -152,7 +152,7 @@ def clip_names(videos:Collection) -> list[str]:
     twice = Counter(names)
     return [n + p.suffix.replace(".", "_") if twice[n] > 1 else n for n, p in zip(names, paths)]
 
-# %% ../nbs/08b_segment.ipynb #017
+# %% ../nbs/08b_segment.ipynb #016
 def cut_film(
     path:Path,
     name:str,           # of its clips
@@ -178,7 +178,7 @@ def cut_film(
     (copy_clips if copied else encode_clips)(film, at, [output / line["video"] for line in lines])
     return lines
 
-# %% ../nbs/08b_segment.ipynb #018
+# %% ../nbs/08b_segment.ipynb #017
 def try_film(path, name, row, output, how, root) -> list[dict]:
     "Cut one film; where that fails, one line says why."
     try: return cut_film(path, name, row, output, how)
@@ -187,7 +187,7 @@ def try_film(path, name, row, output, how, root) -> list[dict]:
         warnings.warn(f"Left out: {reason}", stacklevel=2)
         return [dict(video="", source=row.source, label=row.label, film=row.video, status="failed", reason=reason)]
 
-# %% ../nbs/08b_segment.ipynb #019
+# %% ../nbs/08b_segment.ipynb #018
 def segment(
     videos,                 # a folder of class folders, or a Collection; with a column `ranges` clips are labelled by it
     output:str|Path,        # a new folder for the tree of clips
@@ -221,7 +221,7 @@ def segment(
         journal.unlink()
     return table
 
-# %% ../nbs/08b_segment.ipynb #020
+# %% ../nbs/08b_segment.ipynb #019
 @contextmanager
 def in_order(work, jobs:list, workers:int):
     "The results of `work` in the order of `jobs`; who leaves early does not wait for those that have not begun."
