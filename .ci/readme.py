@@ -14,7 +14,8 @@ def main():
     book = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
     NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root / "nbs")}}).execute()
     text, _ = MarkdownExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(book)
-    text = text.replace("](../", "](").replace('src="../', 'src="')   # the notebook stands one folder deeper
+    text = re.sub(r"\]\((?!\.\./|https?:|#)", "](nbs/", text)         # the notebook stands one folder deeper
+    text = text.replace("](../", "](").replace('src="../', 'src="')
     text = "\n".join(line.rstrip() for line in text.splitlines())
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     (root / "README.md").write_text("<!-- made from nbs/index.ipynb by `make sync`; do not edit -->\n\n" + text, encoding="utf-8")

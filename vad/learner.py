@@ -105,7 +105,7 @@ SCORING = ("alpha", "test_update", "threshold", "test_memory") # what may change
 
 # %% ../nbs/07_learner.ipynb #008
 PRESETS = dict(
-    quick=dict(size=(48, 72), channels=1, interpolation="area", width=16, batch=8, epochs=3, lr=1e-3, schedule="step"),
+    quick=dict(size=(40, 64), channels=1, interpolation="area", width=16, batch=8, epochs=2, lr=2e-3, schedule="step"),
     cpu=dict(size=(96, 96), channels=1, width=24, lr=5e-4, epochs=6, schedule="constant"),
     paper=dict(),
 )
