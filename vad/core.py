@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
            'seed_all', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
-           'keep_memory', 'file_fingerprint', 'code_fingerprint', 'circumstances', 'Run']
+           'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
 import ctypes
@@ -238,14 +238,19 @@ def file_fingerprint(path) -> str:
     "A hash of a file's bytes."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
+def code_of(source:bytes) -> bytes:
+    "A module without empty lines and lines of comment (where nbdev numbers its cells): what of it can change a result."
+    lines = (line.rstrip() for line in source.splitlines())
+    return b"\n".join(line for line in lines if line and not line.lstrip().startswith(b"#"))
+
 def code_fingerprint(
     *modules:str, # file names in the package, such as "score.py"; none = all
 ) -> str:
-    "A hash of the package's source, so that a finished run is taken for the same only under the same code."
+    "A hash of the package's code, so that a finished run is taken for the same only under the same code."
     files = sorted(p for p in Path(vad.__file__).parent.glob("*.py") if not modules or p.name in modules)
-    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(p.name.encode() + code_of(p.read_bytes()) for p in files)).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #034
+# %% ../nbs/00_core.ipynb #035
 def circumstances() -> dict:
     "When, where and with what code something starts."
     return dict(started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), versions=versions(), commit=commit(), machine=machine())

@@ -120,6 +120,7 @@ def picture(path:Path, caption:str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
+# %% ../nbs/13e_report.ipynb #015
 NUMBER = re.compile(r"[-+]?[\d.]+( \u00b1 [\d.]+)?( \[[-\d.]+ to [-\d.]+\])?|[-\d.]+ to [-\d.]+|")
 
 def rendered(t:pd.DataFrame, links:dict[str, str]={}) -> str: # links: what a cell says -> where it leads
@@ -134,6 +135,7 @@ def rendered(t:pd.DataFrame, links:dict[str, str]={}) -> str: # links: what a ce
     rows = ["<tr>" + "".join(cell(x, c) for c, x in zip(t, line)) + "</tr>" for line in text.itertuples(index=False, name=None)]
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
+# %% ../nbs/13e_report.ipynb #017
 def name_of(plan:Plan, half:str, record:dict) -> str:
     "The dataset's name."
     return record["data" if half == "frames" else "clips"]["name"]
@@ -163,7 +165,7 @@ def described(state:dict) -> str:
     if state["state"] not in ("measured", "outdated"): return html.escape(state["state"] + (f": {state['why']}" if state.get("why") else ""))
     return f"{state['state']} {state['finished'][:10]}, seeds {' '.join(map(str, state['seeds']))}, {html.escape(state['machine'])}, {state['seconds'] / 60:.0f} min"
 
-# %% ../nbs/13e_report.ipynb #014
+# %% ../nbs/13e_report.ipynb #018
 BLIND = ("frame index", "random", "frame difference", "frame difference, min-max") # controls that have learned nothing
 
 def blind_sentence(plan:Plan, data:str) -> str:
@@ -190,7 +192,7 @@ def overview(plan:Plan, states:dict[str, dict], record:dict) -> pd.DataFrame: # 
         lines.append(line)
     return pd.DataFrame(lines)
 
-# %% ../nbs/13e_report.ipynb #016
+# %% ../nbs/13e_report.ipynb #020
 def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linked:bool) -> list[str]:
     "The part of the page on frames, or the one on clips."
     data = name_of(plan, half, record)
@@ -213,6 +215,7 @@ def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linke
         parts += [entry_section(ENTRIES[n], plan, record, s, linked) for n, s in mine.items()]
     return parts + ["<h2>How to read this</h2><ul>", *[f"<li>{html.escape(c)}</li>" for c in CAVEATS[half]], "</ul>"]
 
+# %% ../nbs/13e_report.ipynb #022
 def halves_of(record:dict) -> list[str]: return [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
 
 def make_page(
@@ -240,7 +243,7 @@ def write_page(plan:Plan) -> Path:
         if states[n]["state"] == "measured": write_latex(e, plan, record)
     return plan.folder / "summary.html"
 
-# %% ../nbs/13e_report.ipynb #018
+# %% ../nbs/13e_report.ipynb #024
 def write_latex(entry:Entry, plan:Plan, record:dict):
     "The tables of an entry as LaTeX, beside their CSV."
     data = name_of(plan, entry.half, record)
@@ -249,7 +252,7 @@ def write_latex(entry:Entry, plan:Plan, record:dict):
         text = readable(t, known(data)).to_latex(index=False, escape=True, caption=caption, label=f"tab:{entry.name}")
         with whole(plan.folder / "figures" / entry.paper / f"{data}.{f}.tex") as part: part.write_text(text, encoding="utf-8")
 
-# %% ../nbs/13e_report.ipynb #020
+# %% ../nbs/13e_report.ipynb #026
 def read_record(folder:Path) -> dict:
     "The record of a reproduction. Raises `Problem` where there is none."
     if not (Path(folder) / "record.json").exists(): raise Problem(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")

@@ -57,6 +57,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
     except DeadKernelError: return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
     finally: os.environ.pop("VAD_PROGRESS")
 
+# %% ../nbs/13f_reproduce.ipynb #007
 def die_with_parent():
     "Have this process interrupted when the one that started it is killed, so that nothing goes on behind one's back. Linux only."
     if sys.platform.startswith("linux"): ctypes.CDLL(None).prctl(1, signal.SIGINT) # PR_SET_PDEATHSIG
@@ -90,7 +91,7 @@ def short_machine() -> str:
     m = machine()
     return m["accelerator"] or f"{m['cores']} cores of {m['cpu']}"
 
-# %% ../nbs/13f_reproduce.ipynb #008
+# %% ../nbs/13f_reproduce.ipynb #010
 @contextmanager
 def interrupting(plan:Plan, jobs):
     "Pass Ctrl-C on to the processes of running jobs and give them time to save, before it has its way here."
@@ -121,13 +122,13 @@ def run_jobs(
     address:str|None=None,  # of the cluster's scheduler
 ) -> dict[str, dict]:       # name -> state and what else is known
     "Do all jobs that are not done. Raises `KeyboardInterrupt` when stopped, `Problem` where no cluster answers."
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, delayed, effective_n_jobs, parallel_config
     keys = {n: key_of(j, plan) for n, j in jobs.items()}
     states = {n: state_of(j, plan, keys[n]) for n, j in jobs.items()}
     todo = {n: j for n, j in jobs.items() if states[n]["state"] != "finished"}
     local, cores = engine == "local", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = parallel_config("loky", inner_max_num_threads=max(1, cores // at_once)) if local and at_once > 1 else nullcontext() if local else cluster(engine, address)
-    with where, interrupting(plan, todo.values()), Bar(todo, len(jobs) - len(todo)) as bar:
+    with where, interrupting(plan, todo.values()), Bar(todo, len(jobs) - len(todo), at_once if local else effective_n_jobs(-1)) as bar:
         for wave in sorted({j.wave for j in todo.values()}):
             mine = on_devices([j for j in todo.values() if j.wave == wave], plan.device)
             run = Parallel(at_once if local else -1, return_as="list" if engine == "ray" else "generator_unordered", batch_size=1)
@@ -137,11 +138,11 @@ def run_jobs(
                 if found["state"] == "stopped" and at_once == 1 and local: raise KeyboardInterrupt
     return states
 
-# %% ../nbs/13f_reproduce.ipynb #010
+# %% ../nbs/13f_reproduce.ipynb #012
 class Bar:
     "Jobs done, running, failed, and the time left."
-    def __init__(self, todo:dict[str, Job], before:int):
-        self.cost, self.before = {n: j.cost for n, j in todo.items()}, before
+    def __init__(self, todo:dict[str, Job], before:int, at_once:int):
+        self.cost, self.before, self.at_once = {n: j.cost for n, j in todo.items()}, before, at_once
         self.failed, self.left = 0, len(todo)
 
     def __enter__(self):
@@ -149,7 +150,9 @@ class Bar:
         self.say()
         return self
 
-    def say(self): self.bar.set_postfix_str(f"{self.before} done, {self.left} to do" + f", {self.failed} failed" * (self.failed > 0))
+    def say(self):
+        running = min(self.at_once, self.left)
+        self.bar.set_postfix_str(f"{self.before} done, {running} running, {self.left - running} to do" + f", {self.failed} failed" * (self.failed > 0))
 
     def done(self, found:dict):
         self.left, self.before, self.failed = self.left - 1, self.before + (found["state"] == "finished"), self.failed + (found["state"] == "failed")
@@ -158,7 +161,7 @@ class Bar:
 
     def __exit__(self, *_): self.bar.close()
 
-# %% ../nbs/13f_reproduce.ipynb #012
+# %% ../nbs/13f_reproduce.ipynb #014
 def note_entry(entry:Entry, plan:Plan, **facts):
     "Write what became of an entry."
     write_json(plan.folder / "entries" / f"{entry.name}.json", dict(key=entry_key(entry, plan), asked=list(plan.seeds), finished=now(), **facts))
@@ -193,7 +196,7 @@ def draw_entries(entries:list[Entry], plan:Plan, states:dict[str, dict], names:d
             else: note_entry(e, plan, state="measured", seeds=list(plan.seeds if e.every_seed else plan.seeds[:1]), machine=short_machine(),
                              seconds=sum(states[j.name].get("seconds", 0) for j in e.jobs(plan)), **value_of(e, plan.folder / "figures", names[e.half]))
 
-# %% ../nbs/13f_reproduce.ipynb #014
+# %% ../nbs/13f_reproduce.ipynb #016
 def make_plan(
     data=None,            # folder of a dataset of long videos
     clips=None,           # folder of class folders; neither: walkway and scenes are rendered
@@ -224,7 +227,7 @@ def make_plan(
     return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found
 
-# %% ../nbs/13f_reproduce.ipynb #016
+# %% ../nbs/13f_reproduce.ipynb #018
 def reproduce(
     entries=("all",),      # names of entries, papers or groups, see `catalogue.chosen`
     data=None, clips=None, preset:str="quick", seeds=(0,), # see `make_plan`
@@ -264,7 +267,7 @@ def catalogue(data=None, clips=None, **kwargs) -> str:
 
 def device_kind(plan:Plan) -> str: return pick_device(plan.device).type
 
-# %% ../nbs/13f_reproduce.ipynb #018
+# %% ../nbs/13f_reproduce.ipynb #020
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     return {e.name: s["why"] for e in chosen(entries) if (s := read_entry(e, plan))["state"] == "failed"}
