@@ -114,6 +114,7 @@ def read_weights(
         error = "it holds no plain tensors"
     raise Problem(f"{path} is no readable file of weights ({str(error).splitlines()[0][:120]}): fetch it again.")
 
+# %% ../nbs/08_backbone.ipynb #019
 def load_weights(
     net:nn.Module,
     state:dict[str, Tensor],
@@ -126,7 +127,7 @@ def load_weights(
     if wrong: raise Problem(f"{path} holds the weights of another network ({wrong[0]} and {len(wrong) - 1} more do not fit): name the file that belongs to this one.")
     net.load_state_dict({k: v for k, v in state.items() if k in mine}, strict=False)
 
-# %% ../nbs/08_backbone.ipynb #019
+# %% ../nbs/08_backbone.ipynb #021
 MOBILENET = "mobilenetv1_075"
 
 @lru_cache(1)
@@ -157,7 +158,7 @@ def build_timm(
         raise Problem(f"There is no network {name!r}: use cnn, resnet50, vit or a name of timm's{', such as ' + ', '.join(near) if near else ''}.")
     return timm.create_model(name, num_classes=0)
 
-# %% ../nbs/08_backbone.ipynb #020
+# %% ../nbs/08_backbone.ipynb #022
 def fetch_weights(
     name:str,      # resnet50, or a name of timm's
     net:nn.Module, # as built by `build_timm`, or torchvision's
@@ -179,7 +180,7 @@ def fetch_weights(
         raise Problem(f"The weights of {name} could not be downloaded ({type(e).__name__}): fetch {url} on a machine that can, "
                       f"put it at {put} and run again, or give weights=FILE or weights='none'.") from None
 
-# %% ../nbs/08_backbone.ipynb #022
+# %% ../nbs/08_backbone.ipynb #024
 def fold(
     net:nn.Module,   # in eval mode; changed in place
     example:Tensor,  # (1, 3, H, W)
@@ -201,7 +202,7 @@ def fold(
         setattr(net.get_submodule(parent), name, getattr(norm, "act", nn.Identity())) # timm's carries its activation
     return net
 
-# %% ../nbs/08_backbone.ipynb #025
+# %% ../nbs/08_backbone.ipynb #027
 METHODS = dict(cnn=dict(frames=100, width=1024), resnet50=dict(frames=150, width=1024), vit=dict(frames=75, width=2048)) # as published
 OTHERS = dict(frames=100, width=None) # any network of timm: the paper's 100 frames, the network's own width
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -242,7 +243,7 @@ class Backbone(nn.Module):
         "The same, weighed by the attention where there is one."
         return self.attention(x)
 
-# %% ../nbs/08_backbone.ipynb #026
+# %% ../nbs/08_backbone.ipynb #028
 IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))
 
 def make_body(
@@ -264,6 +265,7 @@ def make_body(
     if not hasattr(net, "num_prefix_tokens"): raise Problem(f"{name} is no vision transformer: use one, or give method={name!r}.")
     return (body := Patches(net)), net, body.features, name, kwargs
 
+# %% ../nbs/08_backbone.ipynb #030
 def make_backbone(
     method:str="resnet50",   # cnn | resnet50 | vit | a name of timm's
     model:str|None=None,     # which of timm's transformers `vit` uses
@@ -287,7 +289,7 @@ def make_backbone(
         backbone.facts |= dict(method=method, fallback=f"cnn instead of {model or method}: {e}")
         return backbone
 
-# %% ../nbs/08_backbone.ipynb #027
+# %% ../nbs/08_backbone.ipynb #031
 def assemble(method, model, weights, width, seed, pixels, size, precision) -> Backbone:
     "A backbone of one method; arguments as of `make_backbone`."
     body, net, features, name, kwargs = make_body(method, model, width, seed)

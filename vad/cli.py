@@ -152,6 +152,7 @@ def embed(
     made = embed(videos, output, method, frames, device, batch, kind, normal, source, workers, engine=engine, address=address, **changes)
     typer.echo(f"{made}: {output}")
 
+# %% ../nbs/14_cli.ipynb #014
 @app.command()
 @with_settings(tuple(f.name for f in fields(Cutting)), Cutting)
 def segment(
@@ -168,7 +169,7 @@ def segment(
     table = segment(collect_ucf(videos, annotations) if annotations else videos, out, kind, normal, workers, **changes)
     typer.echo(f"{out}: {(table.status == 'ok').sum()} clips, {(table.status != 'ok').sum()} films left out.")
 
-# %% ../nbs/14_cli.ipynb #013
+# %% ../nbs/14_cli.ipynb #015
 @app.command("classify")
 @with_settings(tuple(f.name for f in fields(classify.Settings)), classify.Settings)
 def classify_command(
@@ -201,7 +202,7 @@ def classify_command(
             typer.echo(f"{name}: {numbers}")
     typer.echo(f"Metrics and predictions: {out}")
 
-# %% ../nbs/14_cli.ipynb #015
+# %% ../nbs/14_cli.ipynb #017
 @app.command("score")
 @with_settings(("alpha", "test_update"))
 def score_command(
@@ -229,7 +230,7 @@ def score_command(
     for sentence in record["ended"]: typer.echo(sentence)
     typer.echo(f"{out}: {record['latency']['words']}")
 
-# %% ../nbs/14_cli.ipynb #017
+# %% ../nbs/14_cli.ipynb #019
 data = typer.Typer(help="Fetch, check and convert datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 Root = typer.Option(Path("data"), help="Folder to put the dataset into.")
@@ -253,7 +254,7 @@ def avenue(root:Path = Root):
     "Download CUHK Avenue and check it."
     fetch("avenue", root)
 
-# %% ../nbs/14_cli.ipynb #018
+# %% ../nbs/14_cli.ipynb #020
 @data.command()
 def walkway(root:Path = Root, seed:int = typer.Option(0, help="Of everything random.")):
     "Render the synthetic walkway."
@@ -279,7 +280,7 @@ def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
     typer.echo(f"masks: {'yes' if found.masks else 'none'}")
     for w in found.warnings: typer.echo(f"warning: {w}")
 
-# %% ../nbs/14_cli.ipynb #020
+# %% ../nbs/14_cli.ipynb #022
 @app.command("reproduce")
 @with_settings(tuple(n for n in TRAINING if n != "seed"))
 def reproduce_command(
@@ -321,7 +322,7 @@ def report_command(
     typer.echo(f"{report.write_page(plan)}")
     if publish: report.publish_figures(plan, publish)
 
-# %% ../nbs/14_cli.ipynb #022
+# %% ../nbs/14_cli.ipynb #024
 Videos = typer.Option(3, "--num_videos", "--num-videos", min=1, help="Test videos to show.")
 PerVideo = typer.Option(5, "--frames_per_video", "--frames-per-video", min=1, help="Frames of each, spread over the video.")
 
@@ -360,7 +361,7 @@ def compare(
     figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     typer.echo(f"{len(rows)} frames: {out}")
 
-# %% ../nbs/14_cli.ipynb #024
+# %% ../nbs/14_cli.ipynb #026
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
 
 def spread(words:list[str], option:str) -> list[str]:

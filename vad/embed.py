@@ -359,6 +359,7 @@ def cluster(engine:str, address:str|None):
     except ImportError as e: raise Problem(f"engine={engine!r} takes the package {e.name}: pip install {'dask distributed' if engine == 'dask' else 'ray'}.") from None
     except (OSError, TimeoutError, ConnectionError) as e: raise Problem(f"No {engine} cluster answers at {address} ({e}): start one, or mend the address.") from None
 
+# %% ../nbs/08c_embed.ipynb #028
 def spread(
     engine:str,       # dask | ray
     address:str|None, # tcp://host:port of the scheduler
@@ -378,7 +379,7 @@ def spread(
         for i in range(0, len(shards), max(turn, 1)):
             for done in run(delayed(embed_shard)(recipe, s, workers, threads) for s in shards[i:i + turn]): yield from done
 
-# %% ../nbs/08c_embed.ipynb #028
+# %% ../nbs/08c_embed.ipynb #030
 def mask_of(
     counts,         # (N,) real frames of each video; 0: failed
     frames:int,     # length of the padded sequences
@@ -404,7 +405,7 @@ class Embeddings:
     def __len__(self): return len(self.x)
     def __repr__(self): return f"Embeddings({self.x.shape[0]} videos x {self.x.shape[1]} frames x {self.x.shape[2]}, {(~self.mask.any(1)).sum()} failed)"
 
-# %% ../nbs/08c_embed.ipynb #029
+# %% ../nbs/08c_embed.ipynb #031
 def load_pair(
     embeddings:Path,  # {method}_embeddings.npy
     labels:Path,      # {method}_labels.npy
@@ -441,7 +442,7 @@ def open_embeddings(
         classes = tuple(facts["classes"])
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 
-# %% ../nbs/08c_embed.ipynb #032
+# %% ../nbs/08c_embed.ipynb #034
 def default_method(
     device:torch.device,
 ) -> str:
@@ -474,7 +475,7 @@ def manifest_of(
         frames=[f["frames"] for f in facts], padded=[recipe.frames - f["frames"] for f in facts], status=["failed" if f["reason"] else "ok" for f in facts],
         reason=[f["reason"] or note for f in facts], seconds=[f["seconds"] for f in facts]).map(utf8)
 
-# %% ../nbs/08c_embed.ipynb #033
+# %% ../nbs/08c_embed.ipynb #035
 def publish(output:Path, method:str, rows:Rows, videos:Collection, recipe:Recipe, record:dict):
     "Give every file its name, the record last: where it stands, all stand."
     table = manifest_of(videos, rows.done, recipe)
@@ -488,7 +489,7 @@ def publish(output:Path, method:str, rows:Rows, videos:Collection, recipe:Recipe
     write_json(output / f"{method}_record.json", record)
     shutil.rmtree(rows.folder, ignore_errors=True)
 
-# %% ../nbs/08c_embed.ipynb #034
+# %% ../nbs/08c_embed.ipynb #036
 def fill_rows(rows:Rows, videos:Collection, outcomes:Iterator[Outcome]):
     "Write outcomes as they come, with a progress bar and a warning for each video that failed."
     root = f"{videos.root}/"
@@ -514,7 +515,7 @@ def plan(
     batch = (64 if where.type == "cuda" else 4) if batch is None else batch
     return Recipe(method, frames=frames, batch=batch, device=str(where), **kwargs)
 
-# %% ../nbs/08c_embed.ipynb #035
+# %% ../nbs/08c_embed.ipynb #037
 def embed(
     videos,                        # a folder of class folders, or a Collection
     output:str|Path,               # folder for {method}_embeddings.npy, _labels.npy, _mask.npy, _manifest.csv, _record.json

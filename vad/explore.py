@@ -178,6 +178,7 @@ class Reel:
             self.show_frame(frame)
             self.curve.move(frame)
 
+# %% ../nbs/12_explore.ipynb #012
 def bound(w, low, high, value, step=1):
     "A slider's range and place, in an order that is never refused, and told to the browser at once: in between it would answer with a place of its own."
     with w.hold_sync():
@@ -196,7 +197,7 @@ def note(text:str) -> str:
     "A sentence in a colour that is seen."
     return f'<span style="color:{plot.VERMILION}">{escape(text)}</span>'
 
-# %% ../nbs/12_explore.ipynb #011
+# %% ../nbs/12_explore.ipynb #013
 class Panels:
     "Pictures side by side, each under its title."
     def __init__(self, columns:int=5):
@@ -223,7 +224,7 @@ class Shown:
         self.widget.add_class("vad-explorer")
         return self.widget._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
 
-# %% ../nbs/12_explore.ipynb #013
+# %% ../nbs/12_explore.ipynb #015
 class Explorer(Shown):
     "Widgets over a `Sight`."
     def __init__(self, sight:Sight):
@@ -309,7 +310,7 @@ class Explorer(Shown):
 
     def __repr__(self): return f"Explorer of {self.sight.folder.name} over {len(self.sight.names)} videos of {self.sight.data.name}: run this cell to use it"
 
-# %% ../nbs/12_explore.ipynb #014
+# %% ../nbs/12_explore.ipynb #016
 def side_by_side(pictures:list[np.ndarray]) -> np.ndarray: # (H, W, 3) uint8
     "Pictures in a row, with a gap between."
     return np.concatenate([np.pad(p, ((0, 0), (0, 4), (0, 0)), constant_values=255) for p in pictures], 1)
@@ -348,7 +349,7 @@ def legend_of(n:int) -> str: # HTML
     def square(c): return f'<span style="background:{to_hex(c)};border:1px solid #888;display:inline-block;width:12px;height:12px"></span>'
     return "items: " + " ".join(f"{square(c)} {i}" for i, c in enumerate(item_colours(n)))
 
-# %% ../nbs/12_explore.ipynb #016
+# %% ../nbs/12_explore.ipynb #018
 def explore(
     run:str|Path|Run,  # folder of a trained memory model
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -358,7 +359,7 @@ def explore(
     kit()
     return Explorer(Sight(run, data, device))
 
-# %% ../nbs/12_explore.ipynb #030
+# %% ../nbs/12_explore.ipynb #032
 class Comparison(Shown):
     "Two runs over the same videos, under one slider."
     def __init__(self, sights:dict[str, Sight]): # name -> sight
@@ -420,6 +421,7 @@ class Comparison(Shown):
 
     def __repr__(self): return f"Comparison of {' and '.join(self.sights)}: run this cell to use it"
 
+# %% ../nbs/12_explore.ipynb #034
 def compare(
     run_a:str|Path|Run, run_b:str|Path|Run, # folders of trained memory models
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -431,7 +433,7 @@ def compare(
     b = Sight(run_b, a.data, device)
     return Comparison({f"A: {a.folder.name}": a, f"B: {b.folder.name}": b})
 
-# %% ../nbs/12_explore.ipynb #035
+# %% ../nbs/12_explore.ipynb #039
 class ClipExplorer(Shown):
     "Widgets over a `Court`."
     def __init__(self, court:Court):
@@ -488,6 +490,7 @@ class ClipExplorer(Shown):
 
     def __repr__(self): return f"Explorer of {self.court.folder.name} over {len(self.court)} clips of {self.court.clips.name}: run this cell to use it"
 
+# %% ../nbs/12_explore.ipynb #041
 def clip_in_words(e:ClipExplorer) -> str: # HTML
     "What was said of a clip, and what cannot be shown."
     v, k = e.verdict, e.verdict.classes.index(e.verdict.said)
@@ -497,7 +500,7 @@ def clip_in_words(e:ClipExplorer) -> str: # HTML
     if not e.frames: missing.append("the videos are not at hand: name their folder with videos=")
     return f"step {e.reel.slider.value}: {said}" + "".join(f"<br>{note(m)}" for m in missing)
 
-# %% ../nbs/12_explore.ipynb #036
+# %% ../nbs/12_explore.ipynb #042
 def explore_sru(
     run:str|Path|Run,          # folder of a trained classifier
     embeddings,                # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`

@@ -166,6 +166,7 @@ def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
 
 def where(seen:dict) -> str: return f"video {seen['video']}\nframe {seen['frame_number']}"
 
+# %% ../nbs/13a_figure.ipynb #012
 def draw_frames(
     folder:Path, data:Dataset, path:Path, n:int=4, device:str="auto",
 ):
@@ -184,7 +185,7 @@ def draw_frames(
     plot.save(fig, path, worst)
     return fig
 
-# %% ../nbs/13a_figure.ipynb #012
+# %% ../nbs/13a_figure.ipynb #014
 def draw_comparison(
     runs:dict[str, Path], # name -> folder with scores.csv, two
     data:Dataset, path:Path, n:int=4, device:str="auto",
@@ -210,7 +211,7 @@ def draw_comparison(
     plot.save(fig, path, rows[keys].merge(said, on=keys))
     return fig
 
-# %% ../nbs/13a_figure.ipynb #014
+# %% ../nbs/13a_figure.ipynb #016
 def draw_sheet(
     seen:dict,  # from `look`
     path:Path,
@@ -244,7 +245,7 @@ def draw_sheets(
     for k, (path, seen) in enumerate(zip(paths, look(folder, data, table, device))): plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths
 
-# %% ../nbs/13a_figure.ipynb #016
+# %% ../nbs/13a_figure.ipynb #018
 @torch.inference_mode()
 def draw_queries(
     folder:Path, data:Dataset, clips:int=64, rows:int=1500, device:str="auto", seed:int=0,

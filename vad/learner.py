@@ -393,6 +393,7 @@ def accelerator_for(s, device:str, folder:Path, track:str|None):
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
+# %% ../nbs/07_learner.ipynb #034
 def training_frames(
     s:Settings,
     data:Dataset,
@@ -415,7 +416,7 @@ def finished(folder:Path, s, data) -> bool:
     if theirs["fingerprint"] != data.fingerprint(): raise Problem(f"{folder} was trained on other data ({theirs['name']}): choose another folder.")
     return model.exists()
 
-# %% ../nbs/07_learner.ipynb #033
+# %% ../nbs/07_learner.ipynb #035
 def fit(
     s:Settings,
     data:Dataset,
@@ -449,7 +450,7 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
     accelerator.end_training()
     return run
 
-# %% ../nbs/07_learner.ipynb #034
+# %% ../nbs/07_learner.ipynb #036
 def train(l:Learner, run:Run):
     "All epochs that are left, with checkpoints and a table of losses."
     main, path, saved = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic()
@@ -475,7 +476,7 @@ def train(l:Learner, run:Run):
             if due: saved = time.monotonic()
             leave()
 
-# %% ../nbs/07_learner.ipynb #035
+# %% ../nbs/07_learner.ipynb #037
 def save_model(path, model:torch.nn.Module, state:dict[str, Tensor], s):
     "Weights, what else training moved (items), and settings: all that scoring needs."
     save_tensors(path, {f"model.{k}": v for k, v in model.state_dict().items()} | state, settings=asdict(s))
@@ -495,7 +496,7 @@ def load_model(
     layout = torch.channels_last if s.channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout).eval(), tensors["items"].to(device) if s.memory else None, s
 
-# %% ../nbs/07_learner.ipynb #037
+# %% ../nbs/07_learner.ipynb #039
 def load_plain(path):
     "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
     try:

@@ -58,6 +58,7 @@ def shown(
         "RBDC": [number(x) for x in t.rbdc], "TBDC": [number(x) for x in t.tbdc],
         "frames/s": [number(x, 0) for x in t.fps], "training, min": [number(x) for x in t.train_minutes]})
 
+# %% ../nbs/13e_report.ipynb #010
 WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC", auc_macro="macro AUC", same_source="same source",
              near_duplicate="near-duplicate", mirror_image="mirror image")
 
@@ -76,13 +77,14 @@ def readable(t:pd.DataFrame, judged:bool=True) -> pd.DataFrame:
     "A table of the catalogue as a person reads it."
     return shown(t, judged) if {"ours", "low", "high", "fps"} <= set(t) else plainly(t)
 
+# %% ../nbs/13e_report.ipynb #012
 def columns(t:pd.DataFrame) -> str:
     "A table for a terminal, text to the left."
     text = t.astype(str).pipe(lambda x: pd.concat([x.columns.to_frame().T.set_axis(x.columns, axis=1), x]))
     wide = {c: text[c].str.len().max() for c in t}
     return "\n".join("  ".join(x.ljust(wide[c]) for c, x in zip(t, line)).rstrip() for line in text.itertuples(index=False, name=None))
 
-# %% ../nbs/13e_report.ipynb #011
+# %% ../nbs/13e_report.ipynb #015
 CAVEATS = { # entry or half -> what its reader has to know
     "frames": ("The paper\u2019s score is scaled by each test video\u2019s own minimum and maximum, so it needs the whole video and cannot run online; "
                "the column \u201ccausal\u201d is the same model scored by training statistics only.",
@@ -105,7 +107,7 @@ CAVEATS = { # entry or half -> what its reader has to know
     "srupp.experiments": ("One split each, without folds: a point or two means nothing here.",),
 }
 
-# %% ../nbs/13e_report.ipynb #013
+# %% ../nbs/13e_report.ipynb #017
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}
 td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
@@ -120,7 +122,7 @@ def picture(path:Path, caption:str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
-# %% ../nbs/13e_report.ipynb #015
+# %% ../nbs/13e_report.ipynb #019
 NUMBER = re.compile(r"[-+]?[\d.]+( \u00b1 [\d.]+)?( \[[-\d.]+ to [-\d.]+\])?|[-\d.]+ to [-\d.]+|")
 
 def rendered(t:pd.DataFrame, links:dict[str, str]={}) -> str: # links: what a cell says -> where it leads
@@ -135,7 +137,7 @@ def rendered(t:pd.DataFrame, links:dict[str, str]={}) -> str: # links: what a ce
     rows = ["<tr>" + "".join(cell(x, c) for c, x in zip(t, line)) + "</tr>" for line in text.itertuples(index=False, name=None)]
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
-# %% ../nbs/13e_report.ipynb #017
+# %% ../nbs/13e_report.ipynb #021
 def name_of(plan:Plan, half:str, record:dict) -> str:
     "The dataset's name."
     return record["data" if half == "frames" else "clips"]["name"]
@@ -165,7 +167,7 @@ def described(state:dict) -> str:
     if state["state"] not in ("measured", "outdated"): return html.escape(state["state"] + (f": {state['why']}" if state.get("why") else ""))
     return f"{state['state']} {state['finished'][:10]}, seeds {' '.join(map(str, state['seeds']))}, {html.escape(state['machine'])}, {state['seconds'] / 60:.0f} min"
 
-# %% ../nbs/13e_report.ipynb #018
+# %% ../nbs/13e_report.ipynb #022
 BLIND = ("frame index", "random", "frame difference", "frame difference, min-max") # controls that have learned nothing
 
 def blind_sentence(plan:Plan, data:str) -> str:
@@ -192,7 +194,7 @@ def overview(plan:Plan, states:dict[str, dict], record:dict) -> pd.DataFrame: # 
         lines.append(line)
     return pd.DataFrame(lines)
 
-# %% ../nbs/13e_report.ipynb #020
+# %% ../nbs/13e_report.ipynb #024
 def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linked:bool) -> list[str]:
     "The part of the page on frames, or the one on clips."
     data = name_of(plan, half, record)
@@ -215,7 +217,7 @@ def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linke
         parts += [entry_section(ENTRIES[n], plan, record, s, linked) for n, s in mine.items()]
     return parts + ["<h2>How to read this</h2><ul>", *[f"<li>{html.escape(c)}</li>" for c in CAVEATS[half]], "</ul>"]
 
-# %% ../nbs/13e_report.ipynb #022
+# %% ../nbs/13e_report.ipynb #026
 def halves_of(record:dict) -> list[str]: return [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
 
 def make_page(
@@ -243,7 +245,7 @@ def write_page(plan:Plan) -> Path:
         if states[n]["state"] == "measured": write_latex(e, plan, record)
     return plan.folder / "summary.html"
 
-# %% ../nbs/13e_report.ipynb #024
+# %% ../nbs/13e_report.ipynb #028
 def write_latex(entry:Entry, plan:Plan, record:dict):
     "The tables of an entry as LaTeX, beside their CSV."
     data = name_of(plan, entry.half, record)
@@ -252,7 +254,7 @@ def write_latex(entry:Entry, plan:Plan, record:dict):
         text = readable(t, known(data)).to_latex(index=False, escape=True, caption=caption, label=f"tab:{entry.name}")
         with whole(plan.folder / "figures" / entry.paper / f"{data}.{f}.tex") as part: part.write_text(text, encoding="utf-8")
 
-# %% ../nbs/13e_report.ipynb #026
+# %% ../nbs/13e_report.ipynb #030
 def read_record(folder:Path) -> dict:
     "The record of a reproduction. Raises `Problem` where there is none."
     if not (Path(folder) / "record.json").exists(): raise Problem(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")

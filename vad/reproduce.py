@@ -110,6 +110,7 @@ def interrupting(plan:Plan, jobs):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
+# %% ../nbs/13f_reproduce.ipynb #012
 def on_devices(jobs:list[Job], device:str) -> list[Job]:
     "Jobs on this machine's GPUs, in turn, where several are asked for by no number."
     n = torch.cuda.device_count() if device in ("auto", "cuda") else 0
@@ -138,7 +139,7 @@ def run_jobs(
                 if found["state"] == "stopped" and at_once == 1 and local: raise KeyboardInterrupt
     return states
 
-# %% ../nbs/13f_reproduce.ipynb #012
+# %% ../nbs/13f_reproduce.ipynb #014
 class Bar:
     "Jobs done, running, failed, and the time left."
     def __init__(self, todo:dict[str, Job], before:int, at_once:int):
@@ -161,7 +162,7 @@ class Bar:
 
     def __exit__(self, *_): self.bar.close()
 
-# %% ../nbs/13f_reproduce.ipynb #014
+# %% ../nbs/13f_reproduce.ipynb #016
 def note_entry(entry:Entry, plan:Plan, **facts):
     "Write what became of an entry."
     write_json(plan.folder / "entries" / f"{entry.name}.json", dict(key=entry_key(entry, plan), asked=list(plan.seeds), finished=now(), **facts))
@@ -196,7 +197,7 @@ def draw_entries(entries:list[Entry], plan:Plan, states:dict[str, dict], names:d
             else: note_entry(e, plan, state="measured", seeds=list(plan.seeds if e.every_seed else plan.seeds[:1]), machine=short_machine(),
                              seconds=sum(states[j.name].get("seconds", 0) for j in e.jobs(plan)), **value_of(e, plan.folder / "figures", names[e.half]))
 
-# %% ../nbs/13f_reproduce.ipynb #016
+# %% ../nbs/13f_reproduce.ipynb #018
 def make_plan(
     data=None,            # folder of a dataset of long videos
     clips=None,           # folder of class folders; neither: walkway and scenes are rendered
@@ -227,7 +228,7 @@ def make_plan(
     return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found
 
-# %% ../nbs/13f_reproduce.ipynb #018
+# %% ../nbs/13f_reproduce.ipynb #020
 def reproduce(
     entries=("all",),      # names of entries, papers or groups, see `catalogue.chosen`
     data=None, clips=None, preset:str="quick", seeds=(0,), # see `make_plan`
@@ -267,7 +268,7 @@ def catalogue(data=None, clips=None, **kwargs) -> str:
 
 def device_kind(plan:Plan) -> str: return pick_device(plan.device).type
 
-# %% ../nbs/13f_reproduce.ipynb #020
+# %% ../nbs/13f_reproduce.ipynb #022
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     return {e.name: s["why"] for e in chosen(entries) if (s := read_entry(e, plan))["state"] == "failed"}

@@ -231,6 +231,7 @@ class Seen:
     mask: np.ndarray|None         # (height, width) bool, the truth
     aspect: float                 # see `squeeze`
 
+# %% ../nbs/11a_sight.ipynb #021
 class Sight:
     "A trained memory model and the test videos of a dataset: whatever it saw in any frame, computed once, kept within a bound of memory."
     block = 16 # frames computed at once
@@ -284,7 +285,7 @@ class Sight:
         return Seen(self.names[v], number, np.asarray(self.frames.array[self.frames.starts[v] + number]), block.prediction[i], block.error[i],
                     tuple(g[i] for g in block.gates), memory, reads, mask, squeeze(self.settings.size, self.data.test[v].size))
 
-# %% ../nbs/11a_sight.ipynb #020
+# %% ../nbs/11a_sight.ipynb #022
 class Masks:
     "The truth of a video's pixels, eight to a byte; or that there is none."
     def __init__(self, masks:np.ndarray|None): # (T, H, W) bool
@@ -325,7 +326,7 @@ def film_table(sight:Sight, v:int, c:dict[str, np.ndarray]) -> pd.DataFrame:
     return score.table([name], [n], s.first, **c, regularity=score.regularity(c["psnr"], distance, [n], s.alpha),
                        causal=kept and score.causal(c["psnr"], distance, kept[0], s.alpha), label=label).drop(columns="video")
 
-# %% ../nbs/11a_sight.ipynb #027
+# %% ../nbs/11a_sight.ipynb #029
 WIDTH = 240 # pixels of a panel
 VIRIDIS = plt.get_cmap("viridis")(np.linspace(0, 1, 256)).astype(np.float32) # (256, 4) RGBA: for maps that are never zero
 
@@ -361,7 +362,7 @@ def overlay(
     level = cv2.resize(heat.astype(np.float32), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return blend(picture, palette[np.clip(level * (255 / vmax), 0, 255).astype(np.uint8)], opacity)
 
-# %% ../nbs/11a_sight.ipynb #029
+# %% ../nbs/11a_sight.ipynb #031
 KINDS = (*plot.CYCLE, plot.VERMILION, "#F0E442", "#7F7F7F", "#7A4E2D", "#FFFFFF") # ten that most eyes tell apart
 
 def item_colours(
@@ -391,7 +392,7 @@ def outlined(
     edges, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(picture.copy(), edges, -1, [round(255 * c) for c in to_rgb(plot.VERMILION)], 1, cv2.LINE_AA)
 
-# %% ../nbs/11a_sight.ipynb #030
+# %% ../nbs/11a_sight.ipynb #032
 GATES = ("gate 1 (coarse)", "gate 2", "gate 3 (fine)")
 
 def panels(
@@ -411,7 +412,7 @@ def panels(
     if seen.memory is not None: out["memory map"] = overlay(frame, seen.memory, 1, opacity, VIRIDIS)
     return out
 
-# %% ../nbs/11a_sight.ipynb #034
+# %% ../nbs/11a_sight.ipynb #036
 def readers(
     film:Film,
     item:int,
@@ -439,7 +440,7 @@ def patch(
     a, b = (round(size * k / (2 * reach + 1)) for k in (reach, reach + 1))
     return cv2.rectangle(out, (a, a), (b, b), [round(255 * c) for c in to_rgb(plot.VERMILION)], 1)
 
-# %% ../nbs/11a_sight.ipynb #037
+# %% ../nbs/11a_sight.ipynb #039
 def draw_sight(
     sight:Sight,
     v:int,                 # which video

@@ -184,6 +184,7 @@ def shadow(bodies, size):
             paint(shade, np.stack([points[:, 0] + .75 * up, foot - .28 * up], 1), width, 255, unit)
     return cv2.blur(cv2.resize(shade, size[::-1], interpolation=cv2.INTER_AREA), (3, 3)).astype(np.int32)
 
+# %% ../nbs/01b_walkway.ipynb #022
 def render(
     back,              # (H, W) uint8, the empty ground
     actors,            # everybody
@@ -204,7 +205,7 @@ def render(
     light = cv2.resize(np.ascontiguousarray(canvas[..., 0]), size[::-1], interpolation=cv2.INTER_AREA)
     return light, canvas[FINE // 2::FINE, FINE // 2::FINE, 1].copy()
 
-# %% ../nbs/01b_walkway.ipynb #022
+# %% ../nbs/01b_walkway.ipynb #024
 def ring(x, y, r, n=14):
     "A closed circle of `n - 1` corners."
     turn = np.linspace(0, 2 * np.pi, n)
@@ -244,7 +245,7 @@ def lie(a:Actor, s):
 
 DRAW = {"walker": walk, "cyclist": cycle, "cart": drive, "runner": run, "wrong way": walk, "loiterer": dawdle, "bag": lie}
 
-# %% ../nbs/01b_walkway.ipynb #024
+# %% ../nbs/01b_walkway.ipynb #026
 FAR, NEAR = (50, 64), (80, 100)  # where feet are in the lane that goes left, and in the lane that goes right
 WALK = (1.3, 1.8)                # units a frame: 1.1 to 1.5 m/s, a person being 1.75 m
 GAP = 85                         # frames between two walkers of a lane, on average, where it is busy by 1
@@ -274,7 +275,7 @@ def crowd(
             actors.append(Actor("walker", -OUT if right else wide + OUT, speed=v if right else -v, since=t, **somebody(rng, right)))
     return actors
 
-# %% ../nbs/01b_walkway.ipynb #025
+# %% ../nbs/01b_walkway.ipynb #027
 def odd(
     rng,   # a NumPy generator
     kind,  # one of `KINDS`
@@ -293,7 +294,7 @@ def odd(
     edge = OUT if kind == "cart" else OUT / 2
     return [Actor(kind, -edge if right else wide + edge, speed=v if right else -v, since=since, **who)]
 
-# %% ../nbs/01b_walkway.ipynb #035
+# %% ../nbs/01b_walkway.ipynb #037
 DEVIATION = 2 + np.arange(256) / 160  # grays of noise, for each gray of light
 _STEP = np.rint(DEVIATION * 8192 / np.sqrt((256 ** 2 - 1) / 3)).astype(np.int32) # 8192 / deviation of a sum of four bytes
 
@@ -307,7 +308,7 @@ def sensor(
     grain = rng.integers(0, 256, (4, *p.shape), dtype=np.uint8).sum(0, dtype=np.int32) - 510
     return np.clip(p + ((grain * _STEP[p] + 4096) >> 13), 0, 255).astype(np.uint8)
 
-# %% ../nbs/01b_walkway.ipynb #038
+# %% ../nbs/01b_walkway.ipynb #040
 SCRIPTS = (
     (("cyclist", .3),),
     (("cart", -.3), ("loiterer", .68)),
@@ -343,7 +344,7 @@ def video(
         truth[t] = whose if np.count_nonzero(whose) >= VISIBLE else 0
     return seen, truth
 
-# %% ../nbs/01b_walkway.ipynb #041
+# %% ../nbs/01b_walkway.ipynb #043
 VERSION = 1 # of the recipe: the same version, seed and settings are the same dataset
 
 def _write_frames(folder, frames):
@@ -358,7 +359,7 @@ def _events(name, truth):
     def seen(k): return np.flatnonzero((truth == k).any((1, 2))).tolist()
     return [dict(video=name, kind=kind, first=seen(k)[0], last=seen(k)[-1]) for k, kind in enumerate(KINDS, 1) if (truth == k).any()]
 
-# %% ../nbs/01b_walkway.ipynb #042
+# %% ../nbs/01b_walkway.ipynb #044
 def _already(root, settings):
     "Whether `root` holds this very dataset. Raises `Problem` where it holds anything else."
     if not root.exists() or root.is_dir() and not any(root.iterdir()): return False
@@ -368,7 +369,7 @@ def _already(root, settings):
     if record.exists() and read_json(record).get("settings") == settings and there == whole: return True
     raise Problem(f"{root} holds something else than this walkway dataset: name another folder, or delete it.")
 
-# %% ../nbs/01b_walkway.ipynb #043
+# %% ../nbs/01b_walkway.ipynb #045
 def write_walkway(
     root,              # folder to write
     seed=0,            # decides everything random
