@@ -69,7 +69,7 @@ def plainly(t:pd.DataFrame) -> pd.DataFrame:
         if c.endswith(("_sd_folds", "_sd_seeds")) or c == "published" and t[c].isna().all(): continue
         sd = t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index))
         number = pd.api.types.is_float_dtype(t[c])
-        def say(x, d): return "" if pd.isna(x) else x if not number else f"{x:.1f} \u00b1 {d:.1f}" if d == d else f"{x:.1f}"
+        def say(x, d): return "" if pd.isna(x) else x if not number else f"{x:.1f} \u00b1 {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
         out[WORDS.get(c, c.replace("_", " "))] = [say(x, d) for x, d in zip(t[c], sd)]
     return pd.DataFrame(out)
 
@@ -108,9 +108,9 @@ CAVEATS = { # entry or half -> what its reader has to know
 }
 
 # %% ../nbs/13e_report.ipynb #017
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}
-td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+td,th{padding:.3rem .55rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td:first-child{min-width:9rem}
 .n{text-align:right;white-space:nowrap}.wide{overflow-x:auto}
 thead th{border-bottom:2px solid #222}img{max-width:100%;display:block;margin:1rem 0}
 .note{background:#fff6dd;border-left:4px solid #e69f00;padding:.6rem 1rem}figcaption,small{color:#555}
@@ -158,7 +158,7 @@ def entry_section(entry:Entry, plan:Plan, record:dict, state:dict, linked:bool) 
     parts += [f"<p><small>{html.escape(c)}</small></p>" for c in CAVEATS.get(entry.name, ())]
     jobs = entry.jobs(as_asked(plan, state)) if linked and not entry.missing(plan) else []
     links = [(j.name, p) for j in jobs if (p := folder_of(j, plan) / "notebook.ipynb").exists()]
-    if links: parts.append(f"<details><summary>{len(links)} executed notebooks</summary>" + ", ".join(
+    if links: parts.append(f"<details><summary>{len(links)} executed notebook{'s' * (len(links) > 1)}</summary>" + ", ".join(
         f'<a href="{os.path.relpath(p, plan.folder)}">{name}</a>' for name, p in links) + "</details>")
     return "\n".join(parts)
 
