@@ -123,7 +123,7 @@ COUNTERPARTS = dict( # options of the published scripts -> ours
                attn_decoder="--attention"),
     evaluate=dict(gpus="--device", batch_size_test="--batch", th="--threshold", alpha="--alpha"))
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "import", "reproduce", "data",
+@pytest.mark.parametrize("command", ["train", "evaluate", "import", "reproduce", "export", "data",
                                      "data extract", "data ped2", "data avenue", "data walkway", "data check"])
 def test_help_lists_every_option(tmp_path, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")

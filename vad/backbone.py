@@ -80,7 +80,7 @@ class FrameAttention(nn.Module):
         x:Tensor,    # (n, width) the frames of one video, without padding
     ) -> Tensor:     # (n, width) the same, weighted; the weights have mean one
         "Multiply each frame by n times its softmax weight."
-        return x * self.score(x).softmax(0) * len(x)
+        return x * self.score(x).softmax(0) * x.shape[0] # len(x) would be a fixed number in an export
 
 # %% ../nbs/08_backbone.ipynb #017
 HEADS = ("classifier.", "fc.", "head.", "head_dist.", "last_linear.") # layers for ImageNet's classes, which no embedding uses

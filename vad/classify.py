@@ -92,7 +92,7 @@ class Classifier(nn.Module):
         x = self.inward((x - self.mean) / self.deviation).transpose(0, 1)
         out = self.recurrence(x, mask_pad=~mask.T)[0].transpose(0, 1) # (B, T, H)
         if self.pool == "mean": return (out * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        last = out[torch.arange(len(out), device=out.device), mask.sum(1) - 1]
+        last = out[torch.arange(out.shape[0], device=out.device), mask.sum(1) - 1]
         if not self.bidirectional: return last
         half = out.shape[2] // 2
         return torch.cat([last[:, :half], out[:, 0, half:]], 1) # backwards, the first frame is the last one read

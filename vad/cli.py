@@ -6,8 +6,8 @@
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
            'Videos', 'PerVideo', 'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate',
            'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue',
-           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'visualize', 'compare',
-           'spread', 'run_app', 'main']
+           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'visualize', 'export',
+           'compare', 'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import inspect
@@ -344,6 +344,16 @@ def visualize(
     "Draw sheets of single frames: what came in, prediction, error, and a model's gates."
     paths = figure.draw_sheets(run, scored(run, data, device, truth, partial), out or run / "frames", num_videos, frames_per_video, device)
     typer.echo(f"{len(paths)} sheets: {paths[0].parent}")
+
+@app.command()
+def export(
+    run:Path = typer.Argument(..., help="Run folder of a memory model or a classifier, or a folder of embeddings: then the network that made them."),
+    out:Path = typer.Option(None, help="The file. Default: model.onnx, in the run folder."),
+):
+    "Write a run as ONNX, checked against PyTorch with onnxruntime; a memory's items go in and come out."
+    from vad.export import export
+    path, off = export(run, out)
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, at most {off:.0e} from PyTorch")
 
 @app.command()
 def compare(
