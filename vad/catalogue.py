@@ -178,7 +178,7 @@ def source(notebook:str) -> Path:
     if not path.exists(): raise Problem(f"{path} is missing: the notebooks are in the project's checkout, run make there.")
     return path
 
-SHOWN = ("explore.py", "verdict.py", "export.py", "report.py", "cli.py", "reproduce.py", "_modidx.py") # what shapes no result
+SHOWN = ("explore.py", "verdict.py", "export.py", "report.py", "cli.py", "reproduce.py", "bench.py", "_modidx.py") # what shapes no result
 
 @cache
 def _code() -> str: return code_fingerprint(*sorted(p.name for p in Path(vad.__file__).parent.glob("*.py") if p.name not in SHOWN))

@@ -6,8 +6,8 @@
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
            'Videos', 'PerVideo', 'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate',
            'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue',
-           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'visualize', 'export',
-           'compare', 'spread', 'run_app', 'main']
+           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize',
+           'export', 'compare', 'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import inspect
@@ -332,6 +332,19 @@ def scored(run:Path, data:Path, device:str, truth, partial):
     found = open_dataset(data, truth, partial, s.length)
     evaluation.evaluate(run, found, device)
     return found
+
+@app.command()
+def bench(
+    names:list[str] = typer.Argument(None, help="cache, sru, embed, ...: those under nbs/benchmarks. None: all of them."),
+    out:Path = typer.Option(Path("figures/benchmarks"), help="Folder that gets tables and pictures."),
+    notebooks:Path = typer.Option(Path("runs/benchmarks"), help="Folder that keeps the executed notebooks."),
+    settings:list[str] = typer.Option([], "--set", help="name=value, a parameter of the notebooks: --set threads=1 --set 'lengths=[25, 100]'."),
+):
+    "Measure speed: ours and its peers in turns, one benchmark after the other."
+    from vad.bench import bench
+    said = bench(names or (), out, notebooks, settings)
+    for name, why in said.items(): typer.echo(f"{name}: {why or notebooks / f'{name}.ipynb'}")
+    if any(said.values()): raise typer.Exit(1)
 
 @app.command()
 def visualize(

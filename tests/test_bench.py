@@ -1,0 +1,27 @@
+"Benchmarks by name: run as notebooks, their tables where they were asked for, failures in words."
+import nbformat
+import pandas as pd
+import pytest
+from test_cli import call, sentence
+
+from vad.bench import benchmarks, parameters_of
+
+
+def test_every_benchmark_says_where_its_results_go():
+    for name, path in benchmarks().items(): assert parameters_of(path)["out"][0] == '"../../figures/benchmarks"', name
+
+def test_one_is_run(tiny, tmp_path):
+    rc, out, err = call(tmp_path, "bench", "cache", "--out", tmp_path / "out", "--notebooks", tmp_path / "notebooks",
+                        "--set", f"root={tiny}", "--set", "size=16", "--set", "videos=2", "--set", "repeats=2")
+    assert rc == 0 and out.startswith("cache: "), err
+    t = pd.read_csv(tmp_path / "out/cache.csv")
+    assert (t["size"] == 16).all() and (t.clips_per_second > 0).all() and (tmp_path / "out/cache.png").read_bytes()[:4] == b"\x89PNG"
+    made = nbformat.read(tmp_path / "notebooks/cache.ipynb", 4)
+    assert any(f'root = "{tiny}"' in c.source for c in made.cells)
+
+def test_one_that_fails_says_where(tmp_path):
+    rc, out, err = call(tmp_path, "bench", "cache", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"root={tmp_path / 'nowhere'}")
+    assert rc == 1 and "nowhere" in out and not (tmp_path / "out/cache.csv").exists()
+
+@pytest.mark.parametrize("args, words", [(["speed"], "there are cache"), (["cache", "--set", "size"], "sets nothing"), (["cache", "--set", "length=3"], "sets nothing")])
+def test_what_cannot_be(tmp_path, args, words): sentence(call(tmp_path, "bench", *args), words)
