@@ -97,6 +97,7 @@ class Graph:
     outputs: tuple[str, ...]
     free: str = ""                  # what the first dimension of every input counts, where any number will do
     facts: dict = field(default_factory=dict) # JSON
+    simplify: bool = True           # before it is written
 
 def memory_graph(run:Path) -> Graph:
     "Of a memory model."
@@ -118,7 +119,7 @@ def classifier_graph(run:Path) -> Graph:
     x = torch.randn(2, data["frames"], len(model.mean), generator=torch.Generator().manual_seed(0))
     inputs = dict(features=x, frames=torch.tensor([data["frames"], max(1, data["frames"] // 2)]))
     return Graph(OneVerdict(model, centres, weight), inputs, ("probabilities", "weighted", "hidden"), "clips",
-                 dict(settings=asdict(s), classes=list(data.get("classes", ())), weight=weight, recipe=data.get("recipe")))
+                 dict(settings=asdict(s), classes=list(data.get("classes", ())), weight=weight, recipe=data.get("recipe")), simplify=False)
 
 def backbone_graph(embeddings:Path) -> Graph:
     "Of the network that filled a folder of embeddings."
@@ -148,7 +149,7 @@ def write_graph(g:Graph, path:Path):
     free = torch.export.Dim(g.free) if g.free else None
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore") # that two inputs count the same thing, among others
-        made = torch.onnx.export(g.module.eval(), tuple(g.inputs.values()), dynamo=True, verbose=False, input_names=list(g.inputs), output_names=list(g.outputs),
+        made = torch.onnx.export(g.module.eval(), tuple(g.inputs.values()), dynamo=True, verbose=False, optimize=g.simplify, input_names=list(g.inputs), output_names=list(g.outputs),
                                  dynamic_shapes=tuple({0: free} if free else None for _ in g.inputs))
     made.model.metadata_props.update({k: json.dumps(v, default=str) for k, v in (g.facts | dict(versions=versions())).items()})
     made.save(path, external_data=False)
@@ -160,8 +161,9 @@ def more(x:Tensor) -> Tensor:
 def differences(g:Graph, path:Path) -> float:
     "The largest difference between module and file, as a share of the largest value where that is over one."
     import onnxruntime
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    worst = 0.
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3 # errors: what it cannot simplify is no news
+    session, worst = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), 0.
     for example in [g.inputs] + [{k: more(x) for k, x in g.inputs.items()}] * bool(g.free):
         said = session.run(list(g.outputs), {k: x.numpy() for k, x in example.items()})
         with torch.inference_mode(): ours = g.module(*example.values())
