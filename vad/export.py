@@ -149,8 +149,8 @@ def write_graph(g:Graph, path:Path):
     free = torch.export.Dim(g.free) if g.free else None
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore") # that two inputs count the same thing, among others
-        made = torch.onnx.export(g.module.eval(), tuple(g.inputs.values()), dynamo=True, verbose=False, optimize=g.simplify, input_names=list(g.inputs), output_names=list(g.outputs),
-                                 dynamic_shapes=tuple({0: free} if free else None for _ in g.inputs))
+        made = torch.onnx.export(g.module.eval(), tuple(g.inputs.values()), dynamo=True, verbose=False, optimize=g.simplify,
+                                 input_names=list(g.inputs), output_names=list(g.outputs), dynamic_shapes=tuple({0: free} if free else None for _ in g.inputs))
     made.model.metadata_props.update({k: json.dumps(v, default=str) for k, v in (g.facts | dict(versions=versions())).items()})
     made.save(path, external_data=False)
 
