@@ -333,6 +333,7 @@ def scored(run:Path, data:Path, device:str, truth, partial):
     evaluation.evaluate(run, found, device)
     return found
 
+# %% ../nbs/14_cli.ipynb #026
 @app.command()
 def bench(
     names:list[str] = typer.Argument(None, help="cache, sru, embed, ...: those under nbs/benchmarks. None: all of them."),
@@ -346,6 +347,7 @@ def bench(
     for name, why in said.items(): typer.echo(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
 
+# %% ../nbs/14_cli.ipynb #028
 @app.command()
 def visualize(
     run:Path = typer.Argument(..., help="Run folder that training wrote."),
@@ -384,7 +386,7 @@ def compare(
     figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     typer.echo(f"{len(rows)} frames: {out}")
 
-# %% ../nbs/14_cli.ipynb #026
+# %% ../nbs/14_cli.ipynb #030
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
 
 def spread(words:list[str], option:str) -> list[str]:

@@ -109,6 +109,7 @@ def memory_graph(run:Path) -> Graph:
     maps = ("gate_coarse", "gate_middle", "gate_fine", "memory_map") if s.attention == "gate" else ()
     return Graph(OneFrame(model, s), dict(clip=clip, items=items), ("prediction", "psnr", "distance", "items_after", *maps), facts=facts)
 
+# %% ../nbs/12a_export.ipynb #015
 def classifier_graph(run:Path) -> Graph:
     "Of a classifier."
     model, centres, s = load_classifier(run)
@@ -136,7 +137,7 @@ def graph_of(run:str|Path) -> Graph: # folder of a memory model, a classifier, o
     if next(run.glob("[!.]*_record.json"), None): return backbone_graph(run)
     raise Problem(f"{run} holds neither a trained model nor embeddings: name the folder of a run.")
 
-# %% ../nbs/12a_export.ipynb #015
+# %% ../nbs/12a_export.ipynb #017
 TOLERANCE = 1e-4
 
 def need(*packages:str):
@@ -154,6 +155,7 @@ def write_graph(g:Graph, path:Path):
     made.model.metadata_props.update({k: json.dumps(v, default=str) for k, v in (g.facts | dict(versions=versions())).items()})
     made.save(path, external_data=False)
 
+# %% ../nbs/12a_export.ipynb #019
 def more(x:Tensor) -> Tensor:
     "An example with one more of what its first dimension counts."
     return torch.cat([x, x[:1]])
@@ -173,6 +175,7 @@ def differences(g:Graph, path:Path) -> float:
             worst = max(worst, float(np.abs(theirs - mine).max() / max(1., np.abs(mine).max())))
     return worst
 
+# %% ../nbs/12a_export.ipynb #021
 def export(
     run:str|Path,               # folder of a memory model, a classifier, or embeddings
     path:str|Path|None=None,    # of the file; None: model.onnx in that folder
