@@ -9,8 +9,8 @@ __all__ = ['benchmarks', 'parameters_of', 'parsed', 'bench']
 import json
 from pathlib import Path
 
-from .core import Problem, write_json
-from .reproduce import execute, now, short_machine, source
+from .core import Problem, now, write_json
+from .reproduce import execute, short_machine, source
 
 # %% ../nbs/13g_bench.ipynb #004
 def benchmarks() -> dict[str, Path]: # name -> notebook, in the order of their numbers

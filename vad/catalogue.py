@@ -117,7 +117,7 @@ class Entry:
         return "needs clips of more than two classes" if self.units == "multiclass" and plan.classes < 3 else ""
 
 # %% ../nbs/13d_catalogue.ipynb #011
-def _of(*tables:str) -> tuple[str, ...]: return tuple(dict.fromkeys(key for t in tables for key in TABLES[t].values()))
+def _of(table:str) -> tuple[str, ...]: return tuple(TABLES[table].values())
 
 FULL, BOTH = ("predict-full",), ("predict-full", "gates")
 AUC, BEST = ("ours", "low", "high"), protocol.TABLE2[-1].name

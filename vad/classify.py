@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONTROLS', 'Settings', 'Classifier', 'Classes', 'inputs_of', 'tensors', 'statistics', 'moved', 'weigh',
-           'best_weight', 'fit', 'load_classifier', 'predict', 'measure', 'pooled', 'linear', 'control_probabilities',
-           'choose_weight', 'train_and_test', 'cross_validate', 'joined', 'summary']
+           'chosen_weight', 'best_weight', 'fit', 'load_classifier', 'predict', 'measure', 'pooled', 'linear',
+           'control_probabilities', 'choose_weight', 'train_and_test', 'cross_validate', 'joined', 'summary']
 
 # %% ../nbs/10a_classify.ipynb #002
 import warnings
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .clips import Clips, folds, members, mirrored_split
-from .core import Problem, Run, progress, seed_all, write_csv, write_json
+from .core import Problem, Run, progress, read_json, seed_all, write_csv, write_json
 from .embed import mask_of
 from .learner import check_values, finished, learn, load_tensors, settings_of
 from .sru import SRU, SRUpp
@@ -190,6 +190,11 @@ def weigh(
     nearest = (unit(features) @ unit(centres).T).argmax(1)
     p = np.where(np.arange(len(centres)) == nearest[:, None], w, 1.) * probabilities
     return p / p.sum(1, keepdims=True)
+
+def chosen_weight(folder:Path) -> float:
+    "The weight that validation chose for a run; 1 where none did."
+    path = folder / "metrics.json"
+    return read_json(path).get("weighted", {}).get("w", 1.) if path.exists() else 1.
 
 def best_weight(probabilities, features, centres, labels) -> float:
     "The weight with the best accuracy on validation clips; of equals the smallest."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
            'seed_all', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
-           'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'circumstances', 'Run']
+           'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
 import ctypes
@@ -251,9 +251,11 @@ def code_fingerprint(
     return hashlib.sha256(b"".join(p.name.encode() + code_of(p.read_bytes()) for p in files)).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #035
+def now() -> str: return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
 def circumstances() -> dict:
     "When, where and with what code something starts."
-    return dict(started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), versions=versions(), commit=commit(), machine=machine())
+    return dict(started=now(), versions=versions(), commit=commit(), machine=machine())
 
 class Run:
     "A folder and its record."

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from . import memory, score
 from .autoencoder import MNAD
 from .backbone import Backbone
-from .classify import Classifier, load_classifier
+from .classify import Classifier, chosen_weight, load_classifier
 from .core import Problem, read_json, versions, whole
 from .embed import network
-from .evaluation import read_statistics, update_gate
+from .evaluation import read_statistics, sides, update_gate
 from .learner import Settings, load_model, load_tensors
 from .window import read_recipe
 
@@ -39,7 +39,7 @@ class OneFrame(nn.Module):
     ) -> tuple[Tensor, ...]:    # prediction (1, C, H, W); psnr (1,) dB; with memory: distance (1,), items (M, D); with gates: their maps
         "As `vad.evaluation.answer` does it, without looking ahead."
         s, model = self.settings, self.model
-        inputs, target = (clip[:, :-s.channels], clip[:, -s.channels:]) if s.task == "predict" else (clip, clip)
+        inputs, target = sides(clip, s)
         queries, skips = model.encode(inputs)
         prediction, _, attention = model.decode(queries, skips, items)
         said = prediction, score.psnr(prediction, target)
@@ -115,8 +115,7 @@ def classifier_graph(run:Path) -> Graph:
     model, centres, s = load_classifier(run)
     data = read_json(run / "record.json").get("data", {}) if (run / "record.json").exists() else {}
     if "frames" not in data: raise Problem(f"{run / 'record.json'} does not say how many frames a clip has: train again, or restore it.")
-    measured = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
-    weight = measured.get("weighted", {}).get("w", 1.)
+    weight = chosen_weight(run)
     x = torch.randn(2, data["frames"], len(model.mean), generator=torch.Generator().manual_seed(0))
     inputs = dict(features=x, frames=torch.tensor([data["frames"], max(1, data["frames"] // 2)]))
     return Graph(OneVerdict(model, centres, weight), inputs, ("probabilities", "weighted", "hidden"), "clips",

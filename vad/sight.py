@@ -27,7 +27,7 @@ from .autoencoder import MNAD
 from .cache import cache_frames
 from .core import Problem, Run, pick_device, progress, read_json
 from .data import Dataset, open_dataset
-from .evaluation import Answer, Memory, answer, autocast, error_maps, read_statistics
+from .evaluation import Answer, Memory, answer, autocast, error_maps, read_statistics, sides
 from .learner import Settings, load_model
 from .window import FAINT, PALETTE
 
@@ -130,7 +130,7 @@ def watch(
     noting, blocks, found = Noting(model), [], []
     x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
     with autocast(s, x.device):
-        for a in answer(noting, m, *((x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)), s):
+        for a in answer(noting, m, *sides(x, s), s):
             blocks.append(block_of(a, noting.reads(len(a.psnr)), s.size))
             found.append(replace(a, prediction=None, target=None, attention=None))
     return joined(blocks), evaluation.columns(found)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from . import plot
 from .cache import shrink
-from .classify import Classifier, load_classifier, tensors, weigh
+from .classify import Classifier, chosen_weight, load_classifier, tensors, weigh
 from .clips import Clips, clips_of
-from .core import Problem, Run, pick_device, read_json
+from .core import Problem, Run, pick_device
 from .embed import Recipe, open_embeddings, pick, walk
 from .sru import SelfAttention
 from .video import open_video
@@ -114,8 +114,7 @@ class Court:
         self.videos = Path(videos or (e.record.get("root") if e else None) or "")
         recipe = self.clips.made.get("recipe")
         self.recipe = recipe and Recipe(**recipe)
-        measured = read_json(self.folder / "metrics.json") if (self.folder / "metrics.json").exists() else {}
-        self.weight = measured.get("weighted", {}).get("w", 1.) if weight is None else weight
+        self.weight = chosen_weight(self.folder) if weight is None else weight
         self.check()
 
     def check(self):

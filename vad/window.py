@@ -33,13 +33,13 @@ from torch import Tensor
 from . import core, plot, score
 from .autoencoder import MNAD
 from .cache import normalise, shrink
-from .classify import Classifier, load_classifier, predict, weigh
+from .classify import Classifier, chosen_weight, load_classifier, predict, weigh
 from .clips import Clips
 from .collection import NORMAL
 from .core import Problem, pick_device, progress, read_json, room_for, whole, write_json
 from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
-from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores
+from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores, sides
 from .learner import SCORING, Settings, load_model, load_tensors, stop_flag
 from .video import count_frames, open_video
 
@@ -388,7 +388,7 @@ def clips_from(
     clips = np.stack([frames[i:i + s.length] for i in range(len(frames) - s.first)])
     x = normalise(torch.from_numpy(clips).to(device), s.channels)
     x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
-    return (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
+    return sides(x, s)
 
 # %% ../nbs/11_window.ipynb #038
 @dataclass
@@ -530,8 +530,7 @@ def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weig
     recipe = replace(recipe, device=str(device))
     if cooked and network(recipe).facts["weights"] != cooked["weights"]:
         raise Problem(f"The clips were embedded with the weights {cooked['weights']}, and here are {network(recipe).facts['weights']}: put the same file in place.")
-    measured = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
-    if weight is None: weight = measured.get("weighted", {}).get("w", 1.)
+    if weight is None: weight = chosen_weight(run)
     classes = read_json(run / "record.json").get("data", {}).get("classes") or [str(i) for i in range(len(centres))]
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal, weight)
 
