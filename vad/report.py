@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def mark(published:float, ours:float, low:float, high:float) -> str:
     if low <= published <= high: return "reproduced"
     return "close" if abs(ours - published) <= CLOSE else "not reproduced"
 
+@cache
 def known(name:str) -> bool:
     "Whether a paper measured a dataset of this name."
     return any(d == name or d.startswith(name + "_") for d in pd.read_csv(files(vad) / "published.csv").dataset)
@@ -69,7 +71,9 @@ def plainly(t:pd.DataFrame) -> pd.DataFrame:
         if c.endswith(("_sd_folds", "_sd_seeds")) or c == "published" and t[c].isna().all(): continue
         sd = t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index))
         number = pd.api.types.is_float_dtype(t[c])
-        def say(x, d): return "" if pd.isna(x) else x if not number else f"{x:.1f} \u00b1 {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
+        def say(x, d):
+            if pd.isna(x) or not number: return "" if pd.isna(x) else WORDS.get(x, x)
+            return f"{x:.1f} \u00b1 {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
         out[WORDS.get(c, c.replace("_", " "))] = [say(x, d) for x, d in zip(t[c], sd)]
     return pd.DataFrame(out)
 

@@ -205,7 +205,7 @@ def make_plan(
     name:str|None=None,   # of the folder under `out`; None: data and preset
     out="runs",
     truth:str|None=None, partial:bool=False,
-    dry:bool=False,       # make no folder and render nothing
+    dry:bool=False,       # render nothing
     **changes,            # settings of the memory models that differ from the preset
 ) -> tuple[Plan, Dataset|None, Collection|None]:
     "What to reproduce, and on what. Raises `Problem` on data or settings that cannot be."
@@ -216,7 +216,6 @@ def make_plan(
     found = collect(clips) if clips else None
     folder = (Path(out) / (name or f"{'-'.join(x.name for x in (opened, found) if x) or 'synthetic'}-{preset}")).resolve()
     synthetic = not data and not clips
-    if not dry: folder.mkdir(parents=True, exist_ok=True)
     if synthetic and (not dry or (folder / "data" / "scenes").exists()):
         data, clips = walkway(folder), scenes(folder)
         opened, found = labelled(open_dataset(data, truth, partial, s.length)), collect(clips)
@@ -239,12 +238,11 @@ def reproduce(
     "Measure and draw entries of the catalogue, and write the page. Raises `Problem` on bad data before anything is trained."
     some = chosen(entries)
     if engine not in ("local", "dask", "ray"): raise Problem(f"engine={engine!r} is unknown: use local, dask or ray.")
-    neither = not data and not clips
-    there = Plan(Path(), frames=data or neither, clips=clips or neither, classes=len(collect(clips).classes) if clips else 3)
-    if named := [n for n in entries if n in ENTRIES and ENTRIES[n].missing(there)]: raise Problem(f"{named[0]} {ENTRIES[named[0]].missing(there)}.")
-    some = [e for e in some if not e.missing(there)]
     plan, opened, found = make_plan(data, clips, preset, seeds, **kwargs)
+    if named := [n for n in entries if n in ENTRIES and ENTRIES[n].missing(plan)]: raise Problem(f"{named[0]} {ENTRIES[named[0]].missing(plan)}.")
+    some = [e for e in some if not e.missing(plan)]
     at_once = jobs or max(1, min(4, torch.cuda.device_count() if device_kind(plan) == "cuda" else os.cpu_count()))
+    plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / ".lock"):
         run = Run(plan.folder)
         run.record = {} # it says what this call measured; each entry keeps its own

@@ -111,7 +111,7 @@ def measure_rows(
 def compare(
     measured:pd.DataFrame, # from `measure_rows`
     facts:pd.DataFrame,    # from `published`; frame AUC rows
-) -> pd.DataFrame:         # row, published, ours, sd, low, high, difference, inside, and more metrics; % throughout
+) -> pd.DataFrame:         # row, published, ours, sd, low, high, difference and more metrics; % throughout
     "A table of ours beside the published values."
     value = facts[facts.metric == "frame_auc"].set_index("row").value.astype(float)
     lines = []
@@ -119,7 +119,6 @@ def compare(
         theirs = float(value.get(name, np.nan))
         mean = runs[["auc", "low", "high", "macro", "causal", "pixel", "rbdc", "tbdc", "ap", "eer", "fps", "train_seconds"]].astype(float).mean()
         sd = runs.auc.std() if len(runs) > 1 else np.nan
-        inside = None if np.isnan(theirs) else bool(mean.low <= theirs <= mean.high)
         lines.append(dict(row=name, published=theirs, ours=mean.auc, sd=sd, seeds=len(runs), low=mean.low, high=mean.high, difference=mean.auc - theirs,
-                          inside=inside, **mean[["macro", "causal", "pixel", "rbdc", "tbdc", "ap", "eer", "fps"]], train_minutes=mean.train_seconds / 60))
+                          **mean[["macro", "causal", "pixel", "rbdc", "tbdc", "ap", "eer", "fps"]], train_minutes=mean.train_seconds / 60))
     return pd.DataFrame(lines)
