@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .core import Problem, file_fingerprint, shared
 
@@ -195,9 +196,8 @@ def fold(
     with torch.inference_mode(): net(example)
     for h in hooks: h.remove()
     for norm, conv in pairs.items():
-        s = norm.weight.data / (norm.running_var + norm.eps).sqrt()
-        bias = norm.bias.data + s * ((0 if conv.bias is None else conv.bias.data) - norm.running_mean)
-        conv.weight.data, conv.bias = conv.weight.data * s[:, None, None, None], nn.Parameter(bias)
+        fused = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = fused.weight, fused.bias
         parent, _, name = names[norm].rpartition(".")
         setattr(net.get_submodule(parent), name, getattr(norm, "act", nn.Identity())) # timm's carries its activation
     return net

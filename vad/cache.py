@@ -23,7 +23,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from .core import Problem, locked, read_json, write_json
+from .core import Problem, locked, read_json, room_on, write_json
 from .video import Video, side_by_side
 
 # %% ../nbs/01a_cache.ipynb #006
@@ -71,6 +71,7 @@ def normalise(
 class Frames:
     "One split of a dataset, decoded and resized once."
     release = 2**26 # bytes read between two releases of mapped memory
+    kept = None     # all frames on a device, see `keep`
 
     def __init__(self,
         folder:str|Path, # a finished cache
@@ -97,12 +98,24 @@ class Frames:
         count = np.maximum(self.lengths - length + 1, 0)
         return np.arange(count.sum()) + np.repeat(self.starts[:-1] - np.cumsum(count) + count, count)
 
+    def keep(self, device) -> bool:
+        "Hold all frames on `device`, if it has room; says whether it has. From then on `batch` cuts them there."
+        if self.kept is None and room_on(device, self.array.nbytes):
+            self.kept = torch.empty(self.array.shape, dtype=torch.uint8, device=device)
+            for part in np.array_split(np.arange(len(self)), -(-self.array.nbytes // self.release)):
+                self.kept[part[0]:part[-1] + 1] = torch.from_numpy(self.array[part])
+            self.array._mmap.madvise(mmap.MADV_DONTNEED)
+        return self.kept is not None
+
     def batch(self,
-        firsts,       # (B,) indices of first frames
+        firsts,       # (B,) indices of first frames; where the frames are kept also a tensor beside them
         length:int,   # frames of a clip
         device="cpu",
     ) -> Tensor:      # (B, length * channels, H, W) float32 in [-1, 1], channels BGR
         "Clips, cut out as bytes and normalised on the device."
+        if self.kept is not None:
+            where = torch.as_tensor(firsts, device=self.kept.device)[:, None] + torch.arange(length, device=self.kept.device)
+            return normalise(self.kept[where], self.channels)
         x = self.array[np.asarray(firsts, np.int64)[:, None] + np.arange(length)] # (B, length, H, W, C), a copy
         self.read += x.nbytes
         if self.read > self.release: self.array._mmap.madvise(mmap.MADV_DONTNEED); self.read = 0

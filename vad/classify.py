@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .clips import Clips, folds, members, mirrored_split
-from .core import Problem, Run, progress, read_json, seed_all, write_csv, write_json
+from .core import Problem, Run, progress, read_json, room_on, seed_all, write_csv, write_json
 from .embed import mask_of
 from .learner import check_values, finished, learn, load_tensors, settings_of
 from .sru import SRU, SRUpp
@@ -109,7 +109,7 @@ class Classes:
     code = ("sru.py", "clips.py", "classify.py", "learner.py") # what shapes the weights
 
     def __init__(self, s:Settings, data:Clips):
-        self.settings, self.data, self.clips = s, data, np.arange(len(data))
+        self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None
 
     def build(self) -> tuple[Classifier, dict[str, Tensor]]:
         "The network, and what else training moves: the class centres (K, H)."
@@ -119,19 +119,32 @@ class Classes:
         if s.normalise: model.mean[:], model.deviation[:] = statistics(d, s.inputs)
         return model, dict(centres=torch.zeros(len(d.classes), model.outward.in_features))
 
-    def batch(self, rows:np.ndarray, device) -> tuple[Tensor, Tensor, Tensor]: # (B, T, D), (B, T), (B,)
-        "Features, mask and labels of some clips."
+    def keep(self, device) -> bool:
+        "Hold features, masks and labels of all clips on the device, if it has room; says whether it has. From then on all batches are as long as the longest clip."
+        d = self.data
+        if self.kept is None and room_on(device, 4 * d.features.size):
+            x = torch.zeros(len(d), d.frames.max(), d.features.shape[2], device=device)
+            mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=device)
+            for rows in np.array_split(self.clips, -(-len(d) // 64)):
+                part, real = tensors(d, rows, self.settings.inputs, device)
+                x[rows[0]:rows[-1] + 1, :part.shape[1]], mask[rows[0]:rows[-1] + 1, :part.shape[1]] = part, real
+            self.kept = x, mask, torch.from_numpy(d.labels).to(device)
+        return self.kept is not None
+
+    def batch(self, rows, device) -> tuple[Tensor, Tensor, Tensor]: # (B, T, D), (B, T), (B,)
+        "Features, mask and labels of some clips; of clips held on the device `rows` may lie there too."
+        if self.kept: return tuple(z[torch.as_tensor(rows, device=z.device)] for z in self.kept)
         return *tensors(self.data, rows, self.settings.inputs, device), torch.from_numpy(self.data.labels[rows]).to(device)
 
-    def loss(self, l, batch) -> Tensor: # (3,), in the order of `losses`
-        "What a batch costs; moves the centres."
+    def loss(self, l, batch) -> tuple[Tensor, dict[str, Tensor]]: # (3,), in the order of `losses`; where the centres move
+        "What a batch costs."
         x, mask, y = batch
         with l.accelerator.autocast(): scores, h = l.model(x, mask)
         entropy = nn.functional.cross_entropy(scores.float(), y)
         norms = torch.stack([p.norm() for p in l.plain.parameters()]).sum()
         h, y = (h.detach().float(), y) if l.accelerator.num_processes == 1 else l.accelerator.gather((h.detach().float(), y))
-        l.state["centres"] = moved(l.state["centres"], h, y, self.settings.momentum)
-        return torch.stack([entropy + self.settings.norms * norms, entropy, norms])
+        centres = moved(l.state["centres"], h, y, self.settings.momentum)
+        return torch.stack([entropy + self.settings.norms * norms, entropy, norms]), dict(centres=centres)
 
 # %% ../nbs/10a_classify.ipynb #012
 def inputs_of(
@@ -170,13 +183,13 @@ def moved(
     momentum:float,
 ) -> Tensor:         # (K, H)
     "Class centres after a batch."
-    members = nn.functional.one_hot(y, len(centres)).float() # (B, K)
+    members = (y[:, None] == torch.arange(len(centres), device=y.device)).float() # (B, K)
     counts = members.sum(0)[:, None]
     mean = members.T @ h / counts.clamp(min=1)
     kept = torch.where(centres.any(1, keepdim=True), momentum, 0.)
     return torch.where(counts > 0, kept * centres + (1 - kept) * mean, centres)
 
-# %% ../nbs/10a_classify.ipynb #017
+# %% ../nbs/10a_classify.ipynb #019
 WEIGHTS = (1., 1.1, 1.25, 1.5, 2., 3., 5., 10.)
 
 def weigh(
@@ -201,7 +214,7 @@ def best_weight(probabilities, features, centres, labels) -> float:
     hits = [(weigh(probabilities, features, centres, w).argmax(1) == labels).sum() for w in WEIGHTS]
     return WEIGHTS[int(np.argmax(hits))]
 
-# %% ../nbs/10a_classify.ipynb #020
+# %% ../nbs/10a_classify.ipynb #022
 def fit(
     s:Settings, data:Clips,
     folder:str|Path,
@@ -234,7 +247,7 @@ def predict(
     scores, h = (torch.cat(x).double().cpu() for x in zip(*found))
     return scores.softmax(1).numpy(), h.numpy()
 
-# %% ../nbs/10a_classify.ipynb #022
+# %% ../nbs/10a_classify.ipynb #024
 def measure(
     labels:np.ndarray,        # (N,)
     probabilities:np.ndarray, # (N, K)
@@ -248,7 +261,7 @@ def measure(
     return dict(accuracy=float((said == labels).mean()), auroc=mean(roc_auc_score), ap=mean(average_precision_score), f1=float(f1),
                 confusion=confusion_matrix(labels, said, labels=range(k)).tolist())
 
-# %% ../nbs/10a_classify.ipynb #025
+# %% ../nbs/10a_classify.ipynb #027
 def pooled(data:Clips) -> np.ndarray: # (N, 3 D)
     "Mean, deviation and mean absolute difference over the real frames of each clip."
     def row(x, k):
@@ -271,7 +284,7 @@ def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, cla
     p[:, model.classes_] = model.predict_proba(x[test])
     return p
 
-# %% ../nbs/10a_classify.ipynb #027
+# %% ../nbs/10a_classify.ipynb #029
 def choose_weight(
     s:Settings, data:Clips,
     folder:str|Path,    # of the run
@@ -308,7 +321,7 @@ def train_and_test(
     write_json(folder / "metrics.json", result)
     return result
 
-# %% ../nbs/10a_classify.ipynb #029
+# %% ../nbs/10a_classify.ipynb #031
 CONTROLS = ("majority", "shuffled", "linear")
 
 def cross_validate(
@@ -342,7 +355,7 @@ def cross_validate(
                 bar.update()
     return pd.DataFrame(lines)
 
-# %% ../nbs/10a_classify.ipynb #030
+# %% ../nbs/10a_classify.ipynb #032
 def joined(a:Clips, b:Clips) -> Clips:
     "Clips followed by their mirror images. Raises `Problem` where rows do not belong together."
     if a.names.tolist() != b.names.tolist() or a.features.shape != b.features.shape:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
-           'seed_all', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
+           'seed_all', 'room_on', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
            'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
@@ -146,6 +146,11 @@ def seed_all(
     torch.manual_seed(seed)
 
 # %% ../nbs/00_core.ipynb #020
+def room_on(device, size:int) -> bool: # size: bytes
+    "Whether data may be held on a device: on a GPU, whether it fills no more than half of what is free."
+    device = torch.device(device)
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2
+
 def pick_device(
     name:str="auto", # auto | cpu | cuda | cuda:N | mps
 ) -> torch.device:

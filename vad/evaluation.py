@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import memory, region, score
-from .autoencoder import MNAD
+from .autoencoder import MNAD, folded
 from .cache import Frames, cache_frames
 from .core import Problem, Run, code_fingerprint, file_fingerprint, keep_memory, pick_device, progress, read_json, write_csv, write_json
 from .data import Dataset
@@ -227,7 +227,7 @@ def evaluate(
     if odd := sorted(set(changes) - set(SCORING)): raise Problem(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change when evaluating.")
     folder, where = Path(folder), pick_device(device)
     model, items, s = load_model(folder, where)
-    s = replace(s, **changes)
+    s, parameters = replace(s, **changes), sum(p.numel() for p in model.parameters())
     key = dict(settings=asdict(s), data=data.fingerprint(), model=file_fingerprint(folder / "model.safetensors"), code=code_fingerprint(*SCORING_CODE))
     out = folder / into
     if (out / "metrics.json").exists() and read_json(out / "metrics.json").get("key") == json.loads(json.dumps(key)): return read_json(out / "metrics.json")
@@ -235,7 +235,8 @@ def evaluate(
     if into: run.begin()
     if not data.test: raise Problem(f"{data.name} has no test videos: add them under testing/.")
     keep_memory()
-    frames = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
+    model, frames = folded(model), cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
+    if where.type == "cuda": frames.keep(where)
     begun = time.perf_counter()
     found, located = score_and_locate(answers(model, items, frames, s, where, batch), data, s)
     seconds = time.perf_counter() - begun
@@ -243,7 +244,7 @@ def evaluate(
     if ref: keep_statistics(folder, data, s, ref, thresholds["causal"])
     table = frame_table(columns(found), data, frames, s, ref)
     result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, frames_per_second=len(table) / seconds, **located,
-                  parameters=sum(p.numel() for p in model.parameters()), **measure(table, thresholds))
+                  parameters=parameters, **measure(table, thresholds))
     score.write_table(out / "scores.csv", table)
     if "label" in table:
         write_csv(out / "controls.csv", score.controls(table.label, score.table_lengths(table), 1 - table.regularity, frame_difference(frames, s.first)))

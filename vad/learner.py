@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SCORING', 'PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRACKERS', 'Settings', 'check_values', 'check_settings',
            'preset_of', 'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'Normality',
-           'shared_update', 'cosine', 'digests', 'Learner', 'save_checkpoint', 'load_checkpoint', 'restore',
-           'settings_of', 'same_settings', 'train_step', 'order', 'train_epoch', 'stop_flag', 'audit',
-           'accelerator_for', 'training_frames', 'finished', 'fit', 'learn', 'train', 'save_model', 'load_model',
-           'load_plain', 'import_original']
+           'shared_update', 'cosine', 'digests', 'adam', 'set_rate', 'Learner', 'checkpoint_of', 'save_checkpoint',
+           'load_checkpoint', 'restore', 'settings_of', 'same_settings', 'update', 'train_step', 'stepper', 'order',
+           'train_epoch', 'stop_flag', 'audit', 'accelerator_for', 'training_frames', 'finished', 'fit', 'learn',
+           'saver', 'train', 'save_model', 'load_model', 'load_plain', 'import_original']
 
 # %% ../nbs/07_learner.ipynb #002
 import json
@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -35,6 +36,7 @@ from .autoencoder import MNAD, check_variant, from_original
 from .cache import Frames, cache_frames
 from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, pick_device, progress, read_json, seed_all, whole, write_csv
 from .data import Dataset
+from .replay import Replay
 
 # %% ../nbs/07_learner.ipynb #005
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Settings:
     seed: int = 0                       # of initial weights, items and the order of clips
     # arithmetic
     precision: str = "fp32"             # fp32 | bf16 | fp16: of convolutions; memory, losses and scores stay in fp32
-    channels_last: bool = True          # memory layout; the same numbers up to rounding, faster on a CPU
+    channels_last: bool = True          # memory layout; the same numbers up to rounding, faster
+    compile: bool = False               # torch.compile the network; the same numbers up to rounding, faster on a GPU after a minute; needs a C compiler
     # scoring
     alpha: float = .6                   # weight of PSNR against feature distance; 1: PSNR only
     test_update: str = "gated"          # memory at test: gated by the regular score (paper) | always | never
@@ -194,24 +197,28 @@ class Normality:
         model, items = build(self.settings)
         return model.to(memory_format=self.layout), {} if items is None else dict(items=items)
 
-    def batch(self, firsts:np.ndarray, device) -> Tensor: # (B,) -> (B, length * channels, H, W) in [-1, 1]
-        "Some clips."
+    def keep(self, device) -> bool:
+        "Hold the data on the device, if it has room; says whether it has."
+        return self.frames.keep(device)
+
+    def batch(self, firsts, device) -> Tensor: # (B,) -> (B, length * channels, H, W) in [-1, 1]
+        "Some clips; of data held on the device `firsts` may lie there too."
         return self.frames.batch(firsts, self.settings.length, device)
 
     def loss(self,
-        l, # the learner; its items are moved
+        l, # the learner
         clips:Tensor, # (B, length * channels, H, W) in [-1, 1]
-    ) -> Tensor:      # (4,), in the order of `losses`
+    ) -> tuple[Tensor, dict[str, Tensor]]: # (4,), in the order of `losses`; where the items move
         "What a batch costs (Park et al. 2020, eq. 7)."
         s, c = self.settings, self.settings.channels
         clips = clips.contiguous(memory_format=self.layout)
         inputs, target = (clips[:, :-c], clips[:, -c:]) if s.task == "predict" else (clips, clips)
         with l.accelerator.autocast(): out = l.model(inputs, l.state.get("items"))
         error = (out.prediction.float() - target).square().mean()
-        if not s.memory: return torch.stack([error, error, error * 0, error * 0])
+        if not s.memory: return torch.stack([error, error, error * 0, error * 0]), {}
         compact, separate = out.compactness.mean(), out.separateness.mean()
-        l.state["items"] = out.items if l.accelerator.num_processes == 1 else shared_update(l, out.queries)
-        return torch.stack([error + s.compactness * compact + s.separateness * separate, error, compact, separate])
+        items = out.items if l.accelerator.num_processes == 1 else shared_update(l, out.queries)
+        return torch.stack([error + s.compactness * compact + s.separateness * separate, error, compact, separate]), dict(items=items)
 
 def shared_update(l, queries:Tensor) -> Tensor:
     "The items moved by the queries of all processes."
@@ -230,7 +237,21 @@ def digests(model:torch.nn.Module) -> dict[str, str]:
     "A hash of every trainable parameter's bytes."
     return {n: sha256(p.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16] for n, p in model.named_parameters() if p.requires_grad}
 
-# %% ../nbs/07_learner.ipynb #019
+# %% ../nbs/07_learner.ipynb #020
+def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
+    "Adam as the device likes it best."
+    if device.type != "cuda": return torch.optim.Adam(parameters, lr)
+    optimiser = torch.optim.Adam(parameters, lr, fused=True, capturable=True)
+    for group in optimiser.param_groups: group["lr"] = torch.full((), lr, device=device)
+    return optimiser
+
+def set_rate(optimiser, rates):
+    "Give each group of parameters its learning rate, where it lies."
+    for group, lr in zip(optimiser.param_groups, rates):
+        if isinstance(group["lr"], Tensor): group["lr"].fill_(lr)
+        else: group["lr"] = lr
+
+# %% ../nbs/07_learner.ipynb #021
 class Learner:
     "A model in training: everything that a checkpoint must hold."
     def __init__(self,
@@ -246,7 +267,8 @@ class Learner:
         model = model.to(device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self.names = [n for n, _ in trainable]
-        optimiser = torch.optim.Adam([p for _, p in trainable], s.lr)
+        if getattr(s, "compile", False): model.compile()
+        optimiser = adam([p for _, p in trainable], s.lr, device)
         self.model, self.optimiser = accelerator.prepare(model, optimiser, device_placement=[False, False])
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(s, self.steps))
         self.begun = digests(model) # for the audit
@@ -257,17 +279,22 @@ class Learner:
 
     def finite(self) -> bool:
         "Are losses, weights and statistics numbers?"
-        return all(bool(t.isfinite().all()) for t in (self.losses, *self.plain.state_dict().values()))
+        return bool(torch.stack([t.isfinite().all() for t in (self.losses, *self.plain.state_dict().values())]).all())
 
-# %% ../nbs/07_learner.ipynb #021
-def save_checkpoint(l:Learner, path):
-    "Everything that training needs to go on."
+# %% ../nbs/07_learner.ipynb #023
+def checkpoint_of(l:Learner) -> tuple[dict[str, Tensor], dict]:
+    "Tensors and facts: everything that training needs to go on."
     tensors = {f"model.{k}": v for k, v in l.plain.state_dict().items()} | flat(l.optimiser, l.names)
     tensors |= l.state | dict(losses=l.losses, random=torch.get_rng_state())
     if l.device.type == "cuda": tensors["random_cuda"] = torch.cuda.get_rng_state(l.device)
     scaler = getattr(l.accelerator, "scaler", None)
-    save_tensors(path, tensors, settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun,
-                 schedule=l.schedule.state_dict()["last_epoch"], scaler=scaler.state_dict() if scaler else None)
+    return tensors, dict(settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun,
+                         schedule=l.schedule.state_dict()["last_epoch"], scaler=scaler.state_dict() if scaler else None)
+
+def save_checkpoint(l:Learner, path):
+    "Write it to a file."
+    tensors, facts = checkpoint_of(l)
+    save_tensors(path, tensors, **facts)
 
 def load_checkpoint(l:Learner, path):
     "Go on from a checkpoint. Raises `Problem` where it belongs to other settings or is damaged."
@@ -280,16 +307,15 @@ def restore(l:Learner, tensors:dict[str, Tensor], facts:dict):
     "Take up everything that `save_checkpoint` put down."
     l.plain.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     unflat(l.optimiser, l.names, tensors)
-    l.state = {k: tensors[k].to(l.device) for k in l.state}
-    l.losses = tensors["losses"].to(l.device)
+    for k, v in (l.state | dict(losses=l.losses)).items(): v.copy_(tensors[k])
     l.step, l.seconds, l.begun = facts["step"], facts["seconds"], facts["begun"]
     l.schedule.load_state_dict(l.schedule.state_dict() | dict(last_epoch=facts["schedule"]))
-    for group, lr in zip(l.optimiser.param_groups, l.schedule.base_lrs): group["lr"] = lr * l.schedule.lr_lambdas[0](facts["schedule"])
+    set_rate(l.optimiser, [lr * l.schedule.lr_lambdas[0](facts["schedule"]) for lr in l.schedule.base_lrs])
     if facts["scaler"]: l.accelerator.scaler.load_state_dict(facts["scaler"])
     torch.set_rng_state(tensors["random"])
     if l.device.type == "cuda" and "random_cuda" in tensors: torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
 
-# %% ../nbs/07_learner.ipynb #022
+# %% ../nbs/07_learner.ipynb #024
 def settings_of(facts:dict, path, kind=Settings):
     "The settings of a `kind` that a file of a run holds. Raises `Problem` where it holds none."
     try: return kind(**facts["settings"])
@@ -302,21 +328,37 @@ def same_settings(theirs, ours, path):
         if a != b and f.name not in SCORING:
             raise Problem(f"{path} was made with {f.name} = {a}, but {b} is asked for now: choose another folder, or the same settings.")
 
-# %% ../nbs/07_learner.ipynb #024
-def train_step(
+# %% ../nbs/07_learner.ipynb #026
+def update(
     l:Learner,
     batch, # from the task
 ):
     "One update of the weights, and of what else the task moves."
-    losses = l.task.loss(l, batch)
+    losses, moved = l.task.loss(l, batch)
     l.optimiser.zero_grad()
     l.accelerator.backward(losses[0])
     l.optimiser.step()
-    l.schedule.step()
     l.losses += losses.detach()
+    for k, v in moved.items(): l.state[k].copy_(v)
+
+def train_step(l:Learner, batch):
+    "An update, counted."
+    update(l, batch)
+    l.schedule.step()
     l.step += 1
 
-# %% ../nbs/07_learner.ipynb #026
+def stepper(l:Learner):
+    "What takes a step with some clips, given by their indices."
+    alone = l.device.type == "cuda" and l.accelerator.num_processes == 1 and not getattr(l.accelerator, "scaler", None)
+    if not (alone and l.task.keep(l.device)): return lambda clips: train_step(l, l.task.batch(clips, l.device))
+    replay = Replay(lambda clips: update(l, l.task.batch(clips, l.device)))
+    def step(clips):
+        replay(torch.from_numpy(clips).to(l.device, non_blocking=True))
+        l.schedule.step()
+        l.step += 1
+    return step
+
+# %% ../nbs/07_learner.ipynb #031
 def order(
     clips:np.ndarray, # (K,) first frame of each clip
     s:Settings,
@@ -329,6 +371,7 @@ def order(
 def train_epoch(
     l:Learner,
     epoch:int,
+    take,               # from `stepper`
     pause=lambda: None, # called between steps; saves, or stops by raising
 ) -> dict:             # mean losses
     "Train from where the learner stands to the end of the epoch."
@@ -339,18 +382,19 @@ def train_epoch(
     with progress(batches, f"epoch {epoch + 1}/{l.settings.epochs}", "step", initial=l.steps - len(batches), total=l.steps,
                   disable=not l.accelerator.is_main_process, leave=False, delay=2) as bar:
         for clips in bar:
-            train_step(l, l.task.batch(clips[rank * share:(rank + 1) * share], l.device))
+            take(clips[rank * share:(rank + 1) * share])
             now = time.perf_counter()
             l.seconds, start = l.seconds + now - start, now
             if l.step % l.steps: pause()
     finite, losses = l.finite(), dict(zip(l.task.losses, (l.losses / l.steps).tolist())) # the one place that waits for the device
+    l.seconds += time.perf_counter() - start
     l.losses.zero_()
     if not finite:
         raise Problem(f"Training left the numbers in epoch {epoch + 1} (mean loss {losses['loss']:.3g}, or a weight, is not finite): lower the learning rate "
                       f"(now {l.settings.lr}) or use precision fp32; a checkpoint made before is kept.")
-    return dict(epoch=epoch + 1, **losses, lr=l.schedule.get_last_lr()[0], seconds=round(l.seconds, 2))
+    return dict(epoch=epoch + 1, **losses, lr=float(l.schedule.get_last_lr()[0]), seconds=round(l.seconds, 2))
 
-# %% ../nbs/07_learner.ipynb #028
+# %% ../nbs/07_learner.ipynb #033
 @contextmanager
 def stop_flag():
     "Turns SIGINT and SIGTERM into a flag while the block runs (in the main thread; elsewhere signals do not arrive)."
@@ -363,7 +407,7 @@ def stop_flag():
     finally:
         for sig, handler in before.items(): signal.signal(sig, handler)
 
-# %% ../nbs/07_learner.ipynb #030
+# %% ../nbs/07_learner.ipynb #035
 def audit(l:Learner) -> dict:
     "What moved. Raises `Problem` naming trainable parameters that never did."
     still = [n for n, d in digests(l.plain).items() if d == l.begun[n]]
@@ -372,7 +416,7 @@ def audit(l:Learner) -> dict:
     frozen = [n for n, p in l.plain.named_parameters() if not p.requires_grad]
     return dict(moved=len(l.begun), frozen=len(frozen))
 
-# %% ../nbs/07_learner.ipynb #032
+# %% ../nbs/07_learner.ipynb #037
 SAVE_MINUTES = 5   # so much of a long epoch is lost at most
 EPOCH_SECONDS = 10 # epochs shorter than this are not all saved: a small network would write more than it learns
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -393,7 +437,7 @@ def accelerator_for(s, device:str, folder:Path, track:str|None):
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
-# %% ../nbs/07_learner.ipynb #034
+# %% ../nbs/07_learner.ipynb #039
 def training_frames(
     s:Settings,
     data:Dataset,
@@ -416,7 +460,7 @@ def finished(folder:Path, s, data) -> bool:
     if theirs["fingerprint"] != data.fingerprint(): raise Problem(f"{folder} was trained on other data ({theirs['name']}): choose another folder.")
     return model.exists()
 
-# %% ../nbs/07_learner.ipynb #035
+# %% ../nbs/07_learner.ipynb #040
 def fit(
     s:Settings,
     data:Dataset,
@@ -450,33 +494,51 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
     accelerator.end_training()
     return run
 
-# %% ../nbs/07_learner.ipynb #036
+# %% ../nbs/07_learner.ipynb #042
+@contextmanager
+def saver(l:Learner, path, apart:bool): # apart: write in the background
+    "What saves a checkpoint. One that failed in the background is raised by the next, or when the block ends; the block's end waits for the last."
+    if not apart:
+        yield lambda: save_checkpoint(l, path)
+        return
+    under_way = []
+    def settle():
+        while under_way: under_way.pop().result()
+    def save():
+        settle()
+        tensors, facts = checkpoint_of(l)
+        under_way.append(pool.submit(save_tensors, path, {k: v.clone() for k, v in tensors.items()}, **facts))
+    with ThreadPoolExecutor(1) as pool:
+        try: yield save
+        finally: settle()
+
+# %% ../nbs/07_learner.ipynb #044
 def train(l:Learner, run:Run):
     "All epochs that are left, with checkpoints and a table of losses."
-    main, path, saved = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic()
+    main, path, saved, take = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic(), stepper(l)
     table = pd.read_csv(run / "losses.csv").to_dict("records") if l.step and (run / "losses.csv").exists() else []
     table = table[:l.step // l.steps]
-    with stop_flag() as stop:
+    with stop_flag() as stop, saver(l, path, apart=l.device.type == "cuda") as save:
         def leave():
             if stop.is_set(): raise Stopped(f"Stopped after {l.step / l.steps:.2f} epochs: {run.folder} is saved, the same command with --resume goes on.")
         def pause():
             nonlocal saved
             if not stop.is_set() and time.monotonic() - saved < 60 * SAVE_MINUTES: return
-            if main and l.finite(): save_checkpoint(l, path)
+            if main and l.finite(): save()
             saved = time.monotonic()
             leave()
         for epoch in range(l.step // l.steps, l.settings.epochs):
-            row = train_epoch(l, epoch, pause)
+            row = train_epoch(l, epoch, take, pause)
             l.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
             table.append(row)
             due = time.monotonic() - saved >= min(EPOCH_SECONDS, 60 * SAVE_MINUTES) or stop.is_set() or epoch + 1 == l.settings.epochs
             if main and due:
                 write_csv(run / "losses.csv", pd.DataFrame(table))
-                save_checkpoint(l, path)
+                save()
             if due: saved = time.monotonic()
             leave()
 
-# %% ../nbs/07_learner.ipynb #037
+# %% ../nbs/07_learner.ipynb #045
 def save_model(path, model:torch.nn.Module, state:dict[str, Tensor], s):
     "Weights, what else training moved (items), and settings: all that scoring needs."
     save_tensors(path, {f"model.{k}": v for k, v in model.state_dict().items()} | state, settings=asdict(s))
@@ -496,7 +558,7 @@ def load_model(
     layout = torch.channels_last if s.channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout).eval(), tensors["items"].to(device) if s.memory else None, s
 
-# %% ../nbs/07_learner.ipynb #039
+# %% ../nbs/07_learner.ipynb #047
 def load_plain(path):
     "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
     try:

@@ -23,7 +23,7 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from . import evaluation, learner, memory, plot, score
-from .autoencoder import MNAD
+from .autoencoder import MNAD, folded
 from .cache import cache_frames
 from .core import Problem, Run, pick_device, progress, read_json
 from .data import Dataset, open_dataset
@@ -41,7 +41,7 @@ def look(
     "What the model saw in some frames, with the items as trained."
     where = pick_device(device)
     model, items, s = learner.load_model(folder, where)
-    s = replace(s, test_update="never")
+    model, s = folded(model), replace(s, test_update="never")
     frames = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
     at = {v: (i, frames.starts[i]) for i, v in enumerate(frames.names)}
     seen = []
@@ -244,7 +244,8 @@ class Sight:
     ):
         "Raises `Problem` where the run holds no memory model, or the data no video."
         self.folder, self.device = run.folder if isinstance(run, Run) else Path(run), pick_device(device)
-        self.model, self.items, self.settings = load_model(self.folder, self.device)
+        model, self.items, self.settings = load_model(self.folder, self.device)
+        self.model = folded(model)
         self.data = sight_data(data, self.settings)
         self.frames = cache_frames(self.data.test, self.settings.size, self.settings.channels, interpolation=self.settings.interpolation)
         self.scored = scored_by(self.folder, self.data)

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from . import core, plot, score
-from .autoencoder import MNAD
+from .autoencoder import MNAD, folded
 from .cache import normalise, shrink
 from .classify import Classifier, chosen_weight, load_classifier, predict, weigh
 from .clips import Clips
@@ -555,7 +555,7 @@ def open_scorer(
         raise Problem(f"{given[0]} is for classifiers, and {run} holds a memory model: leave it out.")
     if odd := sorted(set(changes) - set(SCORING)): raise Problem(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change when scoring.")
     model, items, s = load_model(run, device)
-    s = replace(s, **changes)
+    model, s = folded(model), replace(s, **changes)
     return MemoryScorer(model, items, s, *training_statistics(run, model, items, s, device, training), device)
 
 # %% ../nbs/11_window.ipynb #048
