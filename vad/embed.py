@@ -37,7 +37,7 @@ from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_b
 from .cache import shrink
 from .collection import Collection, collect
 from .core import Problem, keep_memory, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
-from .video import Video, decode, open_video
+from .video import Video, capture, decode, open_video
 
 # %% ../nbs/08c_embed.ipynb #006
 def pick(
@@ -60,7 +60,7 @@ def walk(
         files = video.files()
         yield from (decode(files[i]) for i in wanted)
         return
-    film = cv2.VideoCapture(str(video.path), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1]) # videos are decoded side by side already
+    film = capture(video.path)
     wanted = set(wanted.tolist())
     for i in range(max(wanted) + 1):
         if not film.grab(): raise Problem(f"{video.path} ends after {i} of {video.frames} frames: restore the file from its source, or re-encode it.")

@@ -106,7 +106,7 @@ def capture(path:Path):
     if path.stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
     try: str(path).encode()
     except UnicodeEncodeError: raise Problem(f"{str(path)!a} has a name that is no text in UTF-8: rename the file.") from None # OpenCV crashes on it
-    film = cv2.VideoCapture(str(path))
+    film = cv2.VideoCapture(str(path), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1]) # films are read side by side, and starting threads costs more than a short one
     if not film.isOpened(): raise Problem(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
     return film
 
