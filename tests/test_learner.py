@@ -459,6 +459,18 @@ def test_half_precision_is_near_full(data, whole, tmp_path, precision):
     assert all(v.dtype == torch.float32 for k, v in weights(vad.core.Run(tmp_path / "run")).items() if "batches" not in k)
     assert 0 <= evaluation.evaluate(tmp_path / "run", data, "cpu")["regularity"]["auc_micro"] <= 1
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_a_compiled_network_learns_the_same(data, whole, tmp_path):
+    run = fit(replace(TINY, compile=True), data, tmp_path / "run", "cpu")
+    np.testing.assert_allclose(losses(run).loss, losses(whole["plain"]).loss, rtol=1e-2) # sums in another order, for sixteen steps
+    assert weights(run).keys() == weights(whole["plain"]).keys()
+    assert 0 <= evaluation.evaluate(run.folder, data, "cpu")["regularity"]["auc_micro"] <= 1
+
+def test_no_compiler(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    message(lambda: fit(replace(TINY, compile=True), data, tmp_path / "run", "cpu"), "compiler", "install g++")
+
 def test_losses_reach_tensorboard(data, tmp_path):
     pytest.importorskip("tensorboard")
     fit(TINY, data, tmp_path / "run", "cpu", track="tensorboard")

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['SCORING', 'PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRACKERS', 'Settings', 'check_values', 'check_settings',
            'preset_of', 'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'Normality',
-           'shared_update', 'cosine', 'digests', 'adam', 'set_rate', 'Learner', 'checkpoint_of', 'save_checkpoint',
-           'load_checkpoint', 'restore', 'settings_of', 'same_settings', 'update', 'train_step', 'stepper', 'order',
-           'train_epoch', 'stop_flag', 'audit', 'accelerator_for', 'training_frames', 'finished', 'fit', 'learn',
-           'saver', 'train', 'save_model', 'load_model', 'load_plain', 'import_original']
+           'shared_update', 'cosine', 'digests', 'adam', 'compiled', 'set_rate', 'Learner', 'checkpoint_of',
+           'save_checkpoint', 'load_checkpoint', 'restore', 'settings_of', 'same_settings', 'update', 'train_step',
+           'stepper', 'order', 'train_epoch', 'stop_flag', 'audit', 'accelerator_for', 'training_frames', 'finished',
+           'fit', 'learn', 'saver', 'train', 'save_model', 'load_model', 'load_plain', 'import_original']
 
 # %% ../nbs/07_learner.ipynb #002
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pandas as pd
@@ -245,6 +247,12 @@ def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     for group in optimiser.param_groups: group["lr"] = torch.full((), lr, device=device)
     return optimiser
 
+def compiled(model:torch.nn.Module):
+    "Have a model compiled at its first call. Raises `Problem` where there is no compiler."
+    if not any(which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
+        raise Problem("compile needs a C++ compiler, and there is none here: install g++, or leave compile out.")
+    model.compile()
+
 def set_rate(optimiser, rates):
     "Give each group of parameters its learning rate, where it lies."
     for group, lr in zip(optimiser.param_groups, rates):
@@ -267,7 +275,7 @@ class Learner:
         model = model.to(device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self.names = [n for n, _ in trainable]
-        if getattr(s, "compile", False): model.compile()
+        if getattr(s, "compile", False): compiled(model)
         optimiser = adam([p for _, p in trainable], s.lr, device)
         self.model, self.optimiser = accelerator.prepare(model, optimiser, device_placement=[False, False])
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(s, self.steps))
