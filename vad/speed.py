@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'PARTS', 'ready', 'seconds', 'Machine', 'measured_machine', 'operations', 'in_turns', 'lines', 'noise',
-           'learning', 'stepping', 'one_by_one', 'in_batches', 'memory_model', 'scoring', 'networks', 'recurrence',
-           'classifier', 'embedding', 'Sizes', 'measure', 'rounded_speed', 'main']
+           'learning', 'stepping', 'one_by_one', 'in_batches', 'memory_model', 'training', 'scoring', 'networks',
+           'recurrence', 'classifier', 'embedding', 'Sizes', 'measure', 'rounded_speed', 'main']
 
 # %% ../nbs/13h_speed.ipynb #002
 import argparse
@@ -29,6 +29,7 @@ from .backbone import make_backbone, timm_models
 from .cache import Frames
 from .clips import Clips
 from .core import Problem, keep_memory, machine, peak_memory, pick_device, seed_all, write_csv, write_json
+from .replay import Replay
 from .sru import SRU, SRUpp
 
 # %% ../nbs/13h_speed.ipynb #005
@@ -78,7 +79,8 @@ def in_turns(
     n:int=1,                  # calls a turn
 ) -> pd.DataFrame:            # (rounds, ways) seconds a call
     "Time several ways of doing a thing."
-    for call in ways.values(): call() # to warm up
+    for call in ways.values():
+        for _ in range(5 if torch.device(device).type == "cuda" else 1): call() # to warm up; the fourth call of a step on a GPU records it
     names, rows = list(ways), []
     for r in range(rounds):
         turn = names[r % len(names):] + names[:r % len(names)]
@@ -116,11 +118,14 @@ def learning(s, make, device:str) -> learner.Learner: # make: settings -> a task
     return l
 
 def stepping(s, make, device:str, clips) -> dict[str, callable]: # make: settings -> a task
-    "A training step: ours, and as it is written down without thinking."
-    plain = learning(replace(s, precision="fp32", **dict(channels_last=False) if hasattr(s, "channels_last") else {}), make, device)
-    ours = learning(s, make, device) # last, since accelerate keeps one precision for all
-    take = learner.stepper(ours)
-    return {"vad": lambda: take(clips), "plain PyTorch": lambda: learner.train_step(plain, plain.task.batch(clips, device))}
+    "A training step: ours, on a GPU also compiled, and as it is written down without thinking."
+    memory = isinstance(s, learner.Settings)
+    plain = learning(replace(s, precision="fp32", **dict(channels_last=False) if memory else {}), make, device) # first: accelerate keeps the last one's precision for all
+    ways = {"vad": learner.stepper(learning(s, make, device))}
+    if memory and torch.device(device).type == "cuda":
+        try: ways["vad, compiled"] = learner.stepper(learning(replace(s, compile=True), make, device))
+        except Problem as e: print(e)
+    return {name: lambda take=take: take(clips) for name, take in ways.items()} | {"plain PyTorch": lambda: learner.train_step(plain, plain.task.batch(clips, device))}
 
 def one_by_one(model:MNAD, items:Tensor, frames:Frames, s, device, clips) -> float: # mean PSNR
     "Score clips as the published code does: each alone, and the memory after it."
@@ -143,16 +148,20 @@ def memory_model(z, device:str, here:Machine, rounds:int) -> list[dict]: # z: fr
     found, gpu = [], torch.device(device).type == "cuda"
     with tempfile.TemporaryDirectory() as d:
         for attention in ("none", "gate"):
-            s = learner.settings("paper", size=z.frame, width=z.width, batch=z.batch, attention=attention, precision="bf16" if gpu else "fp32")
-            frames = noise(Path(d) / attention, max(z.scored, z.batch) + s.length, z.frame)
+            s = learner.settings("paper", size=z.frame, width=z.width, attention=attention, precision="bf16" if gpu else "fp32")
+            frames = noise(Path(d) / attention, max(z.scored, *z.batches) + s.length, z.frame)
             clips, name = frames.clips(s.length), "MNAD" + (" with gates" if attention == "gate" else "")
-            t = in_turns(stepping(s, lambda s: learner.Normality(s, Frames(frames.folder), clips), device, clips[:z.batch]), rounds, device, z.repeats)
-            small = learning(replace(s, precision="fp32"), lambda s: learner.Normality(s, frames, clips), device)
-            floor = here.floor(operations(lambda: learner.update(small, small.task.batch(clips[:z.batch], device))))
-            size = f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batch {z.batch}"
-            found += lines(f"{name}, training step", size, t, z.batch, "clip", floor, z.targets.get("training", ""))
+            for batch in z.batches: found += training(name, replace(s, batch=batch), z, frames, clips, device, here, rounds)
             found += scoring(name, s, z, frames, clips[:z.scored], device, here, rounds)
     return found
+
+def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
+    "A step at one batch size."
+    t = in_turns(stepping(s, lambda s: learner.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch]), rounds, device, z.repeats)
+    l = learning(replace(s, precision="fp32"), lambda s: learner.Normality(s, frames, clips), device)
+    floor = here.floor(operations(lambda: learner.update(l, l.task.batch(clips[:s.batch], device))))
+    size = f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batch {s.batch}"
+    return lines(f"{name}, training step", size, t, s.batch, "clip", floor, z.targets.get("training", ""))
 
 def scoring(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "Scoring, with the gate of the paper and with an update after every frame."
@@ -192,6 +201,7 @@ def recurrence(z, device:str, here:Machine, rounds:int) -> list[dict]:
             ways = {name: lambda network=made[name]: step(network) for name in (ours, theirs, "nn.LSTM") if name in made}
             planes = 2 * 2 * (3 + 1 + 1) * x.numel() * 4 # two layers, both ways: three planes, the highway's input and the output
             floor = here.floor(operations(ways[ours]), planes)
+            if gpu: ways = {f"{ours}, replayed": Replay(ways[ours])} | ways
             t = in_turns(ways, rounds, device, z.repeats)
             found += lines(f"{ours}, forward and backward, {precision}", f"{length} x {batch} x {width}", t, batch, "sequence", floor, z.targets.get("recurrence", ""))
     return found
@@ -230,7 +240,7 @@ class Sizes:
     "What is timed."
     frame: tuple[int, int] = (256, 256) # height, width; 256 as published
     width: int = 64                     # channels of MNAD's first block; 64 as published
-    batch: int = 4                      # clips of a training step; 4 as published
+    batches: tuple = (4,)               # clips of a training step; 4 as published
     scored: int = 16                    # frames
     score_batch: int = 16               # of them at once
     sequences: tuple = ((100, 8, 1024),) # length, batch, width; as the published notebooks have them
@@ -242,9 +252,9 @@ class Sizes:
     targets: dict = field(default_factory=dict) # what we want to reach, in words
 
 SIZES = dict(
-    tiny=Sizes((16, 16), 4, 2, 6, 4, ((6, 2, 16),), 8, 16, (8, 6, 12), 1),
+    tiny=Sizes((16, 16), 4, (2,), 6, 4, ((6, 2, 16),), 8, 16, (8, 6, 12), 1),
     cpu=Sizes(targets=dict(recurrence="0.4 of sru.SRU, 0.6 of sru.SRUpp, 0.15 of nn.LSTM")),
-    cuda=Sizes(batch=32, scored=2048, score_batch=128, sequences=((100, 8, 1024), (100, 64, 2048)), clips=(7320, 100, 2048), images=256, repeats=10, targets=dict(
+    cuda=Sizes(batches=(4, 32), scored=2048, score_batch=128, sequences=((100, 8, 1024), (100, 64, 2048)), clips=(7320, 100, 2048), images=256, repeats=10, targets=dict(
         training="share of floor 0.45", scoring="3000 frames a second", recurrence="0.8 of sru's kernels, 0.15 of cuDNN's LSTM",
         classifier="an epoch of 7320 clips in 2 s: 3660 clips a second", embedding="4000 frames a second")))
 PARTS = dict(memory=memory_model, recurrence=recurrence, classifier=classifier, embedding=embedding)
