@@ -57,15 +57,23 @@ class Machine:
         return max(flops / self.flops, size / self.bandwidth)
 
 @cache
-def measured_machine(device:str, n:int|None=None) -> Machine: # n: rows of the matrices; None: 8192 on a GPU, 2048 elsewhere
-    "Measure a device: the median of nine products (bfloat16 on a GPU, float32 elsewhere) and of nine copies."
+def measured_machine(device:str, n:int|None=None) -> Machine: # n: rows of the largest matrices; None: 8192 on a GPU, 2048 elsewhere
+    "Measure a device: the best of what products of three sizes, a convolution and a copy reach (bfloat16 on a GPU, float32 elsewhere)."
     gpu = torch.device(device).type == "cuda"
-    n = n or (8192 if gpu else 2048)
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if gpu else torch.float32) for _ in range(2)) # zeros would run faster
-    x = torch.randn(n * n * 4, device=device)
-    y = torch.empty_like(x)
-    def median(call): return float(np.median([seconds(call, device, 10 if gpu else 1) for _ in range(10)][1:]))
-    return Machine(device, 2 * n**3 / median(lambda: a @ b), 2 * x.nbytes / median(lambda: y.copy_(x)))
+    n, dtype = n or (8192 if gpu else 2048), torch.bfloat16 if gpu else torch.float32
+    def drawn(*shape): return torch.randn(*shape, device=device, dtype=dtype) # zeros would run faster
+    def best(call): return min(seconds(call, device, 10 if gpu else 1) for _ in range(8))
+    with torch.inference_mode():
+        rates = []
+        for k in (n // 4, n // 2, n):
+            a, b = drawn(k, k), drawn(k, k)
+            rates.append(2 * k**3 / best(lambda: a @ b))
+        c, side = 256, max(4, n // 32)
+        conv, x = nn.Conv2d(c, c, 3, padding=1).to(device, dtype, memory_format=torch.channels_last), drawn(4, c, side, side).contiguous(memory_format=torch.channels_last)
+        rates.append(2 * 9 * c * c * 4 * side**2 / best(lambda: conv(x)))
+        x = torch.randn(4 * n * n, device=device)
+        y = torch.empty_like(x)
+        return Machine(device, max(rates), 2 * x.nbytes / best(lambda: y.copy_(x)))
 
 def operations(call) -> int:
     "Floating-point operations of a call's products and convolutions, backward included; they are counted, not guessed."
@@ -242,7 +250,7 @@ class Sizes:
     width: int = 64                     # channels of MNAD's first block; 64 as published
     batches: tuple = (4,)               # clips of a training step; 4 as published
     scored: int = 16                    # frames
-    score_batch: int = 16               # of them at once
+    score_batch: int = 16               # of them at once; 16 as in `vad evaluate`
     sequences: tuple = ((100, 8, 1024),) # length, batch, width; as the published notebooks have them
     projection: int = 784               # of SRU++; 784 as published
     hidden: int = 1024                  # of the classifier; 1024 as published
