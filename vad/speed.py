@@ -9,9 +9,11 @@ __all__ = ['SIZES', 'PARTS', 'ready', 'seconds', 'Machine', 'measured_machine', 
 
 # %% ../nbs/13h_speed.ipynb #002
 import argparse
+import logging
 import os
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
@@ -192,7 +194,10 @@ def networks(width:int, projection:int, layers:int, device:str) -> dict[str, nn.
     "Ours, and peers of the same size."
     found = {"SRU": SRU(width, width, layers), "SRU++": SRUpp(width, width, projection, layers), "nn.LSTM": nn.LSTM(width, width, layers)}
     if find_spec("sru"):
-        import sru
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        with warnings.catch_warnings(): # it says at length that it found no compiler for CUDA
+            warnings.simplefilter("ignore")
+            import sru
         found |= {"sru.SRU": sru.SRU(width, width, layers), "sru.SRUpp": sru.SRUpp(width, width, projection, layers)}
     return {k: v.to(device) for k, v in found.items()}
 
@@ -281,7 +286,9 @@ def measure(
     seed_all(0)
     z = replace(SIZES[sizes or ("cuda" if device.startswith("cuda") else "cpu")], **dict(changes))
     here = measured_machine(device, 256 if sizes == "tiny" else None)
-    found = [line for part in parts for line in PARTS[part](z, device, here, rounds)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Running SRU on CPU") # the reference package's
+        found = [line for part in parts for line in PARTS[part](z, device, here, rounds)]
     m = machine()
     return pd.DataFrame(found).assign(rounds=rounds, device=m["accelerator"] if device != "cpu" else f"{torch.get_num_threads()} threads of {m['cpu']}",
                                       peak_tflops=here.flops / 1e12, copy_gb_s=here.bandwidth / 1e9, peak_memory_gb=round(peak_memory(), 2), torch=torch.__version__)
