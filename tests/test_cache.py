@@ -275,5 +275,5 @@ def sparse(folder, n, size=512):
 
 def test_memory_does_not_grow_with_the_dataset(tmp_path):
     assert grown(sparse(tmp_path / "large", 12800), "10", "release") < .3 # 1.7 GB read of 3.4
-    without = grown(sparse(tmp_path / "small", 3200), "5", "keep")        # 0.8 GB read, nothing given back
-    if without < .4: pytest.skip(f"this system takes mapped pages back by itself ({without:.2f} GB were left): giving them back shows no difference")
+    small = sparse(tmp_path / "small", 3200)                              # 0.8 GB read, nothing given back
+    assert any(grown(small, "5", "keep") > .4 for _ in range(3))          # a machine short of memory takes pages back by itself

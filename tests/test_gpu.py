@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vad import classify, learner, sru
-from vad.cache import Frames
+from vad.cache import Frames, Held, hold
 from vad.clips import Clips
 from vad.data import open_dataset
 from vad.replay import Replay
@@ -19,7 +19,7 @@ def trained(fit, path, monkeypatch, recorded):
     "weights and what else moved, after training with or without a recording"
     with monkeypatch.context() as m:
         graphs = []
-        if not recorded: m.setattr(Replay, "record", lambda self, inputs: setattr(self, "warm", -1))
+        if not recorded: m.setattr(Replay, "record", lambda self, inputs: setattr(self, "warm", float("inf")))
         else: m.setattr(torch.cuda.CUDAGraph, "replay", lambda self, before=torch.cuda.CUDAGraph.replay: (graphs.append(1), before(self)))
         run = fit(path / f"{recorded}")
     assert bool(graphs) == recorded
@@ -46,25 +46,24 @@ def test_recorded_training_of_classes(tmp_path, monkeypatch, cell, precision):
     plain, recorded = (trained(lambda p: classify.fit(s, clips, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
     same(recorded, plain, 5e-2 if precision == "bf16" else 2e-3)
 
-def test_a_recorded_run_resumes(data, tmp_path):
+def test_a_recorded_run_resumes(data, tmp_path, monkeypatch):
     torch.backends.cudnn.deterministic = True
     s = learner.settings("quick", size=(48, 64), width=8, epochs=3)
     whole = learner.load_tensors(learner.fit(s, data, tmp_path / "whole", "cuda") / "model.safetensors")[0]
-    step, learner.EPOCH_SECONDS = learner.train_epoch, 0
-    def cut(l, epoch, *args):
+    def cut(l, epoch, *args, whole=learner.train_epoch):
         if epoch == 2: raise KeyboardInterrupt
-        return step(l, epoch, *args)
-    learner.train_epoch = cut
-    try:
+        return whole(l, epoch, *args)
+    with monkeypatch.context() as m:
+        m.setattr(learner, "EPOCH_SECONDS", 0)
+        m.setattr(learner, "train_epoch", cut)
         with pytest.raises(KeyboardInterrupt): learner.fit(s, data, tmp_path / "cut", "cuda")
-    finally: learner.train_epoch, learner.EPOCH_SECONDS = step, 10
     same(learner.load_tensors(learner.fit(s, data, tmp_path / "cut", "cuda") / "model.safetensors")[0], whole, 2e-3)
 
 def test_frames_held_on_the_device(data):
     frames, clips = learner.training_frames(learner.settings("quick", channels=3), data)
     plain = frames.batch(clips[:6], 5, "cuda")
-    held = Frames(frames.folder, 3)
-    assert held.keep("cuda")
+    held = hold(Frames(frames.folder, 3), "cuda")
+    assert isinstance(held, Held)
     torch.testing.assert_close(held.batch(torch.from_numpy(clips[:6]).cuda(), 5, "cuda"), plain)
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])

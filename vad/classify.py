@@ -120,16 +120,19 @@ class Classes:
         return model, dict(centres=torch.zeros(len(d.classes), model.outward.in_features))
 
     def keep(self, device) -> bool:
-        "Hold features, masks and labels of all clips on the device, if it has room; says whether it has. From then on all batches are as long as the longest clip."
-        d = self.data
-        if self.kept is None and room_on(device, 4 * d.features.size):
-            x = torch.zeros(len(d), d.frames.max(), d.features.shape[2], device=device)
-            mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=device)
-            for rows in np.array_split(self.clips, -(-len(d) // 64)):
-                part, real = tensors(d, rows, self.settings.inputs, device)
-                x[rows[0]:rows[-1] + 1, :part.shape[1]], mask[rows[0]:rows[-1] + 1, :part.shape[1]] = part, real
-            self.kept = x, mask, torch.from_numpy(d.labels).to(device)
+        "Hold the data on the device, if it has room; says whether it has. From then on all batches are as long as the longest clip."
+        if self.kept is None and room_on(device, 4 * self.data.features.size): self.kept = self.all(device)
         return self.kept is not None
+
+    def all(self, device) -> tuple[Tensor, Tensor, Tensor]: # (K, T, D), (K, T), (K,)
+        "Features, masks and labels of all clips."
+        d = self.data
+        x = torch.zeros(len(d), d.frames.max(), d.features.shape[2], device=device)
+        mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=device)
+        for rows in np.array_split(self.clips, -(-len(d) // 64)):
+            part, real = tensors(d, rows, self.settings.inputs, device)
+            x[rows[0]:rows[-1] + 1, :part.shape[1]], mask[rows[0]:rows[-1] + 1, :part.shape[1]] = part, real
+        return x, mask, torch.from_numpy(d.labels).to(device)
 
     def batch(self, rows, device) -> tuple[Tensor, Tensor, Tensor]: # (B, T, D), (B, T), (B,)
         "Features, mask and labels of some clips; of clips held on the device `rows` may lie there too."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'write_json', 'read_json', 'write_csv',
-           'seed_all', 'room_on', 'pick_device', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
+           'seed_all', 'pick_device', 'room_on', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
            'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
@@ -146,11 +146,6 @@ def seed_all(
     torch.manual_seed(seed)
 
 # %% ../nbs/00_core.ipynb #020
-def room_on(device, size:int) -> bool: # size: bytes
-    "Whether data may be held on a device: on a GPU, whether it fills no more than half of what is free."
-    device = torch.device(device)
-    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2
-
 def pick_device(
     name:str="auto", # auto | cpu | cuda | cuda:N | mps
 ) -> torch.device:
@@ -166,6 +161,12 @@ def pick_device(
     return device
 
 # %% ../nbs/00_core.ipynb #023
+def room_on(device, size:int) -> bool: # size: bytes
+    "Whether data may be held on a device: it is a GPU, and they fill no more than half of what is free there."
+    device = torch.device(device)
+    return device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2
+
+# %% ../nbs/00_core.ipynb #026
 def progress(
     items=None,      # what to loop over; None for a bar moved by hand
     label:str="",    # what is being done
@@ -182,7 +183,7 @@ def _progress_file():
     try: return open(os.environ["VAD_PROGRESS"], "a", buffering=1) # how a notebook run in batch reaches the terminal
     except (KeyError, OSError): return sys.stderr
 
-# %% ../nbs/00_core.ipynb #025
+# %% ../nbs/00_core.ipynb #028
 def shared(
     name:str="",   # a path inside the shared folder
 ) -> Path|None:    # None where it is missing
@@ -190,7 +191,7 @@ def shared(
     root = Path(os.environ.get("VAD_SHARED") or Path(vad.__file__).resolve().parents[2] / "shared")
     return root / name if (root / name).exists() else None
 
-# %% ../nbs/00_core.ipynb #027
+# %% ../nbs/00_core.ipynb #030
 def versions() -> dict:
     "Versions of what shapes the numbers."
     def version(name):
@@ -220,13 +221,13 @@ def _lines(path):
     try: return Path(path).read_text().splitlines()
     except OSError: return []
 
-# %% ../nbs/00_core.ipynb #029
+# %% ../nbs/00_core.ipynb #032
 def peak_memory() -> float: # GB
     "The most resident memory that this process has held so far."
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6) # macOS counts bytes, Linux KiB
 
-# %% ../nbs/00_core.ipynb #031
+# %% ../nbs/00_core.ipynb #034
 @cache
 def keep_memory():
     "Have freed memory kept for the next step instead of handed back. Linux with glibc; elsewhere nothing happens."
@@ -238,7 +239,7 @@ def keep_memory():
     mallopt(trim_threshold, 2**31 - 1) # whose free end stays
     mallopt(arena_max, 1)              # one heap for all threads: what one frees the other takes
 
-# %% ../nbs/00_core.ipynb #033
+# %% ../nbs/00_core.ipynb #036
 def file_fingerprint(path) -> str:
     "A hash of a file's bytes."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -255,7 +256,7 @@ def code_fingerprint(
     files = sorted(p for p in Path(vad.__file__).parent.glob("*.py") if not modules or p.name in modules)
     return hashlib.sha256(b"".join(p.name.encode() + code_of(p.read_bytes()) for p in files)).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #035
+# %% ../nbs/00_core.ipynb #038
 def now() -> str: return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 def circumstances() -> dict:

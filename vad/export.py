@@ -22,8 +22,8 @@ from .backbone import Backbone
 from .classify import Classifier, chosen_weight, load_classifier
 from .core import Problem, read_json, versions, whole
 from .embed import network
-from .evaluation import read_statistics, sides, update_gate
-from .learner import Settings, load_model, load_tensors
+from .evaluation import read_statistics, update_gate
+from .learner import Settings, load_model, load_tensors, sides
 from .window import read_recipe
 
 # %% ../nbs/12a_export.ipynb #005

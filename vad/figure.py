@@ -21,7 +21,6 @@ from . import learner, memory, plot, score
 from .cache import cache_frames
 from .core import pick_device, read_json
 from .data import Dataset
-from .evaluation import sides
 from .row import percent
 from .sight import GATES, look
 
@@ -258,7 +257,7 @@ def draw_queries(
     every, found = frames.clips(s.length), []
     for part in np.array_split(np.sort(rng.choice(every, min(clips, len(every)), replace=False)), max(1, clips // 16)):
         x = frames.batch(part, s.length, device)
-        found.append(memory.as_rows(model.encode(sides(x, s)[0])[0]).flatten(0, 1).cpu())
+        found.append(memory.as_rows(model.encode(learner.sides(x, s)[0])[0]).flatten(0, 1).cpu())
     found = torch.cat(found)
     return found[torch.as_tensor(rng.choice(len(found), min(rows, len(found)), replace=False))].numpy(), items.cpu().numpy()
 

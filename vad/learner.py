@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORING', 'PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRACKERS', 'Settings', 'check_values', 'check_settings',
-           'preset_of', 'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'Normality',
+           'preset_of', 'settings', 'save_tensors', 'load_tensors', 'flat', 'unflat', 'build', 'sides', 'Normality',
            'shared_update', 'cosine', 'digests', 'adam', 'compiled', 'set_rate', 'Learner', 'checkpoint_of',
            'save_checkpoint', 'load_checkpoint', 'restore', 'settings_of', 'same_settings', 'update', 'train_step',
            'stepper', 'order', 'train_epoch', 'stop_flag', 'audit', 'accelerator_for', 'training_frames', 'finished',
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from . import memory
 from .autoencoder import MNAD, check_variant, from_original
-from .cache import Frames, cache_frames
+from .cache import Frames, Held, cache_frames, hold
 from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, pick_device, progress, read_json, seed_all, whole, write_csv
 from .data import Dataset
 from .replay import Replay
@@ -78,6 +78,9 @@ class Settings:
     def __post_init__(self):
         object.__setattr__(self, "size", tuple(int(n) for n in self.size))
         check_settings(self)
+
+    @property
+    def layout(self) -> torch.memory_format: return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def length(self) -> int: return self.clip if self.task == "predict" else 1 # frames a clip really has
@@ -181,6 +184,13 @@ def build(s:Settings) -> tuple[MNAD, Tensor|None]: # model, items (M, D)
     return model, memory.initial_items(s.items, model.dim) if s.memory else None
 
 # %% ../nbs/07_learner.ipynb #016
+def sides(
+    x:Tensor,  # (B, frames * C, H, W) clips
+    s:Settings,
+) -> tuple[Tensor, Tensor]: # (B, inputs * C, H, W), (B, C, H, W)
+    "What the network takes of a clip, and what it is to say."
+    return (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
+
 class Normality:
     "A task: what comes next in normal video, clip by clip (Park et al. 2020)."
     losses = ("loss", "prediction", "compactness", "separateness") # the first is what training lowers
@@ -192,16 +202,16 @@ class Normality:
         clips:np.ndarray, # (K,) first frame of each clip
     ):
         self.settings, self.frames, self.clips = s, frames, clips
-        self.layout = torch.channels_last if s.channels_last else torch.contiguous_format
 
     def build(self) -> tuple[MNAD, dict[str, Tensor]]:
         "The model, and what else training moves: the items."
         model, items = build(self.settings)
-        return model.to(memory_format=self.layout), {} if items is None else dict(items=items)
+        return model.to(memory_format=self.settings.layout), {} if items is None else dict(items=items)
 
     def keep(self, device) -> bool:
         "Hold the data on the device, if it has room; says whether it has."
-        return self.frames.keep(device)
+        self.frames = hold(self.frames, device)
+        return isinstance(self.frames, Held)
 
     def batch(self, firsts, device) -> Tensor: # (B,) -> (B, length * channels, H, W) in [-1, 1]
         "Some clips; of data held on the device `firsts` may lie there too."
@@ -212,9 +222,8 @@ class Normality:
         clips:Tensor, # (B, length * channels, H, W) in [-1, 1]
     ) -> tuple[Tensor, dict[str, Tensor]]: # (4,), in the order of `losses`; where the items move
         "What a batch costs (Park et al. 2020, eq. 7)."
-        s, c = self.settings, self.settings.channels
-        clips = clips.contiguous(memory_format=self.layout)
-        inputs, target = (clips[:, :-c], clips[:, -c:]) if s.task == "predict" else (clips, clips)
+        s = self.settings
+        inputs, target = sides(clips.contiguous(memory_format=s.layout), s)
         with l.accelerator.autocast(): out = l.model(inputs, l.state.get("items"))
         error = (out.prediction.float() - target).square().mean()
         if not s.memory: return torch.stack([error, error, error * 0, error * 0]), {}
@@ -259,7 +268,7 @@ def set_rate(optimiser, rates):
         if isinstance(group["lr"], Tensor): group["lr"].fill_(lr)
         else: group["lr"] = lr
 
-# %% ../nbs/07_learner.ipynb #021
+# %% ../nbs/07_learner.ipynb #023
 class Learner:
     "A model in training: everything that a checkpoint must hold."
     def __init__(self,
@@ -285,11 +294,16 @@ class Learner:
     @property
     def plain(self) -> torch.nn.Module: return self.accelerator.unwrap_model(self.model)
 
+    def count(self):
+        "A step was taken; the next has its own rate."
+        self.schedule.step()
+        self.step += 1
+
     def finite(self) -> bool:
         "Are losses, weights and statistics numbers?"
         return bool(torch.stack([t.isfinite().all() for t in (self.losses, *self.plain.state_dict().values())]).all())
 
-# %% ../nbs/07_learner.ipynb #023
+# %% ../nbs/07_learner.ipynb #025
 def checkpoint_of(l:Learner) -> tuple[dict[str, Tensor], dict]:
     "Tensors and facts: everything that training needs to go on."
     tensors = {f"model.{k}": v for k, v in l.plain.state_dict().items()} | flat(l.optimiser, l.names)
@@ -323,7 +337,7 @@ def restore(l:Learner, tensors:dict[str, Tensor], facts:dict):
     torch.set_rng_state(tensors["random"])
     if l.device.type == "cuda" and "random_cuda" in tensors: torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
 
-# %% ../nbs/07_learner.ipynb #024
+# %% ../nbs/07_learner.ipynb #026
 def settings_of(facts:dict, path, kind=Settings):
     "The settings of a `kind` that a file of a run holds. Raises `Problem` where it holds none."
     try: return kind(**facts["settings"])
@@ -336,7 +350,7 @@ def same_settings(theirs, ours, path):
         if a != b and f.name not in SCORING:
             raise Problem(f"{path} was made with {f.name} = {a}, but {b} is asked for now: choose another folder, or the same settings.")
 
-# %% ../nbs/07_learner.ipynb #026
+# %% ../nbs/07_learner.ipynb #028
 def update(
     l:Learner,
     batch, # from the task
@@ -352,8 +366,7 @@ def update(
 def train_step(l:Learner, batch):
     "An update, counted."
     update(l, batch)
-    l.schedule.step()
-    l.step += 1
+    l.count()
 
 def stepper(l:Learner):
     "What takes a step with some clips, given by their indices."
@@ -362,11 +375,10 @@ def stepper(l:Learner):
     replay = Replay(lambda clips: update(l, l.task.batch(clips, l.device)))
     def step(clips):
         replay(torch.from_numpy(clips).to(l.device, non_blocking=True))
-        l.schedule.step()
-        l.step += 1
+        l.count()
     return step
 
-# %% ../nbs/07_learner.ipynb #031
+# %% ../nbs/07_learner.ipynb #033
 def order(
     clips:np.ndarray, # (K,) first frame of each clip
     s:Settings,
@@ -402,7 +414,7 @@ def train_epoch(
                       f"(now {l.settings.lr}) or use precision fp32; a checkpoint made before is kept.")
     return dict(epoch=epoch + 1, **losses, lr=float(l.schedule.get_last_lr()[0]), seconds=round(l.seconds, 2))
 
-# %% ../nbs/07_learner.ipynb #033
+# %% ../nbs/07_learner.ipynb #035
 @contextmanager
 def stop_flag():
     "Turns SIGINT and SIGTERM into a flag while the block runs (in the main thread; elsewhere signals do not arrive)."
@@ -415,7 +427,7 @@ def stop_flag():
     finally:
         for sig, handler in before.items(): signal.signal(sig, handler)
 
-# %% ../nbs/07_learner.ipynb #035
+# %% ../nbs/07_learner.ipynb #037
 def audit(l:Learner) -> dict:
     "What moved. Raises `Problem` naming trainable parameters that never did."
     still = [n for n, d in digests(l.plain).items() if d == l.begun[n]]
@@ -424,7 +436,7 @@ def audit(l:Learner) -> dict:
     frozen = [n for n, p in l.plain.named_parameters() if not p.requires_grad]
     return dict(moved=len(l.begun), frozen=len(frozen))
 
-# %% ../nbs/07_learner.ipynb #037
+# %% ../nbs/07_learner.ipynb #039
 SAVE_MINUTES = 5   # so much of a long epoch is lost at most
 EPOCH_SECONDS = 10 # epochs shorter than this are not all saved: a small network would write more than it learns
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -445,7 +457,7 @@ def accelerator_for(s, device:str, folder:Path, track:str|None):
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
-# %% ../nbs/07_learner.ipynb #039
+# %% ../nbs/07_learner.ipynb #041
 def training_frames(
     s:Settings,
     data:Dataset,
@@ -468,7 +480,7 @@ def finished(folder:Path, s, data) -> bool:
     if theirs["fingerprint"] != data.fingerprint(): raise Problem(f"{folder} was trained on other data ({theirs['name']}): choose another folder.")
     return model.exists()
 
-# %% ../nbs/07_learner.ipynb #040
+# %% ../nbs/07_learner.ipynb #042
 def fit(
     s:Settings,
     data:Dataset,
@@ -502,7 +514,7 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
     accelerator.end_training()
     return run
 
-# %% ../nbs/07_learner.ipynb #042
+# %% ../nbs/07_learner.ipynb #044
 @contextmanager
 def saver(l:Learner, path, apart:bool): # apart: write in the background
     "What saves a checkpoint. One that failed in the background is raised by the next, or when the block ends; the block's end waits for the last."
@@ -520,7 +532,7 @@ def saver(l:Learner, path, apart:bool): # apart: write in the background
         try: yield save
         finally: settle()
 
-# %% ../nbs/07_learner.ipynb #044
+# %% ../nbs/07_learner.ipynb #046
 def train(l:Learner, run:Run):
     "All epochs that are left, with checkpoints and a table of losses."
     main, path, saved, take = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic(), stepper(l)
@@ -546,7 +558,7 @@ def train(l:Learner, run:Run):
             if due: saved = time.monotonic()
             leave()
 
-# %% ../nbs/07_learner.ipynb #045
+# %% ../nbs/07_learner.ipynb #047
 def save_model(path, model:torch.nn.Module, state:dict[str, Tensor], s):
     "Weights, what else training moved (items), and settings: all that scoring needs."
     save_tensors(path, {f"model.{k}": v for k, v in model.state_dict().items()} | state, settings=asdict(s))
@@ -563,10 +575,9 @@ def load_model(
     try: model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     except RuntimeError: raise Problem(f"{path} does not hold the weights of its settings: delete it and train again.") from None
     if s.memory and "items" not in tensors: raise Problem(f"{path} holds no memory items: delete it and train again.")
-    layout = torch.channels_last if s.channels_last else torch.contiguous_format
-    return model.to(device, memory_format=layout).eval(), tensors["items"].to(device) if s.memory else None, s
+    return model.to(device, memory_format=s.layout).eval(), tensors["items"].to(device) if s.memory else None, s
 
-# %% ../nbs/07_learner.ipynb #047
+# %% ../nbs/07_learner.ipynb #049
 def load_plain(path):
     "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
     try:

@@ -36,7 +36,7 @@ class Watch(TorchDispatchMode):
 # %% ../nbs/06b_replay.ipynb #008
 class Replay:
     "A function of tensors of one shape on a GPU, called for what it changes: carried out three times, then recorded as a CUDA graph and replayed."
-    def __init__(self, f, warm:int=3): # warm: calls before it is recorded
+    def __init__(self, f, warm:float=3): # warm: calls before it is recorded; inf: never
         self.f, self.warm, self.graph, self.inputs = f, warm, None, ()
 
     def __call__(self, *inputs:Tensor):
@@ -61,5 +61,5 @@ class Replay:
             with torch.cuda.graph(graph): self.f(*self.inputs)
         except RuntimeError as e:
             warnings.warn(f"The step cannot be recorded and goes on kernel by kernel: {str(e).splitlines()[0]}", stacklevel=3)
-            self.warm = -1
+            self.warm = float("inf")
         else: self.graph = graph

@@ -70,9 +70,9 @@ def plainly(t:pd.DataFrame) -> pd.DataFrame:
     for c in t.drop(columns=["dataset", "preset"], errors="ignore"):
         if c.endswith(("_sd_folds", "_sd_seeds")) or c == "published" and t[c].isna().all(): continue
         sd = t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index))
-        number = pd.api.types.is_float_dtype(t[c])
         def say(x, d):
-            if pd.isna(x) or not number: return "" if pd.isna(x) else WORDS.get(x, x)
+            if pd.isna(x): return ""
+            if not isinstance(x, float): return WORDS.get(x, x)
             return f"{x:.1f} \u00b1 {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
         out[WORDS.get(c, c.replace("_", " "))] = [say(x, d) for x, d in zip(t[c], sd)]
     return pd.DataFrame(out)

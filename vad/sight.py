@@ -27,8 +27,8 @@ from .autoencoder import MNAD, folded
 from .cache import cache_frames
 from .core import Problem, Run, pick_device, progress, read_json
 from .data import Dataset, open_dataset
-from .evaluation import Answer, Memory, answer, autocast, error_maps, read_statistics, sides
-from .learner import Settings, load_model
+from .evaluation import Answer, Memory, answer, autocast, error_maps, read_statistics
+from .learner import Settings, load_model, sides
 from .window import FAINT, PALETTE
 
 # %% ../nbs/11a_sight.ipynb #006
@@ -128,7 +128,7 @@ def watch(
 ) -> tuple[Block, dict[str, np.ndarray]]: # the block; psnr, distance, regular (B,) each
     "What the model sees in successive clips."
     noting, blocks, found = Noting(model), [], []
-    x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
+    x = x.contiguous(memory_format=s.layout)
     with autocast(s, x.device):
         for a in answer(noting, m, *sides(x, s), s):
             blocks.append(block_of(a, noting.reads(len(a.psnr)), s.size))

@@ -39,8 +39,8 @@ from .collection import NORMAL
 from .core import Problem, pick_device, progress, read_json, room_for, whole, write_json
 from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
-from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores, sides
-from .learner import SCORING, Settings, load_model, load_tensors, stop_flag
+from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores
+from .learner import SCORING, Settings, load_model, load_tensors, sides, stop_flag
 from .video import count_frames, open_video
 
 # %% ../nbs/11_window.ipynb #007
@@ -387,7 +387,7 @@ def clips_from(
     "What the network takes and what it is to foresee, for every clip of successive frames."
     clips = np.stack([frames[i:i + s.length] for i in range(len(frames) - s.first)])
     x = normalise(torch.from_numpy(clips).to(device), s.channels)
-    x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
+    x = x.contiguous(memory_format=s.layout)
     return sides(x, s)
 
 # %% ../nbs/11_window.ipynb #038
