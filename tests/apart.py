@@ -1,4 +1,5 @@
 "Run something in a process of its own, forked from a server in which PyTorch is already imported: real signals and exit codes, without seconds of import."
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ def _inside(call, args, out, err, env):
     os.environ.update(env) # of the caller now, not of when the server began
     for name, fd in ((out, 1), (err, 2)): os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
+    faulthandler.enable(2) # one that crashes says where
     call(*args)
 
 class Apart:

@@ -305,7 +305,7 @@ def test_killed_half_way(tiny, tmp_path):
     before, model = first.read_bytes(), next((tmp_path / "runs/run/models").glob("*/model.safetensors"))
     trained = model.stat().st_mtime_ns
     code, out, err = Apart(tmp_path, whole, tiny, tmp_path / "runs").end()
-    assert code == 0 and "gates.roc" in out and "2 done" in err.replace("\r", "\n").splitlines()[-1], err
+    assert code == 0 and "gates.roc" in out and "2 done" in err.replace("\r", "\n").splitlines()[-1], (code, out, err)
     assert first.read_bytes() == before and model.stat().st_mtime_ns == trained and len(done()) == 2
 
 def test_a_cluster(plan, tiny, work, tmp_path):

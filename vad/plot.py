@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'VERMILION', 'GREEN', 'SKY', 'ORANGE', 'PURPLE', 'CYCLE', 'STYLE', 'HEAT', 'style', 'axes', 'grid', 'as_image',
            'bare', 'frame', 'sheet', 'strip', 'plain', 'heat', 'overlay', 'contour', 'spans', 'score', 'one_class',
-           'roc', 'pr', 'confusion', 'bars', 'beside', 'losses', 'save']
+           'roc', 'pr', 'confusion', 'bars', 'gains', 'beside', 'losses', 'save']
 
 # %% ../nbs/02_plot.ipynb #002
 import matplotlib.pyplot as plt
@@ -232,6 +232,15 @@ def bars(
     ax.set(yticks=y, yticklabels=table.row, xlabel=unit, ylim=(-.7, len(table) - .3))
     ax.grid(False, axis="y")
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return ax
+
+def gains(
+    table:pd.DataFrame, # row, published, ours, low, high; points
+    ax:Axes|None=None,
+) -> Axes:
+    "What rows have over others, about zero."
+    ax = bars(table, ax, "gained, points of frame AUC")
+    ax.axvline(0, color="k", lw=.8)
     return ax
 
 # %% ../nbs/02_plot.ipynb #030

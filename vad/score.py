@@ -7,8 +7,8 @@ __all__ = ['MOST_DB', 'ALPHA', 'SHIFT', 'SHIFTS', 'ORACLE', 'psnr', 'regular_sco
            'regularity', 'Reference', 'reference', 'causal', 'table', 'write_table', 'read_table', 'table_lengths',
            'auc', 'eer', 'threshold_from', 'rates', 'alarms_of', 'threshold_at', 'decide', 'best_threshold', 'unswap',
            'published_confusion', 'checked', 'metrics', 'pixel_auc', 'duels', 'alarms', 'precision_of',
-           'equal_error_of', 'draws', 'resampled', 'bootstrap', 'summary', 'micro_macro', 'late', 'best_squeezed',
-           'controls']
+           'equal_error_of', 'draws', 'resampled', 'bootstrap', 'gained', 'summary', 'micro_macro', 'late',
+           'best_squeezed', 'controls']
 
 # %% ../nbs/06_score.ipynb #002
 from dataclasses import dataclass
@@ -399,10 +399,22 @@ def bootstrap(
     level=.95,          # how often such intervals hold the truth, roughly: with few videos less often
 ) -> tuple:             # low, high
     "Percentile interval of a metric over resampled videos. A resample without both classes is drawn again; one class only: nan."
-    low, high = np.quantile(resampled(labels, scores, lengths, metric, n, seed), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _middle(resampled(labels, scores, lengths, metric, n, seed), level)
 
-# %% ../nbs/06_score.ipynb #074
+def _middle(values, level): return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
+
+# %% ../nbs/06_score.ipynb #072
+def gained(
+    labels, scores, others, # (N,) each; `others`: another model's
+    lengths,                # (V,)
+    metric="auc_micro",     # auc_micro, auc_macro, ap or eer
+    n=1000, seed=0,         # resamples
+    level=.95,
+) -> tuple:                 # low, high
+    "Percentile interval of what `scores` have over `others`, both on the same resampled videos."
+    return _middle(resampled(labels, scores, lengths, metric, n, seed) - resampled(labels, others, lengths, metric, n, seed), level)
+
+# %% ../nbs/06_score.ipynb #075
 def summary(
     values,    # (n,) one number a seed
     level=.95, # of the interval
@@ -414,7 +426,7 @@ def summary(
     half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
     return dict(n=n, mean=float(mean), sd=float(sd), low=float(mean - half), high=float(mean + half))
 
-# %% ../nbs/06_score.ipynb #077
+# %% ../nbs/06_score.ipynb #078
 SHIFTS, ORACLE = (0, 1, 2, 4, 8, 16), .5 # frames; deviation of the oracle's noise
 
 def micro_macro(
@@ -428,7 +440,7 @@ def micro_macro(
     video = [area(*v) for v in zip(split(labels, lengths), split(scores, lengths))]
     return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
 
-# %% ../nbs/06_score.ipynb #078
+# %% ../nbs/06_score.ipynb #079
 def late(
     labels,  # (N,)
     lengths, # (V,)
@@ -450,7 +462,7 @@ def best_squeezed(
         return s
     return np.concatenate([best(y) for y in split(labels, lengths)])
 
-# %% ../nbs/06_score.ipynb #079
+# %% ../nbs/06_score.ipynb #080
 def controls(
     labels,          # (N,) 1 = anomalous
     lengths,         # (V,)
