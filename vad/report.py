@@ -68,7 +68,7 @@ def plainly(t:pd.DataFrame) -> pd.DataFrame:
     "Any other table: deviations over folds behind their values, numbers with one digit."
     out = {}
     for c in t.drop(columns=["dataset", "preset"], errors="ignore"):
-        if c.endswith(("_sd_folds", "_sd_seeds")) or c == "published" and t[c].isna().all(): continue
+        if c.endswith(("_sd_folds", "_sd_seeds")) or t[c].isna().all(): continue
         sd = t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index))
         def say(x, d):
             if pd.isna(x): return ""
