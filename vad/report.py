@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CLOSE', 'TITLES', 'WORDS', 'GAINED', 'CAVEATS', 'STYLE', 'NUMBER', 'BLIND', 'mark', 'known', 'shown', 'plainly',
            'readable', 'columns', 'picture', 'rendered', 'name_of', 'tables_of', 'entry_section', 'described',
-           'blind_sentence', 'overview', 'half_section', 'halves_of', 'make_page', 'write_page', 'write_latex',
-           'read_record', 'read_plan', 'plan_facts', 'publish_figures']
+           'blind_sentence', 'overview', 'half_section', 'record_section', 'halves_of', 'make_page', 'write_page',
+           'write_latex', 'read_record', 'read_plan', 'plan_facts', 'publish_figures']
 
 # %% ../nbs/13e_report.ipynb #002
 import base64
@@ -112,6 +112,8 @@ CAVEATS = { # entry or half -> what its reader has to know
     "gates.frozen": (GAINED,),
     "gates.metrics": ("The gated project chose its threshold by the best F1 on the test labels, and counted \u201cnormal\u201d as positive.",),
     "gates.confusion": ("The gated project\u2019s matrices swap the classes: its row called Normal holds the anomalous frames.",),
+    "embeddings.methods": ("Without mirror images, in training too: the linear controls of Table 2 train on them and differ by that. "
+                           "Seconds are of the first embedding, with the run\u2019s other jobs beside it.",),
     "srupp.table1": ("The paper\u2019s table repeats its ablation\u2019s accuracies as other methods\u2019 AUROC. Ours is an AUROC.",),
     "srupp.experiments": ("One split each, without folds: a point or two means nothing here.",),
 }
@@ -227,6 +229,15 @@ def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linke
     return parts + ["<h2>How to read this</h2><ul>", *[f"<li>{html.escape(c)}</li>" for c in CAVEATS[half]], "</ul>"]
 
 # %% ../nbs/13e_report.ipynb #026
+def record_section(plan:Plan, record:dict) -> list[str]:
+    "Machine, versions, settings and data: of this page, and of each paper's measurements."
+    found = {"This page": record}
+    for paper, half in {e.paper: e.half for e in ENTRIES.values() if e.half in halves_of(record)}.items():
+        path = plan.folder / "figures" / paper / f"{name_of(plan, half, record)}.record.json"
+        if path.exists(): found[TITLES[paper]] = read_json(path)
+    shown = {t: json.dumps({k: v for k, v in r.items() if k != "plan"}, indent=1) for t, r in found.items()}
+    return ['<h2 id="record">Records</h2>', *[f"<details><summary>{html.escape(t)}</summary><pre>{html.escape(r)}</pre></details>" for t, r in shown.items()]]
+
 def halves_of(record:dict) -> list[str]: return [h for h, key in (("frames", "data"), ("clips", "clips")) if key in record]
 
 def make_page(
@@ -241,7 +252,7 @@ def make_page(
             f"<p><small>Reproduced: the published value lies in our interval. Close: outside, but within {CLOSE:.0f} points. "
             "Data that no paper measured is not judged.</small></p>",
             *[part for h in halves for part in half_section(h, plan, record, states, linked)],
-            '<h2 id="record">Record</h2><pre>', html.escape(json.dumps({k: v for k, v in record.items() if k != "plan"}, indent=1)), "</pre>"]
+            *record_section(plan, record)]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {html.escape(title)}</title><style>{STYLE}</style>'
     return head + "\n".join(body) + "</html>\n"
 
