@@ -109,6 +109,18 @@ def test_killed_from_outside_at_any_moment(tiny, data, whole, tmp_path, kind):
     identical(fit(KINDS[kind], data, tmp_path / "run", "cpu"), whole[kind])
     assert not litter(tmp_path / "run")
 
+@pytest.mark.parametrize("word", [signal.SIGCONT, signal.SIGKILL])
+def test_one_at_a_time_in_a_folder(tiny, whole, tmp_path, word):
+    "who comes second waits: it takes what the first has made, or goes on where the first was killed"
+    first = Apart(tmp_path / "first", train, tiny, TINY, tmp_path / "run").wait_for((tmp_path / "run/checkpoint.safetensors").exists).kill(signal.SIGSTOP)
+    death = ("train_step", 1) if word == signal.SIGCONT else None # it would not survive a step of its own
+    second = Apart(tmp_path / "second", train, tiny, TINY, tmp_path / "run", 0, death)
+    second.wait_for(lambda: "waiting" in second.err.read_text() if second.err.exists() else False)
+    assert first.kill(word).end()[0] == (0 if word == signal.SIGCONT else -signal.SIGKILL)
+    code, _, err = second.end()
+    assert code == 0, err
+    identical(vad.core.Run(tmp_path / "run"), whole["plain"])
+
 def test_killed_before_any_checkpoint(tiny, data, whole, tmp_path):
     assert Apart(tmp_path, train, tiny, TINY, tmp_path / "run", 5, ("train_step", 3)).end()[0] == -signal.SIGKILL
     identical(fit(TINY, data, tmp_path / "run", "cpu"), whole["plain"])
@@ -231,7 +243,7 @@ def test_a_full_disk_while_training(tiny, data, whole, disk, tmp_path, leave):
     fill(disk, leave)
     message(lambda: fit(TINY, data, disk / "run", "cpu"), "disk", "run")
     assert not litter(disk)
-    after = {p.name: p.read_bytes() for p in (disk / "run").iterdir()}
+    after = {p.name: p.read_bytes() for p in (disk / "run").iterdir() if p.name != ".lock"}
     assert after.keys() == before.keys() and after["checkpoint.safetensors"] == before["checkpoint.safetensors"]
     read_json(disk / "run/record.json")
     (disk / "filler").unlink()
@@ -335,7 +347,7 @@ def no_pickle(root, folder):
 def test_nothing_is_unpickled(tiny, tmp_path):
     code, _, err = Apart(tmp_path, no_pickle, tiny, tmp_path / "run").end()
     assert code == 0, err
-    for p in (tmp_path / "run").iterdir(): assert p.suffix in (".safetensors", ".json", ".csv"), p
+    for p in (tmp_path / "run").iterdir(): assert p.suffix in (".safetensors", ".json", ".csv") or p.name == ".lock" and not p.stat().st_size, p
 
 def test_original_weights_make_a_run(data, tmp_path):
     from test_memory import VARIANTS, original

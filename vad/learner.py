@@ -8,7 +8,7 @@ __all__ = ['SCORING', 'PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRACKERS', 'S
            'shared_update', 'cosine', 'digests', 'adam', 'compiled', 'set_rate', 'Learner', 'checkpoint_of',
            'save_checkpoint', 'load_checkpoint', 'restore', 'settings_of', 'same_settings', 'update', 'train_step',
            'stepper', 'order', 'train_epoch', 'stop_flag', 'audit', 'accelerator_for', 'training_frames', 'finished',
-           'fit', 'learn', 'saver', 'train', 'save_model', 'load_model', 'load_plain', 'import_original']
+           'turn', 'fit', 'learn', 'saver', 'train', 'save_model', 'load_model', 'load_plain', 'import_original']
 
 # %% ../nbs/07_learner.ipynb #002
 import json
@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from importlib.util import find_spec
@@ -36,7 +36,7 @@ from torch import Tensor
 from . import memory
 from .autoencoder import MNAD, check_variant, from_original
 from .cache import Frames, Held, cache_frames, hold
-from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, pick_device, progress, read_json, seed_all, whole, write_csv
+from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, locked, pick_device, progress, read_json, seed_all, whole, write_csv
 from .data import Dataset
 from .replay import Replay
 
@@ -480,6 +480,14 @@ def finished(folder:Path, s, data) -> bool:
     if theirs["fingerprint"] != data.fingerprint(): raise Problem(f"{folder} was trained on other data ({theirs['name']}): choose another folder.")
     return model.exists()
 
+@contextmanager
+def turn(accelerator, folder:Path):
+    "Train in `folder` while nobody else does; of one training's processes the first holds the lock."
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock") if accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+
 # %% ../nbs/07_learner.ipynb #042
 def fit(
     s:Settings,
@@ -499,19 +507,21 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
     if checkpoint.exists() and not resume: raise Problem(f"{folder} holds an unfinished run: use --resume to go on, or another folder.")
     accelerator, device = accelerator_for(s, device, folder, track)
     keep_memory()
-    l, run = Learner(task, accelerator, device), Run(folder)
-    if checkpoint.exists(): load_checkpoint(l, checkpoint)
-    if accelerator.is_main_process:
-        for part in folder.glob(".*.part.safetensors"): part.unlink() # what a killed run was writing
-        run.begin()
-        run.note(settings=asdict(s), data=data.record(), seed=s.seed, device=str(device), processes=accelerator.num_processes,
-                 code=code_fingerprint(*task.code), clips=len(task.clips))
-    train(l, run)
-    if accelerator.is_main_process:
-        run.note(audit=audit(l), train_seconds=round(l.seconds, 1), seconds_per_step=l.seconds / l.step)
-        save_model(run / "model.safetensors", l.plain, l.state, s)
-        checkpoint.unlink(missing_ok=True)
-    accelerator.end_training()
+    with turn(accelerator, folder):
+        if finished(folder, s, data): return Run(folder) # by another process, while this one waited
+        l, run = Learner(task, accelerator, device), Run(folder)
+        if checkpoint.exists(): load_checkpoint(l, checkpoint)
+        if accelerator.is_main_process:
+            for part in folder.glob(".*.part.safetensors"): part.unlink() # what a killed run was writing
+            run.begin()
+            run.note(settings=asdict(s), data=data.record(), seed=s.seed, device=str(device), processes=accelerator.num_processes,
+                     code=code_fingerprint(*task.code), clips=len(task.clips))
+        train(l, run)
+        if accelerator.is_main_process:
+            run.note(audit=audit(l), train_seconds=round(l.seconds, 1), seconds_per_step=l.seconds / l.step)
+            save_model(run / "model.safetensors", l.plain, l.state, s)
+            checkpoint.unlink(missing_ok=True)
+        accelerator.end_training()
     return run
 
 # %% ../nbs/07_learner.ipynb #044
