@@ -312,6 +312,7 @@ def reproduce_command(
         name, why = next(iter(failed.items()))
         raise Problem(f"{len(failed)} of the entries failed, the first of them {name}: {why}")
 
+# %% ../nbs/14_cli.ipynb #024
 @app.command("report")
 def report_command(
     run:Path = typer.Argument(..., help="Folder of a reproduction, such as runs/ped2-cpu."),
@@ -322,7 +323,7 @@ def report_command(
     typer.echo(f"{report.write_page(plan)}")
     if publish: report.publish_figures(plan, publish)
 
-# %% ../nbs/14_cli.ipynb #024
+# %% ../nbs/14_cli.ipynb #026
 Videos = typer.Option(3, "--num_videos", "--num-videos", min=1, help="Test videos to show.")
 PerVideo = typer.Option(5, "--frames_per_video", "--frames-per-video", min=1, help="Frames of each, spread over the video.")
 
@@ -333,7 +334,7 @@ def scored(run:Path, data:Path, device:str, truth, partial):
     evaluation.evaluate(run, found, device)
     return found
 
-# %% ../nbs/14_cli.ipynb #026
+# %% ../nbs/14_cli.ipynb #028
 @app.command()
 def bench(
     names:list[str] = typer.Argument(None, help="cache, sru, embed, ...: those under nbs/benchmarks. None: all of them."),
@@ -347,7 +348,7 @@ def bench(
     for name, why in said.items(): typer.echo(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
 
-# %% ../nbs/14_cli.ipynb #028
+# %% ../nbs/14_cli.ipynb #030
 @app.command()
 def visualize(
     run:Path = typer.Argument(..., help="Run folder that training wrote."),
@@ -386,7 +387,7 @@ def compare(
     figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     typer.echo(f"{len(rows)} frames: {out}")
 
-# %% ../nbs/14_cli.ipynb #030
+# %% ../nbs/14_cli.ipynb #032
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
 
 def spread(words:list[str], option:str) -> list[str]:

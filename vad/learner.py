@@ -191,6 +191,7 @@ def sides(
     "What the network takes of a clip, and what it is to say."
     return (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
 
+# %% ../nbs/07_learner.ipynb #018
 class Normality:
     "A task: what comes next in normal video, clip by clip (Park et al. 2020)."
     losses = ("loss", "prediction", "compactness", "separateness") # the first is what training lowers
@@ -235,7 +236,7 @@ def shared_update(l, queries:Tensor) -> Tensor:
     "The items moved by the queries of all processes."
     return memory.update(l.state["items"], l.accelerator.gather(memory.as_rows(queries.detach())), l.settings.update_over)
 
-# %% ../nbs/07_learner.ipynb #018
+# %% ../nbs/07_learner.ipynb #020
 def cosine(s:Settings, steps:int): # steps an epoch -> the factor on the learning rate at each step
     "Cosine annealing to zero over the whole training, in steps or in stairs of an epoch; or no change."
     if s.schedule == "constant": return lambda step: 1.
@@ -248,7 +249,7 @@ def digests(model:torch.nn.Module) -> dict[str, str]:
     "A hash of every trainable parameter's bytes."
     return {n: sha256(p.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16] for n, p in model.named_parameters() if p.requires_grad}
 
-# %% ../nbs/07_learner.ipynb #020
+# %% ../nbs/07_learner.ipynb #022
 def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     "Adam as the device likes it best."
     if device.type != "cuda": return torch.optim.Adam(parameters, lr)
@@ -268,7 +269,7 @@ def set_rate(optimiser, rates):
         if isinstance(group["lr"], Tensor): group["lr"].fill_(lr)
         else: group["lr"] = lr
 
-# %% ../nbs/07_learner.ipynb #023
+# %% ../nbs/07_learner.ipynb #025
 class Learner:
     "A model in training: everything that a checkpoint must hold."
     def __init__(self,
@@ -303,7 +304,7 @@ class Learner:
         "Are losses, weights and statistics numbers?"
         return bool(torch.stack([t.isfinite().all() for t in (self.losses, *self.plain.state_dict().values())]).all())
 
-# %% ../nbs/07_learner.ipynb #025
+# %% ../nbs/07_learner.ipynb #027
 def checkpoint_of(l:Learner) -> tuple[dict[str, Tensor], dict]:
     "Tensors and facts: everything that training needs to go on."
     tensors = {f"model.{k}": v for k, v in l.plain.state_dict().items()} | flat(l.optimiser, l.names)
@@ -337,7 +338,7 @@ def restore(l:Learner, tensors:dict[str, Tensor], facts:dict):
     torch.set_rng_state(tensors["random"])
     if l.device.type == "cuda" and "random_cuda" in tensors: torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
 
-# %% ../nbs/07_learner.ipynb #026
+# %% ../nbs/07_learner.ipynb #028
 def settings_of(facts:dict, path, kind=Settings):
     "The settings of a `kind` that a file of a run holds. Raises `Problem` where it holds none."
     try: return kind(**facts["settings"])
@@ -350,7 +351,7 @@ def same_settings(theirs, ours, path):
         if a != b and f.name not in SCORING:
             raise Problem(f"{path} was made with {f.name} = {a}, but {b} is asked for now: choose another folder, or the same settings.")
 
-# %% ../nbs/07_learner.ipynb #028
+# %% ../nbs/07_learner.ipynb #030
 def update(
     l:Learner,
     batch, # from the task
@@ -378,7 +379,7 @@ def stepper(l:Learner):
         l.count()
     return step
 
-# %% ../nbs/07_learner.ipynb #033
+# %% ../nbs/07_learner.ipynb #035
 def order(
     clips:np.ndarray, # (K,) first frame of each clip
     s:Settings,
@@ -414,7 +415,7 @@ def train_epoch(
                       f"(now {l.settings.lr}) or use precision fp32; a checkpoint made before is kept.")
     return dict(epoch=epoch + 1, **losses, lr=float(l.schedule.get_last_lr()[0]), seconds=round(l.seconds, 2))
 
-# %% ../nbs/07_learner.ipynb #035
+# %% ../nbs/07_learner.ipynb #037
 @contextmanager
 def stop_flag():
     "Turns SIGINT and SIGTERM into a flag while the block runs (in the main thread; elsewhere signals do not arrive)."
@@ -427,7 +428,7 @@ def stop_flag():
     finally:
         for sig, handler in before.items(): signal.signal(sig, handler)
 
-# %% ../nbs/07_learner.ipynb #037
+# %% ../nbs/07_learner.ipynb #039
 def audit(l:Learner) -> dict:
     "What moved. Raises `Problem` naming trainable parameters that never did."
     still = [n for n, d in digests(l.plain).items() if d == l.begun[n]]
@@ -436,7 +437,7 @@ def audit(l:Learner) -> dict:
     frozen = [n for n, p in l.plain.named_parameters() if not p.requires_grad]
     return dict(moved=len(l.begun), frozen=len(frozen))
 
-# %% ../nbs/07_learner.ipynb #039
+# %% ../nbs/07_learner.ipynb #041
 SAVE_MINUTES = 5   # so much of a long epoch is lost at most
 EPOCH_SECONDS = 10 # epochs shorter than this are not all saved: a small network would write more than it learns
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -457,7 +458,7 @@ def accelerator_for(s, device:str, folder:Path, track:str|None):
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
-# %% ../nbs/07_learner.ipynb #041
+# %% ../nbs/07_learner.ipynb #043
 def training_frames(
     s:Settings,
     data:Dataset,
@@ -488,7 +489,7 @@ def turn(accelerator, folder:Path):
         accelerator.wait_for_everyone()
         yield
 
-# %% ../nbs/07_learner.ipynb #042
+# %% ../nbs/07_learner.ipynb #044
 def fit(
     s:Settings,
     data:Dataset,
@@ -524,7 +525,7 @@ def learn(task, data, folder:Path, device:str="auto", resume:bool=True, track:st
         accelerator.end_training()
     return run
 
-# %% ../nbs/07_learner.ipynb #044
+# %% ../nbs/07_learner.ipynb #046
 @contextmanager
 def saver(l:Learner, path, apart:bool): # apart: write in the background
     "What saves a checkpoint. One that failed in the background is raised by the next, or when the block ends; the block's end waits for the last."
@@ -542,7 +543,7 @@ def saver(l:Learner, path, apart:bool): # apart: write in the background
         try: yield save
         finally: settle()
 
-# %% ../nbs/07_learner.ipynb #046
+# %% ../nbs/07_learner.ipynb #048
 def train(l:Learner, run:Run):
     "All epochs that are left, with checkpoints and a table of losses."
     main, path, saved, take = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic(), stepper(l)
@@ -568,7 +569,7 @@ def train(l:Learner, run:Run):
             if due: saved = time.monotonic()
             leave()
 
-# %% ../nbs/07_learner.ipynb #047
+# %% ../nbs/07_learner.ipynb #049
 def save_model(path, model:torch.nn.Module, state:dict[str, Tensor], s):
     "Weights, what else training moved (items), and settings: all that scoring needs."
     save_tensors(path, {f"model.{k}": v for k, v in model.state_dict().items()} | state, settings=asdict(s))
@@ -587,7 +588,7 @@ def load_model(
     if s.memory and "items" not in tensors: raise Problem(f"{path} holds no memory items: delete it and train again.")
     return model.to(device, memory_format=s.layout).eval(), tensors["items"].to(device) if s.memory else None, s
 
-# %% ../nbs/07_learner.ipynb #049
+# %% ../nbs/07_learner.ipynb #051
 def load_plain(path):
     "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
     try:

@@ -47,6 +47,7 @@ def seconds(call, device, n:int=1) -> float:
     ready(device)
     return (time.perf_counter() - begin) / n
 
+# %% ../nbs/13h_speed.ipynb #007
 @dataclass(frozen=True)
 class Machine:
     "What a device can do at most."
@@ -82,7 +83,7 @@ def operations(call) -> int:
     with FlopCounterMode(display=False) as counter: call()
     return counter.get_total_flops()
 
-# %% ../nbs/13h_speed.ipynb #008
+# %% ../nbs/13h_speed.ipynb #010
 def in_turns(
     ways:dict[str, callable], # name -> what to time
     rounds:int, device="cpu",
@@ -111,7 +112,7 @@ def lines(
                  per_second=items / t[name].median(), unit=unit, ours_times_as_fast=(t[name] / t[ours]).median(),
                  floor_ms=1e3 * floor, share_of_floor=floor / t[name].median(), target=target if name == ours else "") for name in t]
 
-# %% ../nbs/13h_speed.ipynb #011
+# %% ../nbs/13h_speed.ipynb #013
 def learning(s, make, device:str) -> learner.Learner: # make: settings -> a task
     "A learner of a task, before its first step."
     accelerator, where = learner.accelerator_for(s, device, Path(), None)
@@ -137,7 +138,7 @@ def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rou
     size = f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batch {s.batch}"
     return lines(f"{name}, training step", size, t, s.batch, "clip", floor, z.targets.get("training", ""))
 
-# %% ../nbs/13h_speed.ipynb #013
+# %% ../nbs/13h_speed.ipynb #015
 def noise(folder, n:int, size:tuple[int, int], channels:int=3) -> Frames:
     "A cache of random frames: one video."
     folder = Path(folder)
@@ -162,7 +163,7 @@ def in_batches(model:MNAD, items:Tensor, frames:Frames, s, device, clips, batch:
     "The same as `vad evaluate` does it."
     return torch.cat([a.psnr for _, a in evaluation.answers(model, items, frames, s, device, batch, clips)]).mean().item()
 
-# %% ../nbs/13h_speed.ipynb #016
+# %% ../nbs/13h_speed.ipynb #018
 def scoring(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "Scoring, with the gate of the paper and with an update after every frame."
     found, (model, items) = [], learner.build(s)
@@ -178,7 +179,7 @@ def scoring(name:str, s, z, frames:Frames, clips, device:str, here:Machine, roun
                        f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batches of {z.score_batch}", t, len(clips), "frame", floor, z.targets.get("scoring", ""))
     return found
 
-# %% ../nbs/13h_speed.ipynb #018
+# %% ../nbs/13h_speed.ipynb #020
 def memory_model(z, device:str, here:Machine, rounds:int) -> list[dict]: # z: from SIZES
     "Training and scoring of the memory model, with and without gates."
     found, gpu = [], torch.device(device).type == "cuda"
@@ -191,7 +192,7 @@ def memory_model(z, device:str, here:Machine, rounds:int) -> list[dict]: # z: fr
             found += scoring(name, s, z, frames, clips[:z.scored], device, here, rounds)
     return found
 
-# %% ../nbs/13h_speed.ipynb #020
+# %% ../nbs/13h_speed.ipynb #022
 def networks(width:int, projection:int, layers:int, device:str) -> dict[str, nn.Module]:
     "Ours, and peers of the same size."
     found = {"SRU": SRU(width, width, layers), "SRU++": SRUpp(width, width, projection, layers), "nn.LSTM": nn.LSTM(width, width, layers)}
@@ -221,6 +222,7 @@ def recurrence(z, device:str, here:Machine, rounds:int) -> list[dict]:
             found += lines(f"{ours}, forward and backward, {precision}", f"{length} x {batch} x {width}", t, batch, "sequence", floor, z.targets.get("recurrence", ""))
     return found
 
+# %% ../nbs/13h_speed.ipynb #024
 def classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
     "A training step of the published classifier; an epoch is 915 of them."
     found, rng = [], np.random.default_rng(0)
@@ -236,7 +238,7 @@ def classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
         found += lines(what, size, t, s.batch, "clip", floor, z.targets.get("classifier", ""))
     return found
 
-# %% ../nbs/13h_speed.ipynb #022
+# %% ../nbs/13h_speed.ipynb #026
 def embedding(z, device:str, here:Machine, rounds:int) -> list[dict]:
     "Frames to vectors."
     gpu = torch.device(device).type == "cuda"
@@ -249,7 +251,7 @@ def embedding(z, device:str, here:Machine, rounds:int) -> list[dict]:
     floor = here.floor(operations(lambda: call(lambda: ours(x))))
     return lines("ResNet50, frames in memory", f"224 x 224, batch {z.images}", t, z.images, "frame", floor, z.targets.get("embedding", ""))
 
-# %% ../nbs/13h_speed.ipynb #024
+# %% ../nbs/13h_speed.ipynb #028
 @dataclass(frozen=True)
 class Sizes:
     "What is timed."
@@ -274,6 +276,7 @@ SIZES = dict(
         classifier="an epoch of 7320 clips in 2 s: 3660 clips a second", embedding="4000 frames a second")))
 PARTS = dict(memory=memory_model, recurrence=recurrence, classifier=classifier, embedding=embedding)
 
+# %% ../nbs/13h_speed.ipynb #030
 def measure(
     device:str="auto",   # auto | cpu | cuda | cuda:N
     sizes:str|None=None, # tiny | cpu | cuda; None: as the device
@@ -299,7 +302,7 @@ def rounded_speed(t:pd.DataFrame) -> pd.DataFrame:
     "Four digits of every number are enough."
     return t.map(lambda x: float(f"{x:.4g}") if isinstance(x, float) else x)
 
-# %% ../nbs/13h_speed.ipynb #027
+# %% ../nbs/13h_speed.ipynb #033
 def main(argv=None):
     "Measure this machine and write speed.csv, or speed_cuda.csv."
     p = argparse.ArgumentParser(description="Ours, peers and floor of training, scoring, recurrence and embedding on one device.")

@@ -78,6 +78,11 @@ class Verdict:
         "How much attention each step gets from all steps of the clip, mean over heads; 1: its fair share."
         return self.attention[layer].mean(0).sum(0)
 
+    def taken(self, step:int, layer:int=-1) -> np.ndarray: # (T,)
+        "How much attention a step gives to each step of the clip, mean over heads; 1: a fair share."
+        given = self.attention[layer].mean(0)[step]
+        return len(given) * given
+
 # %% ../nbs/11b_verdict.ipynb #012
 def judge(
     model:Classifier,
