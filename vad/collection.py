@@ -7,8 +7,10 @@ __all__ = ['NORMAL', 'films', 'holds_frames', 'Collection', 'read_sources', 'ord
            'frame_labels', 'collect_ucf']
 
 # %% ../nbs/08a_collection.ipynb #002
+import json
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Iterator
 
@@ -62,6 +64,11 @@ class Collection:
     def paths(self) -> list[Path]:
         "Where the videos lie."
         return [self.root / v for v in self.table.video]
+
+    def fingerprint(self) -> str:
+        "A hash of names, classes and sources, and of how large each file is: hours of video are not read for it."
+        sizes = [p.stat().st_size if p.exists() else None for p in self.paths()]
+        return sha256(json.dumps([self.table.to_csv(), sizes]).encode()).hexdigest()[:16]
 
 def read_sources(
     root:Path,                # with sources.csv or without

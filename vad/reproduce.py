@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['execute', 'die_with_parent', 'run_job', 'short_machine', 'interrupting', 'on_devices', 'run_jobs', 'Bar',
-           'note_entry', 'draw_paper', 'drawn', 'draw_entries', 'sizes', 'hashed', 'make_plan', 'reproduce',
-           'catalogue', 'device_kind', 'failures', 'in_short']
+           'note_entry', 'draw_paper', 'drawn', 'draw_entries', 'make_plan', 'reproduce', 'catalogue', 'device_kind',
+           'failures', 'in_short']
 
 # %% ../nbs/13f_reproduce.ipynb #002
 import ctypes
@@ -196,10 +196,6 @@ def draw_entries(entries:list[Entry], plan:Plan, states:dict[str, dict], names:d
                              seconds=sum(states[j.name].get("seconds", 0) for j in e.jobs(plan)), **value_of(e, plan.folder / "figures", names[e.half]))
 
 # %% ../nbs/13f_reproduce.ipynb #018
-def sizes(found:Collection) -> list: return [found.table.to_csv(), [p.stat().st_size if p.exists() else None for p in found.paths()]]
-
-def hashed(facts) -> str: return sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
 def make_plan(
     data=None,            # folder of a dataset of long videos
     clips=None,           # folder of class folders; neither: walkway and scenes are rendered
@@ -223,7 +219,7 @@ def make_plan(
     if synthetic and (not dry or (folder / "data" / "scenes").exists()):
         data, clips = walkway(folder), scenes(folder)
         opened, found = labelled(open_dataset(data, truth, partial, s.length)), collect(clips)
-    print_of = hashed([opened and opened.fingerprint(), found and sizes(found)])
+    print_of = sha256(json.dumps([x and x.fingerprint() for x in (opened, found)]).encode()).hexdigest()[:16]
     absolute = lambda p: str(Path(p).resolve()) if p else "rendered" if synthetic else None
     return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found
@@ -249,7 +245,7 @@ def reproduce(
     with locked(plan.folder / ".lock"):
         run = Run(plan.folder)
         run.record = {} # it says what this call measured; each entry keeps its own
-        on = (dict(data=opened.record()) if opened else {}) | (dict(clips=clip_facts(found, preset) | dict(fingerprint=hashed(sizes(found)))) if found else {})
+        on = (dict(data=opened.record()) if opened else {}) | (dict(clips=clip_facts(found, preset)) if found else {})
         run.note(preset=preset, seeds=list(plan.seeds), plan=plan_facts(plan), **on)
         run.begin()
         states = run_jobs(jobs_of(some, plan), plan, at_once, engine, address)

@@ -96,7 +96,8 @@ def begin(
 def facts(videos:Collection, preset:str) -> dict:
     "What a record says of the clips."
     return dict(name=videos.name, clips=len(videos), classes=list(videos.classes), counts=np.bincount(videos.labels).tolist(),
-                sources=int(videos.table.source.nunique()), pretrained=pretrained(preset))
+                sources=int(videos.table.source.nunique()), pretrained=pretrained(preset),
+                fingerprint=videos.fingerprint())
 
 # %% ../nbs/13c_study.ipynb #011
 def describe(
