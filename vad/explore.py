@@ -129,6 +129,7 @@ class Status:
         "How far a first look has come."
         self.line.value = "Looking at it for the first time \u2026" + ("" if share is None else f" {share:.0%}")
 
+# %% ../nbs/12_explore.ipynb #012
 class Reel:
     "A choice of videos, a frame slider with a play button, and a curve."
     def __init__(self,
@@ -189,7 +190,7 @@ class Reel:
             self.show_frame(frame)
             self.curve.move(frame)
 
-# %% ../nbs/12_explore.ipynb #012
+# %% ../nbs/12_explore.ipynb #014
 def bound(w, low, high, value, step=1):
     "A slider's range and place, in an order that is never refused, and told to the browser at once: in between it would answer with a place of its own."
     with w.hold_sync():
@@ -208,7 +209,7 @@ def note(text:str) -> str:
     "A sentence in a colour that is seen."
     return f'<span style="color:{plot.VERMILION}">{escape(text)}</span>'
 
-# %% ../nbs/12_explore.ipynb #013
+# %% ../nbs/12_explore.ipynb #015
 class Panels:
     "Pictures side by side, each under its title."
     def __init__(self, columns:int=5):
@@ -235,7 +236,7 @@ class Shown:
         self.widget.add_class("vad-explorer")
         return self.widget._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
 
-# %% ../nbs/12_explore.ipynb #015
+# %% ../nbs/12_explore.ipynb #017
 def opacity_slider(W, i:int): return W.FloatSlider(.7, min=0, max=1, step=.05, description="opacity", tooltip="of the maps over the frame", **column(i))
 
 def score_choice(W): return W.Dropdown(description="score", tooltip="which score is drawn", **column(0))
@@ -251,6 +252,7 @@ def span(
     step, begin = margin / 10, (low + high) / 2 if known is None else known
     return begin - step * np.ceil((begin - low + margin) / step), high + margin, step, begin
 
+# %% ../nbs/12_explore.ipynb #021
 class Judge:
     "Which score is drawn, and what a threshold makes of it."
     def __init__(self,
@@ -296,7 +298,7 @@ class Judge:
         matrix, margins = decide(y, self.scores, at)["confusion"], dict(left=.34, right=.98, bottom=.2, top=.98)
         self.confusion.value = drawn("confusion matrix of this video", lambda axs: plot.confusion(matrix, axs[0]), (2.9, 2.4), margins=margins)
 
-# %% ../nbs/12_explore.ipynb #017
+# %% ../nbs/12_explore.ipynb #023
 def every_score(sight:Sight, kind:str) -> np.ndarray: # (N,); none where the run was not evaluated on this dataset
     "The scores of all test videos, high = anomalous."
     t = sight.scored
@@ -317,7 +319,7 @@ def decisions(j:Judge) -> str: # HTML
     body = "".join(f"<tr><td>{name}</td>{cells(r)}</tr>" for name, r in rows)
     return f'<table style="border-spacing:14px 0"><tr>{head}</tr>{body}</table>{origin}'
 
-# %% ../nbs/12_explore.ipynb #019
+# %% ../nbs/12_explore.ipynb #025
 def side_by_side(pictures:list[np.ndarray]) -> np.ndarray: # (H, W, 3) uint8
     "Pictures in a row, with a gap between."
     return np.concatenate([np.pad(p, ((0, 0), (0, 4), (0, 0)), constant_values=255) for p in pictures], 1)
@@ -345,7 +347,7 @@ class Readers:
         self.gallery.layout.width = f"{116 * len(found)}px"
         self.places.value = f"item {self.item.value} is read most in the frames " + ", ".join(f"{t} ({w:.2f})" for t, _, w in found)
 
-# %% ../nbs/12_explore.ipynb #021
+# %% ../nbs/12_explore.ipynb #027
 class Explorer(Shown):
     "Widgets over a `Sight`."
     def __init__(self, sight:Sight):
@@ -403,7 +405,7 @@ def frame_in_words(e:Explorer) -> str: # HTML
     truth = "" if e.film.labels is None else f"; in truth <b>{'anomalous' if e.film.labels[t] else 'normal'}</b>"
     return f"video {escape(e.seen.video)}, frame {e.seen.number}: score <b>{value:.3f}</b> ({numbers}), called <b>{called}</b>{truth}"
 
-# %% ../nbs/12_explore.ipynb #023
+# %% ../nbs/12_explore.ipynb #029
 def explore(
     run:str|Path|Run,  # folder of a trained memory model
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -413,7 +415,7 @@ def explore(
     kit()
     return Explorer(Sight(run, data, device))
 
-# %% ../nbs/12_explore.ipynb #037
+# %% ../nbs/12_explore.ipynb #043
 class Comparison(Shown):
     "Two runs over the same videos, under one slider."
     def __init__(self, sights:dict[str, Sight]): # name -> sight
@@ -466,7 +468,7 @@ class Comparison(Shown):
 
     def __repr__(self): return f"Comparison of {' and '.join(self.sights)}: run this cell to use it"
 
-# %% ../nbs/12_explore.ipynb #039
+# %% ../nbs/12_explore.ipynb #045
 def draw_comparison(c:Comparison, number:int) -> Figure:
     "What both saw in a frame, over their scores."
     shown = {name: c.pictures(name, number) for name in c.sights}
@@ -495,7 +497,7 @@ def compare(
     b = Sight(run_b, a.data, device)
     return Comparison({f"A: {a.folder.name}": a, f"B: {b.folder.name}": b})
 
-# %% ../nbs/12_explore.ipynb #044
+# %% ../nbs/12_explore.ipynb #050
 class ClipExplorer(Shown):
     "Widgets over a `Court`."
     def __init__(self, court:Court):
@@ -548,7 +550,7 @@ class ClipExplorer(Shown):
 
     def __repr__(self): return f"Explorer of {self.court.folder.name} over {len(self.court)} clips of {self.court.clips.name}: run this cell to use it"
 
-# %% ../nbs/12_explore.ipynb #046
+# %% ../nbs/12_explore.ipynb #052
 def clip_in_words(e:ClipExplorer) -> str: # HTML
     "What was said of a clip, and what cannot be shown."
     v, k = e.verdict, e.verdict.classes.index(e.verdict.said)
@@ -558,7 +560,7 @@ def clip_in_words(e:ClipExplorer) -> str: # HTML
     if not e.frames: missing.append("the videos are not at hand: name their folder with videos=")
     return f"step {e.reel.slider.value}: {said}" + "".join(f"<br>{note(m)}" for m in missing)
 
-# %% ../nbs/12_explore.ipynb #047
+# %% ../nbs/12_explore.ipynb #053
 def explore_sru(
     run:str|Path|Run,          # folder of a trained classifier
     embeddings,                # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
