@@ -19,6 +19,6 @@ setup(
     package_data={"vad": ["*.csv"]},
     install_requires=about["requirements"].split(),
     extras_require={"dev": about["dev_requirements"].split(), "sru": ["sru==3.0.0.dev6", "ninja"],
-                    "segment": ["av"], "export": ["onnx", "onnxruntime", "onnxscript"], "dask": ["dask", "distributed"], "ray": ["ray"]},
+                    "export": ["onnx", "onnxruntime", "onnxscript"], "dask": ["dask", "distributed"], "ray": ["ray"]},
     entry_points={"console_scripts": about["console_scripts"].split()},
 )

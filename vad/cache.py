@@ -24,6 +24,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from .core import Problem, locked, read_json, room_on, write_json
+from .decoder import decoding_of
 from .video import Video, side_by_side
 
 # %% ../nbs/01a_cache.ipynb #006
@@ -195,7 +196,7 @@ def cache_key(
 ) -> str:
     "A hash of everything that shapes the bytes of a cache."
     with ThreadPoolExecutor(8) as pool: prints = list(pool.map(Video.fingerprint, videos))
-    facts = [1, cv2.__version__, list(size), kind, interpolation, [(v.name, v.frames, p) for v, p in zip(videos, prints)]]
+    facts = [2, cv2.__version__, decoding_of(v.path for v in videos), list(size), kind, interpolation, [(v.name, v.frames, p) for v, p in zip(videos, prints)]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 def sweep(folder:Path, mine:str):

@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .core import Problem, progress
-from .embed import Embeddings, mask_of, open_embeddings, walk
+from .embed import Embeddings, mask_of, open_embeddings
 from .video import open_video
 
 # %% ../nbs/10_clips.ipynb #005
@@ -127,7 +127,7 @@ def clip_hash(path) -> np.ndarray: # (2, HASH_FRAMES, 64) bool: as it is, and mi
     video = open_video(path, partial=True)
     wanted = np.linspace(0, video.frames - 1, HASH_FRAMES).astype(int)
     once = np.unique(wanted) # a short video has some twice
-    frames = dict(zip(once.tolist(), walk(video, once)))
+    frames = dict(zip(once.tolist(), video.select(once)))
     return np.array([[frame_hash(f) for f in (frames[i] if way == 0 else frames[i][:, ::-1].copy() for i in wanted)] for way in (0, 1)])
 
 def near_duplicates(

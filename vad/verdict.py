@@ -22,7 +22,7 @@ from .cache import shrink
 from .classify import Classifier, chosen_weight, load_classifier, tensors, weigh
 from .clips import Clips, clips_of
 from .core import Problem, Run, pick_device
-from .embed import Recipe, open_embeddings, pick, walk
+from .embed import Recipe, open_embeddings, pick
 from .sru import SelfAttention
 from .video import open_video
 
@@ -145,7 +145,7 @@ class Court:
         video = open_video(path, partial=True)
         size = (height, round(height * video.size[1] / video.size[0]))
         wanted = pick(video.frames, self.recipe.frames, self.recipe.skip)[:int(self.clips.frames[i])]
-        return [cv2.cvtColor(shrink(f, size, "area"), cv2.COLOR_BGR2RGB) for f in walk(video, wanted)]
+        return [cv2.cvtColor(shrink(f, size, "area"), cv2.COLOR_BGR2RGB) for f in video.select(wanted)]
 
 # %% ../nbs/11b_verdict.ipynb #019
 def draw_received(v:Verdict, layer:int=-1, ax=None):

@@ -41,7 +41,7 @@ from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
 from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores
 from .learner import SCORING, Settings, load_model, load_tensors, sides, stop_flag
-from .video import count_frames, open_video
+from .video import contents, open_video
 
 # %% ../nbs/11_window.ipynb #007
 @dataclass(frozen=True)
@@ -706,7 +706,7 @@ class Film:
     def close(self):
         "Raises `Problem` where not every frame arrived on the disk."
         if self.writer: self.writer.release()
-        try: n = count_frames(self.path)[0]
+        try: n = contents(self.path).frames
         except Problem: n = 0
         if n != self.frames:
             raise Problem(f"Only {n} of {self.frames} frames of the scored video could be written to {self.path.parent}: free some space, or use video=False.")
