@@ -22,8 +22,8 @@ import typer
 
 from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import mirrored_split, open_clips
-from .core import Problem, Stopped, write_csv
-from .data import open_dataset
+from .core import Problem, Stopped, say_some, write_csv
+from .data import open_dataset, verify
 from .embed import Recipe
 from .segment import Cutting
 
@@ -271,13 +271,18 @@ def extract(
     for folder in extract_frames(videos, out): typer.echo(folder)
 
 @data.command()
-def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
-    "Open a dataset and say what is in it, or what is wrong with it."
+def check(
+    root:Path = Data, truth:str = Truth, partial:bool = Partial,
+    quick:bool = typer.Option(False, "--quick", help="Look at headers and packets only. Default: decode every frame."),
+):
+    "Open a dataset, decode all of it, and say what is in it, or what is wrong with it."
     found = open_dataset(root, truth, partial)
+    if not quick: verify(found)
     record = found.record()
     for split in ("train", "test"): typer.echo(f"{split}: {record[split]['videos']} videos, {record[split]['frames']} frames")
     typer.echo(f"labels: {found.truth or 'none'}" + (f", {record['test']['anomalous']} anomalous frames" if found.labels else ""))
     typer.echo(f"masks: {'yes' if found.masks else 'none'}")
+    if found.passed: typer.echo(f"passed over: {say_some(found.passed)}")
     for w in found.warnings: typer.echo(f"warning: {w}")
 
 # %% ../nbs/14_cli.ipynb #022

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PUBLISHED', 'Dataset', 'known_name', 'Layout', 'videos_in', 'split_in', 'label_files', 'label_name', 'split_layout',
            'ucsd_layout', 'avenue_layout', 'plain_layout', 'find_layout', 'pick_truth', 'twin', 'number', 'cut_labels',
-           'labels_of', 'any_pixel', 'open_all', 'check_counts', 'same_videos', 'check_videos', 'settle',
-           'check_labels', 'open_dataset']
+           'labels_of', 'any_pixel', 'open_all', 'passed_over', 'check_counts', 'same_videos', 'check_videos', 'settle',
+           'check_labels', 'open_dataset', 'verify']
 
 # %% ../nbs/01_data.ipynb #002
 import hashlib
@@ -20,7 +20,8 @@ import numpy as np
 
 from .core import Problem
 from .truth import fill, read_labels, read_mask, read_ranges
-from .video import IMAGES, MOVIES, Video, images, natural, open_video, visible
+from .decoder import decoding_of
+from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, images, is_film, natural, open_video, side_by_side, visible
 
 # %% ../nbs/01_data.ipynb #005
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Dataset:
     labels: tuple[np.ndarray, ...]|None = None # for each test video (frames,) uint8, 1 = anomalous
     truth: str|None = None                     # which ground truth the labels are: a file's name, or "masks"
     masks: tuple[Path|None, ...]|None = None   # for each test video where its pixel masks lie
-    warnings: tuple[str, ...] = ()             # what `partial=True` let pass
+    warnings: tuple[str, ...] = ()             # what `partial=True` let pass, and what breaks no contract but should be known
+    passed: tuple[str, ...] = ()               # files that lie among the videos and are none
 
     def mask(self,
         i:int, # which test video
@@ -54,7 +56,9 @@ class Dataset:
         def split(videos): return dict(videos=len(videos), frames=sum(v.frames for v in videos))
         anomalous = None if self.labels is None else int(sum(y.sum() for y in self.labels))
         return dict(name=self.name, folder=self.root.name, train=split(self.train), test=split(self.test) | dict(anomalous=anomalous),
-                    truth=self.truth, masks=self.masks is not None, warnings=list(self.warnings), fingerprint=self.fingerprint())
+                    truth=self.truth, masks=self.masks is not None, warnings=list(self.warnings), passed=list(self.passed),
+                    damaged=sum(v.damaged for v in self.train + self.test), decoding=decoding_of(v.path for v in self.train + self.test),
+                    fingerprint=self.fingerprint())
 
 # %% ../nbs/01_data.ipynb #007
 PUBLISHED = dict( # (videos, frames); ShanghaiTech does not publish its number of training frames
@@ -85,7 +89,7 @@ class Layout:
 def videos_in(folder:Path) -> list[Path]:
     "The video files and the folders of frames in `folder`."
     if not folder.is_dir(): return []
-    return [p for p in visible(folder) if (p.is_dir() and not p.name.endswith("_gt")) or p.suffix.lower() in MOVIES]
+    return [p for p in visible(folder) if (p.is_dir() and not p.name.endswith("_gt")) or is_film(p)]
 
 def split_in(folder:Path) -> list[Path]:
     "The videos of one split: in `frames`, else in `videos`, else in `folder` itself."
@@ -232,16 +236,27 @@ def any_pixel(path:Path, video:Video) -> np.ndarray:
 def open_all(
     paths:list[Path],
     findings:list[str], # what is wrong is added here
+    partial:bool=False, # True: every film is decoded once, so that its damage is known
 ) -> list[Video]:
     "Open videos side by side; those that cannot be opened at all are left out."
     def one(path):
-        try: return open_video(path), None
+        try: return open_video(path, partial), None
         except Problem as e: wrong = str(e)
+        if partial: return None, wrong
         try: return open_video(path, partial=True), wrong
         except Problem: return None, wrong
     with ThreadPoolExecutor(8) as pool: opened = list(pool.map(one, paths))
     findings += [wrong + ("" if v else " (Left out.)") for v, wrong in opened if wrong]
     return [v for v, _ in opened if v]
+
+def passed_over(layout:Layout, root:Path) -> tuple[str, ...]: # paths under the root
+    "Files that lie among the videos and are neither videos nor what belongs to them."
+    videos = layout.train + layout.test
+    known = {*videos, *layout.truths.values(), *layout.masks}
+    among = {p.parent for p in videos if p != root}
+    found = [p for folder in among for p in visible(folder) if not p.is_dir() and p not in known]
+    for v in videos: found += [p for p in visible(v) if p.suffix.lower() not in IMAGES] if v.is_dir() else []
+    return tuple(p.relative_to(root).as_posix() for p in sorted(found, key=lambda p: (str(p.parent), natural(p))))
 
 def check_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> list[str]:
     "Whether a split has the published videos and frames."
@@ -297,8 +312,8 @@ def settle(
     "Raise `Problem` with what was found, or turn it into warnings."
     if findings and not partial:
         more = f" There are {len(findings) - 1} more such findings." if len(findings) > 1 else ""
-        raise Problem(findings[0].removesuffix(" (Left out.)") + more + " To use what is there all the same, open it with partial=True.")
-    return tuple(f.replace(str(root), root.name) for f in findings)
+        raise Problem(findings[0].removesuffix(" (Left out.)").removesuffix(ALL_THE_SAME) + more + ALL_THE_SAME)
+    return tuple(f.replace(str(root), root.name).replace(ALL_THE_SAME, "") for f in findings)
 
 def check_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings:list[str]) -> list:
     "The labels of each test video, None where they are missing or do not fit."
@@ -323,7 +338,8 @@ def open_dataset(
     "Open a dataset in any of the layouts above. Raises `Problem` where it is not what was published or cannot be used."
     root, findings = Path(root).expanduser().resolve(), []
     layout = find_layout(root)
-    train, test = open_all(layout.train, findings), open_all(layout.test, findings)
+    train, test = (open_all(paths, findings, partial) for paths in (layout.train, layout.test))
+    known = [note for v in train + test for note in v.notes]
     findings += check_counts(layout, "train", train, root) + check_counts(layout, "test", test, root) + check_videos(train, test, clip, layout.plain)
     train, test = ([v for v in vs if v.frames >= clip] for vs in (train, test))
     labels, truth = None, pick_truth(layout, truth, root)
@@ -333,7 +349,18 @@ def open_dataset(
     if labels:
         test = [v for v, y in zip(test, labels) if y is not None]
         labels = tuple(y for y in labels if y is not None)
-    warnings = settle(findings, partial, root)
+    warnings = settle(findings, partial, root) + settle(known, True, root)
     if not train and not test: raise Problem(f"{root} holds no video that can be used: {findings[0] if findings else 'put some there.'}")
     masks = tuple(twin(v, layout.masks) for v in test) if layout.masks else None
-    return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None, masks, warnings)
+    return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None, masks, warnings,
+                   passed_over(layout, root))
+
+def verify(
+    data:Dataset,
+    workers:int=None, # videos decoded at once; None = one a core, at most 8
+):
+    "Decode every frame of a dataset: what opening it did not see, a damaged frame, raises `Problem`."
+    def every_frame(video, beat):
+        for _ in video.read(gray=True): beat()
+    videos = data.train + data.test
+    side_by_side(every_frame, videos, sum(v.frames for v in videos), "checking", workers)
