@@ -6,8 +6,8 @@
 __all__ = ['IMAGES', 'MOVIES', 'OTHERS', 'TURNS', 'ALL_THE_SAME', 'ZEROS', 'KINDS', 'natural', 'visible', 'images', 'is_film',
            'gaps', 'orientation', 'upright', 'image_size', 'image_header', 'has_end', 'scan_begins', 'decode',
            'decode_image', 'decode_jpeg', 'complaint', 'eight_bits', 'Video', 'read_folder', 'read_file', 'film_damage',
-           'damage_in', 'contents', 'digest', 'open_video', 'open_folder', 'is_damaged', 'open_file', 'refuse_contents',
-           'truncation', 'notes_on', 'side_by_side']
+           'damage_in', 'contents', 'digest', 'open_video', 'open_folder', 'folder_doubts', 'is_damaged', 'open_file',
+           'refuse_contents', 'truncation', 'notes_on', 'side_by_side']
 
 # %% ../nbs/00a_video.ipynb #003
 import hashlib
@@ -297,19 +297,24 @@ def open_folder(path:Path, partial:bool) -> Video:
     "Open a folder of frames: every header is read, the first and the last frame decoded."
     files = images(path)
     if not files: raise Problem(f"{path} holds no frames ({' '.join(IMAGES)}): put them there, or remove the folder.")
-    if (missing := gaps(files)) and not partial:
-        raise Problem(f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what is missing, or number the frames without gaps.")
-    kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
-    if len(kinds) > 1 and not partial:
-        raise Problem(f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames.")
+    notes = list(folder_doubts(path, files))
+    if notes and not partial: raise Problem(notes[0])
     size = decode(files[0], partial).shape[:2]
     decode(files[-1], partial)
     for p in files:
         if image_size(p) != size:
             raise Problem(f"{p} is {image_size(p)[1]} x {image_size(p)[0]} pixels and {files[0].name} is {size[1]} x {size[0]}: bring the frames of a video to one size.")
     damaged = sum(is_damaged(p) for p in files) if partial else 0
-    notes = (f"{path} has {damaged} damaged frames of {len(files)}.",) if damaged else ()
-    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=notes)
+    if damaged: notes.append(f"{path} has {damaged} damaged frames of {len(files)}.")
+    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=tuple(notes))
+
+def folder_doubts(path:Path, files:list[Path]) -> Iterator[str]:
+    "What may be wrong with a folder of frames by its names alone."
+    if missing := gaps(files):
+        yield f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what is missing, or number the frames without gaps."
+    kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
+    if len(kinds) > 1:
+        yield f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames."
 
 KINDS = {".jpeg": ".jpg", ".tiff": ".tif"} # two names of one kind
 
