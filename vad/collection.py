@@ -52,10 +52,12 @@ def holds_frames(folder:Path) -> bool:
 # %% ../nbs/08a_collection.ipynb #008
 NORMAL = ("normal", "normals", "normality", "negative", "negatives", "background", "backgrounds", "regular", "ordinary", "usual")
 NEGATED = ("no", "non", "not", "without") # what turns an anomaly into normal
-ANOMALY = ("anomal", "abnormal", "unusual", "suspicious", "fight", "violen", "aggress", "accident", "crash", "collision", "crime", "incident", "event", "theft", "thief",
-           "steal", "stolen", "rob", "burglar", "shoplift", "assault", "attack", "abuse", "arrest", "arson", "fire", "flame", "smoke", "explosion", "shoot", "weapon", "gun",
-           "knife", "vandal", "riot", "panic", "fall", "danger", "hazard", "threat", "drown", "defect") # how words for what is not normal begin
-ASIDE = ("training", "train", "testing", "test", "validation", "valid", "val", "video", "videos", "clip", "clips", "event", "events", "anomaly") # words that make no other class
+ANOMALY = ( # how words for what is not normal begin
+    "anomal", "abnormal", "unusual", "suspicious", "fight", "violen", "aggress", "accident", "crash", "collision", "crime", "incident", "event",
+    "theft", "thief", "steal", "stolen", "rob", "burglar", "shoplift", "assault", "attack", "abuse", "arrest", "arson", "fire", "flame", "smoke",
+    "explosion", "shoot", "weapon", "gun", "knife", "vandal", "riot", "panic", "fall", "danger", "hazard", "threat", "drown", "defect")
+ASIDE = ( # words that make no other class
+    "training", "train", "testing", "test", "validation", "valid", "val", "video", "videos", "clip", "clips", "event", "events", "anomaly")
 
 def words_of(name:str) -> list[str]:
     "The words of a name in small letters, cut at signs, digits and capitals."
