@@ -23,7 +23,7 @@ import typer
 from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import deal, open_clips
 from .core import Problem, Stopped, write_csv
-from .data import open_dataset
+from .data import mask_doubts, open_dataset
 from .embed import Recipe
 from .segment import Cutting
 
@@ -288,7 +288,8 @@ def check(root:Path = Data, truth:str = Truth, partial:bool = Partial):
     for split in ("train", "test"): typer.echo(f"{split}: {record[split]['videos']} videos, {record[split]['frames']} frames")
     typer.echo(f"labels: {found.truth or 'none'}" + (f", {record['test']['anomalous']} anomalous frames" if found.labels else ""))
     typer.echo(f"masks: {'yes' if found.masks else 'none'}")
-    for w in found.warnings: typer.echo(f"warning: {w}")
+    doubts = mask_doubts(found.test, found.masks) if found.masks and found.truth != "masks" else [] # else they were asked when it was opened
+    for w in (*found.warnings, *doubts): typer.echo(f"warning: {w}")
 
 # %% ../nbs/14_cli.ipynb #022
 @app.command("reproduce")

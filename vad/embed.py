@@ -486,6 +486,7 @@ def open_embeddings(
         if y.dtype.kind != "i" or not 0 <= y.min() <= y.max() < len(classes):
             raise Problem(f"{path} has labels of other classes than {record} names: embed the videos again.")
     check_finite(x, table.frames, table.video, path)
+    x.flags.writeable = False
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 
 # %% ../nbs/08c_embed.ipynb #034
