@@ -99,7 +99,7 @@ def order_classes(
     if kind == "binary" and not (found and others):
         raise Problem(f"{where} should hold a folder of normal videos beside others, and has {', '.join(names)}: name the normal one with --normal (in Python normal=).")
     if not found and len(names) > 1 and kind == "auto":
-        raise Problem(f"{where} has {', '.join(names)}, and no name says which is the normal class: name it with --normal (in Python normal=), "
+        raise Problem(f"{where} has {', '.join(names)}, and no name says which is the normal class: call it normal, or name it with --normal (in Python normal=), "
                       "or say --kind multiclass where none is.")
     if kind == "binary": return dict.fromkeys(found, "normal") | dict.fromkeys(others, "anomalous"), True
     one = found[0] if len(found) == 1 else "normal"

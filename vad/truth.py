@@ -167,7 +167,7 @@ def mask_npz(path:Path) -> np.ndarray: # (N, H, W) bool
         mask = z["mask" if "mask" in names else names[0]]
         if "shape" not in z.files or tuple(z["shape"]) == mask.shape: return array_mask(mask, path)
         n, h, w = z["shape"]
-        return np.unpackbits(mask, axis=-1, count=int(w)).reshape(n, h, w).astype(bool)
+        return np.unpackbits(mask, axis=-1, count=int(w)).reshape(n, h, w).view(bool)
 
 # %% ../nbs/00b_truth.ipynb #ec01490d
 MAT_SECONDS, MAT_MEMORY = 120, 8 * 2**30 # that reading one file may take
@@ -192,10 +192,10 @@ def serve_mat(memory:int): # bytes
         mask = None
         for i, cell in enumerate(cells.ravel()):
             cell = cell.toarray() if scipy.sparse.issparse(cell) else cell
-            if cell.dtype.kind not in "biuf" or cell.size and not (cell.min() >= 0 and cell.max() < np.inf):
+            if cell.dtype.kind not in "biuf" or cell.dtype.kind in "if" and cell.size and not (cell.min() >= 0 and cell.max() < np.inf):
                 raise ValueError(f"matrix {i + 1} holds other values than numbers from 0 on")
             mask = np.empty((cells.size, *cell.shape), bool) if mask is None else mask
-            mask[i] = cell != 0
+            np.not_equal(cell, 0, out=mask[i])
         return mask
     for line in sys.stdin:
         try:
@@ -249,7 +249,7 @@ class MatReader:
                 raise
             finally: watch.cancel()
         if "error" in said: raise Problem(f"{path} cannot be read as masks ({said['error']}): restore it from its source.")
-        return np.unpackbits(np.frombuffer(bits, np.uint8), count=int(np.prod(said["shape"]))).reshape(said["shape"]).astype(bool)
+        return np.unpackbits(np.frombuffer(bits, np.uint8), count=int(np.prod(said["shape"]))).reshape(said["shape"]).view(bool)
 
 _mat = MatReader()
 
