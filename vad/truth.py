@@ -11,6 +11,7 @@ __all__ = ['MAT_SECONDS', 'MAT_MEMORY', 'load_array', 'read_labels', 'read_range
 import atexit
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -208,11 +209,13 @@ def serve_mat(memory:int): # bytes
 
 class MatReader:
     "The process that reads .mat files: started when it is needed, and again where it died."
-    def __init__(self): self.process, self.lock = None, threading.Lock()
+    def __init__(self): self.process, self.owner, self.lock = None, None, threading.Lock()
 
     def start(self):
         code = f"{inspect.getsource(serve_mat)}\nserve_mat({MAT_MEMORY})"
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        quiet = os.environ | dict(PYTHONSAFEPATH="1", OPENBLAS_NUM_THREADS="1") # nothing from the current folder is imported
+        self.process = subprocess.Popen([sys.executable, "-c", code], env=quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.owner = os.getpid()
         atexit.register(self.close, self.process)
 
     def close(self, process):
@@ -235,14 +238,14 @@ class MatReader:
     def read(self, path:Path) -> np.ndarray: # (N, H, W) bool
         "The masks in a .mat file. Raises `Problem` where it cannot be read."
         with self.lock:
-            if self.process is None or self.process.poll() is not None: self.start()
+            if self.process is None or self.owner != os.getpid() or self.process.poll() is not None: self.start() # a fork must not share the pipes
             process, slow = self.process, []
             watch = threading.Timer(MAT_SECONDS, lambda: (slow.append(True), process.kill()))
             watch.start()
             try: said, bits = self.ask(path)
             except (EOFError, OSError):
                 self.close(process)
-                why = f"took more than {MAT_SECONDS} seconds to read" if slow else "is damaged, and MATLAB's reader died of it"
+                why = f"took more than {MAT_SECONDS} seconds to read" if slow else "is damaged, and the reader of .mat files died of it"
                 raise Problem(f"{path} {why}: restore it from its source.") from None
             except BaseException: # Ctrl-C in the middle of an answer
                 self.close(process)
