@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import call, sentence
 from test_labels import refused
 from test_window import blocks, write_film
 
 from vad import classify
+from vad.cli import run_app
 from vad.clips import Clips, clips_of, deal, open_clips
 from vad.collection import collect, order_classes, pick_normal, says_normal
 from vad.core import Problem, read_json, shared, write_json
@@ -81,6 +81,13 @@ def test_every_folder_gets_one_class(names, kind):
 
 # ---- from films to scores
 
+def command(monkeypatch, capsys, *args):
+    "what a command prints, run in this process"
+    monkeypatch.setattr("sys.argv", ["vad", *map(str, args)])
+    capsys.readouterr()
+    assert run_app() == (0, "")
+    return capsys.readouterr().out
+
 def film_tree(root, anomalous, normal):
     "anomalous films are dark and get darker, normal ones are coarse noise"
     for i in range(6):
@@ -89,30 +96,25 @@ def film_tree(root, anomalous, normal):
     return root
 
 @pytest.mark.parametrize("anomalous, normal, said", [("Fight", "Non-Fight", []), ("brawl", "street", ["--normal", "street"])])
-def test_anomalous_films_score_higher(tmp_path, anomalous, normal, said):
+def test_anomalous_films_score_higher(tmp_path, monkeypatch, capsys, anomalous, normal, said):
     "through the commands, whatever the order of the folders; what is taken for normal is printed and recorded"
     tree, made, run = film_tree(tmp_path / "tree", anomalous, normal), tmp_path / "made", tmp_path / "run"
-    if said: sentence(call(tmp_path, "embed", tree, "--output", made, *EMBED), "--normal", anomalous, normal)
-    rc, out, err = call(tmp_path, "embed", tree, "--output", made, *said, *EMBED)
-    assert rc == 0 and f"Normal: {normal}. Anomalous: {anomalous}." in out, err
+    def out(*args): return command(monkeypatch, capsys, *args)
+    if said: assert f"has {anomalous}, {normal}, and no name says" in refused(monkeypatch, "embed", tree, "--output", made, *EMBED)
+    assert f"Normal: {normal}. Anomalous: {anomalous}." in out("embed", tree, "--output", made, *said, *EMBED)
     assert read_json(made / "cnn_record.json")["normal"] == normal
-    rc, out, err = call(tmp_path, "classify", made, "--out", run, *TRAIN)
-    assert rc == 0 and f"Normal: {normal}. Anomalous: {anomalous}." in out, err
+    assert f"Normal: {normal}. Anomalous: {anomalous}." in out("classify", made, "--out", run, *TRAIN)
     assert read_json(run / "record.json")["data"]["normal"] == normal
-    mean = {}
-    for name in (f"{anomalous}/a0.avi", f"{normal}/n0.avi"):
-        rc, out, err = call(tmp_path, "score", tree / name, "--model", run, "--out", tmp_path / "scores", "--window", .5, "--no-video", "--device", "cpu")
-        assert rc == 0 and f"1 - the probability of {normal}, the normal class" in out, err
-        stem = name.split("/")[1].removesuffix(".avi")
-        record = next(r for r in map(read_json, (tmp_path / "scores").rglob("*.json")) if stem in r["source"]["where"])
-        assert record["scorer"]["normal"] == normal
-        table = next(p for p in (tmp_path / "scores").rglob("*.csv") if stem in str(p))
-        mean[name] = pd.read_csv(table).score.mean()
-    assert mean[f"{anomalous}/a0.avi"] > .7 > .3 > mean[f"{normal}/n0.avi"], mean
-    rc, out, err = call(tmp_path, "score", tree / anomalous / "a0.avi", "--model", run, "--out", tmp_path / "turned", "--window", .5, "--no-video", "--device", "cpu",
-                        "--normal", anomalous)
-    assert rc == 0 and f"the probability of {anomalous}, the normal class" in out, err
-    sentence(call(tmp_path, "score", tree / anomalous / "a0.avi", "--model", run, "--out", tmp_path / "none", "--normal", "calm"), "'calm'")
+    def mean(name, into, taken, *more):
+        words = out("score", tree / name, "--model", run, "--out", tmp_path / into, "--window", .5, "--no-video", "--device", "cpu", *more)
+        assert f"1 - the probability of {taken}, the normal class" in words
+        (record,), (table,) = (tmp_path / into).rglob("*.json"), (tmp_path / into).rglob("*.csv")
+        assert read_json(record)["scorer"]["normal"] == taken
+        return pd.read_csv(table).score.mean()
+    high, low = mean(f"{anomalous}/a0.avi", "a", normal), mean(f"{normal}/n0.avi", "n", normal)
+    assert high > .7 > .3 > low
+    assert mean(f"{anomalous}/a0.avi", "turned", anomalous, "--normal", anomalous) == pytest.approx(1 - high, abs=1e-5)
+    assert "'calm'" in refused(monkeypatch, "score", tree / anomalous / "a0.avi", "--model", run, "--out", tmp_path / "none", "--normal", "calm")
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
@@ -125,7 +127,7 @@ def embedded(tmp_path_factory):
     write_json(root / "made/cnn_record.json", record)
     return root / "made"
 
-def test_embeddings_that_do_not_say_it(embedded, tmp_path):
+def test_embeddings_that_do_not_say_it(embedded, tmp_path, monkeypatch, capsys):
     e = open_embeddings(embedded)
     assert e.classes == ("Fight", "Non-Fight")
     c = open_clips(embedded)
@@ -135,11 +137,10 @@ def test_embeddings_that_do_not_say_it(embedded, tmp_path):
     record = read_json(embedded / "cnn_record.json")
     other = shutil.copytree(embedded, tmp_path / "other")
     write_json(other / "cnn_record.json", record | dict(classes=["brawl", "street"]))
-    sentence(call(tmp_path, "classify", other, "--out", tmp_path / "run", *TRAIN), "--normal")
-    rc, out, err = call(tmp_path, "classify", other, "--out", tmp_path / "run", "--normal", "street", *TRAIN)
-    assert rc == 0 and "Normal: street. Anomalous: brawl." in out, err
-    rc, out, err = call(tmp_path, "classify", other, "--out", tmp_path / "none", "--kind", "multiclass", *TRAIN)
-    assert rc == 0 and read_json(tmp_path / "none/record.json")["data"]["normal"] is None
+    assert "--normal" in refused(monkeypatch, "classify", other, "--out", tmp_path / "run", *TRAIN)
+    assert "Normal: street. Anomalous: brawl." in command(monkeypatch, capsys, "classify", other, "--out", tmp_path / "run", "--normal", "street", *TRAIN)
+    assert "none of them" in command(monkeypatch, capsys, "classify", other, "--out", tmp_path / "none", "--kind", "multiclass", *TRAIN)
+    assert read_json(tmp_path / "none/record.json")["data"]["normal"] is None
     with pytest.raises(Problem, match="--watch"): open_scorer(tmp_path / "none", "cpu")
     assert open_scorer(tmp_path / "none", "cpu", watch="brawl").at == 0
     court = Court(tmp_path / "run", other, device="cpu") # counts classes as the run does, not as the embeddings
@@ -157,12 +158,12 @@ def test_an_old_run_is_scored_by_the_rule(embedded, tmp_path):
     scorer = open_scorer(run, "cpu")
     assert (scorer.at, scorer.normal) == (1, "Non-Fight")
 
-def test_segment_says_it(tmp_path):
+def test_segment_says_it(tmp_path, monkeypatch, capsys):
     pytest.importorskip("av", reason="PyAV is not installed")
     tree = film_tree(tmp_path / "tree", "brawl", "street")
-    sentence(call(tmp_path, "segment", tree, "--out", tmp_path / "clips", "--seconds", .4, "--shortest", .1), "--normal")
-    rc, out, err = call(tmp_path, "segment", tree, "--out", tmp_path / "clips", "--seconds", .4, "--shortest", .1, "--normal", "street")
-    assert rc == 0 and "Normal: street. Anomalous: brawl." in out, err
+    cut = "segment", tree, "--out", tmp_path / "clips", "--seconds", .4, "--shortest", .1
+    assert "--normal" in refused(monkeypatch, *cut)
+    assert "Normal: street. Anomalous: brawl." in command(monkeypatch, capsys, *cut, "--normal", "street")
 
 
 # ---- sources
