@@ -164,7 +164,8 @@ def patched(data, *changes):
 
 GOOD = ["normal/fine.avi", "normal/with space.avi", "normal/it's \"quoted\".avi", "normal/видео 影片 ñ.avi", "normal/comma, and;.avi",
         "anomalous/one frame.avi", "anomalous/no rate.avi", "anomalous/zero rate.mp4"]
-REASONS = {"anomalous/empty.mp4": "empty", "anomalous/truncated.mp4": "truncated", "anomalous/text.mp4": "is not a video but text", "anomalous/sound.mp4": "holds sound only",
+REASONS = {"anomalous/empty.mp4": "empty", "anomalous/truncated.mp4": "truncated", "anomalous/text.mp4": "not a video but text",
+           "anomalous/sound.mp4": "holds sound only",
            "anomalous/loop.mp4": "cannot be read", "anomalous/half.avi": "truncated", "anomalous/secret.avi": "Permission denied"}
 
 def write_broken(root):

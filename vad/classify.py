@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONTROLS', 'Settings', 'Classifier', 'Classes', 'inputs_of', 'tensors', 'statistics', 'moved', 'weigh',
            'chosen_weight', 'best_weight', 'fit', 'load_classifier', 'predict', 'measure', 'pooled', 'linear',
-           'control_probabilities', 'choose_weight', 'train_and_test', 'cross_validate', 'joined', 'summary']
+           'control_probabilities', 'inner_split', 'choose_weight', 'train_and_test', 'cross_validate', 'joined',
+           'summary']
 
 # %% ../nbs/10a_classify.ipynb #002
 import warnings
@@ -22,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from .clips import Clips, folds, members, mirrored_split
+from .clips import Clips, check_part, check_split, deal, folds, members
 from .core import Problem, Run, progress, read_json, room_on, seed_all, write_csv, write_json
 from .embed import mask_of
 from .learner import check_values, finished, learn, load_tensors, settings_of
@@ -288,6 +289,18 @@ def control_probabilities(kind:str, x:np.ndarray, y:np.ndarray, train, test, cla
     return p
 
 # %% ../nbs/10a_classify.ipynb #029
+def inner_split(
+    labels:np.ndarray, sources:np.ndarray, # (n,) each, of the training clips
+    classes:tuple,                         # K names
+    kind:str, seed:int,
+) -> tuple[np.ndarray, np.ndarray]:        # rows of these: to train on, to choose the weight by
+    "Set validation clips aside. Raises `Problem` where a class is too small for it."
+    k = max(2, min(5, *members(kind, labels, sources).tolist()))
+    check_split(kind, labels, sources, k, classes)
+    inner, valid = folds(labels, sources, kind, k, seed)[0]
+    check_part(labels[inner], classes, "What is left to train on beside the validation clips")
+    return inner, valid
+
 def choose_weight(
     s:Settings, data:Clips,
     folder:str|Path,    # of the run
@@ -295,7 +308,7 @@ def choose_weight(
     device:str="auto", resume:bool=True,
 ) -> float:
     "The weight of the centres that serves clips best which a network of these settings was not trained on."
-    inner, valid = folds(data.labels, data.sources, kind, max(2, min(5, *members(kind, data.labels, data.sources).tolist())), s.seed)[0]
+    inner, valid = inner_split(data.labels, data.sources, data.classes, kind, s.seed)
     fit(s, data.take(inner), folder, device, resume)
     model, centres, _ = load_classifier(folder)
     return best_weight(*predict(model, data.take(valid)), centres, data.labels[valid])
@@ -310,6 +323,8 @@ def train_and_test(
 ) -> dict[str, dict]:                  # measures: plain; weighted, with w
     "Train on one part, measure on the other; leaves metrics.json and predictions.csv in the run."
     folder, data, labels = Path(folder), clips.take(train), clips.labels[test]
+    check_part(data.labels, clips.classes, "The training part")
+    if weighting: inner_split(data.labels, data.sources, data.classes, kind, s.seed) # what cannot be done is said before anything is trained
     fit(s, data, folder, device, resume, track)
     model, centres, _ = load_classifier(folder)
     p, h = predict(model, clips.take(test))
@@ -343,7 +358,9 @@ def cross_validate(
     both = clips if mirrored is None else joined(clips, mirrored)
     x, lines = pooled(both), []
     jobs = [(seed, i, train, test) for seed in seeds
-            for i, (train, test) in enumerate(mirrored_split(clips.labels, clips.sources, kind, "none" if mirrored is None else augment, k, 42 + seed))]
+            for i, (train, test) in enumerate(deal(clips, kind, "none" if mirrored is None else augment, k, 42 + seed))]
+    if weighting:
+        for seed, _, train, _ in jobs: inner_split(both.labels[train], both.sources[train], both.classes, kind, seed)
     with progress(label="folds", unit="run", total=len(jobs) * len(pipelines)) as bar:
         for seed, i, train, test in jobs:
             def line(pipeline, weighting, m):

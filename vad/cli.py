@@ -21,9 +21,9 @@ from typing import Optional
 import typer
 
 from . import classify, evaluation, figure, learner, report, reproduce, score
-from .clips import mirrored_split, open_clips
+from .clips import deal, open_clips
 from .core import Problem, Stopped, say_some, write_csv
-from .data import open_dataset, verify
+from .data import mask_doubts, open_dataset, verify
 from .embed import Recipe
 from .segment import Cutting
 
@@ -128,8 +128,8 @@ def import_run(
 # %% ../nbs/14_cli.ipynb #012
 OWN = ("method", "frames", "device", "batch") # options with a default of their own
 EMBEDDING = tuple(f.name for f in fields(Recipe) if f.name not in OWN)
-Normal = typer.Option(None, help="Folder of the normal class, where its name is not a usual one.")
-Kind = typer.Option("auto", help="auto: a class for each folder; binary: normal against all others; multiclass.")
+Normal = typer.Option(None, help="Folder or class that is normal, where its name does not say so; once for each, where there are several.")
+Kind = typer.Option("auto", help="auto: a class for each folder, one of them normal; binary: normal against all others; multiclass: even where none is normal.")
 
 @app.command()
 @with_settings(EMBEDDING, Recipe)
@@ -140,7 +140,7 @@ def embed(
     frames:int = typer.Option(None, help="At most so many frames a video. Default: as published (cnn 100, resnet50 150, vit 75), else 100."),
     device:str = Device,
     batch:int = typer.Option(None, help="Frames that the network takes at once. Default: 4 on a CPU, 64 on a GPU."),
-    kind:str = Kind, normal:str = Normal,
+    kind:str = Kind, normal:list[str] = Normal,
     source:str = typer.Option(None, help="Rule that reads the source video off a clip's name, such as '(.*)_[0-9]+$'; sources.csv goes before it."),
     workers:int = typer.Option(None, help="Videos decoded at once. Default: one a core, at most 8."),
     engine:str = typer.Option("local", help="local, or an existing cluster: dask, ray."),
@@ -148,8 +148,11 @@ def embed(
     **changes,
 ):
     "Embed a tree of videos: features of every frame, one array; a video that fails is left out and named."
+    from vad.collection import collect
     from vad.embed import embed
-    made = embed(videos, output, method, frames, device, batch, kind, normal, source, workers, engine=engine, address=address, **changes)
+    found = collect(videos, kind, normal, source)
+    typer.echo(found.words())
+    made = embed(found, output, method, frames, device, batch, workers=workers, engine=engine, address=address, **changes)
     typer.echo(f"{made}: {output}")
 
 # %% ../nbs/14_cli.ipynb #014
@@ -158,15 +161,17 @@ def embed(
 def segment(
     videos:Path = typer.Argument(..., help="Folder with a folder of films for each class, or UCF-Crime with --annotations."),
     out:Path = typer.Option(..., help="New folder for the tree of clips."),
-    kind:str = Kind, normal:str = Normal,
+    kind:str = Kind, normal:list[str] = Normal,
     annotations:Path = typer.Option(None, help="Folder of UCF-Crime's official lists and temporal annotations: clips are labelled by them."),
     workers:int = typer.Option(2, help="Films cut at once."),
     **changes,
 ):
     "Cut long videos into labelled clips of fixed length, without encoding anew where key frames allow."
-    from vad.collection import collect_ucf
+    from vad.collection import collect, collect_ucf
     from vad.segment import segment
-    table = segment(collect_ucf(videos, annotations) if annotations else videos, out, kind, normal, workers, **changes)
+    found = collect_ucf(videos, annotations) if annotations else collect(videos, kind, normal)
+    typer.echo(found.words())
+    table = segment(found, out, workers=workers, **changes)
     typer.echo(f"{out}: {(table.status == 'ok').sum()} clips, {(table.status != 'ok').sum()} films left out.")
 
 # %% ../nbs/14_cli.ipynb #015
@@ -176,6 +181,7 @@ def classify_command(
     embeddings:Path = typer.Argument(..., help="Folder that vad embed filled, or a file of embeddings (.npy)."),
     out:Path = typer.Option(..., help="Run folder to write."),
     labels:Path = typer.Option(None, help="Labels (.npy), where the embeddings are a bare file."),
+    kind:str = Kind, normal:list[str] = Normal,
     mirrored:Path = typer.Option(None, help="Embeddings of the same videos mirrored (vad embed --flip): more to train on."),
     split:str = typer.Option("source", help="source: a source video's clips stay together; clip: dealt one by one, as published."),
     augment:str = typer.Option("after", help="Mirror images come after the split, or before it (published: test clips' mirror images are trained on)."),
@@ -186,7 +192,8 @@ def classify_command(
     **changes,
 ):
     "Train a recurrent classifier on embedded clips and test it, with controls."
-    clips, twin = open_clips(embeddings, labels=labels), mirrored and open_clips(mirrored)
+    clips, twin = open_clips(embeddings, None, labels, kind, normal), mirrored and open_clips(mirrored, None, None, kind, normal)
+    typer.echo(clips.words())
     s = classify.Settings(**changes)
     if folds > 1:
         table = classify.cross_validate(clips, {s.cell: s}, out, split, twin, augment, folds, (s.seed,), device)
@@ -195,7 +202,7 @@ def classify_command(
         write_csv(out / "summary.csv", shown)
         typer.echo(shown.round(2).to_string(index=False))
     else:
-        train, test = mirrored_split(clips.labels, clips.sources, split, augment if twin else "none")[0]
+        train, test = next(deal(clips, split, augment if twin else "none"))
         m = classify.train_and_test(s, classify.joined(clips, twin) if twin else clips, train, test, out, split, device, resume, track)
         for name, x in m.items():
             numbers = ", ".join(f"{word} {figure.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
@@ -218,6 +225,7 @@ def score_command(
     training:Path = typer.Option(None, help="Memory models: dataset whose training videos give the statistics, where the run holds none."),
     recipe:Path = typer.Option(None, help="Classifiers: folder of the embeddings it was trained on, where the run holds no recipe."),
     watch:str = typer.Option(None, help="Classifiers: the class to score. Default: all but the normal one."),
+    normal:str = typer.Option(None, help="Classifiers: the normal class. Default: what the run recorded, else the one whose name says so."),
     duration:float = typer.Option(None, help="Stop after so many seconds of video."),
     video:bool = typer.Option(True, help="Write a copy of the video with score and heat."),
     device:str = Device,
@@ -225,8 +233,10 @@ def score_command(
 ):
     "Score a long video or a stream, window by window."
     from vad.window import score_video
-    options = changes | {k: v for k, v in dict(gate=gate, training=training, recipe=recipe, watch=watch).items() if v is not None}
+    options = changes | {k: v for k, v in dict(gate=gate, training=training, recipe=recipe, watch=watch, normal=normal).items() if v is not None}
     record = score_video(source, model, out, window, stride, mode, fps, threshold, video=video, duration=duration, device=device, **options)
+    if record["scorer"]["kind"] == "classifier":
+        typer.echo(f"Score: the probability of {watch}." if watch else f"Score: 1 - the probability of {record['scorer']['normal']}, the normal class.")
     for sentence in record["ended"]: typer.echo(sentence)
     typer.echo(f"{out}: {record['latency']['words']}")
 
@@ -283,7 +293,8 @@ def check(
     typer.echo(f"labels: {found.truth or 'none'}" + (f", {record['test']['anomalous']} anomalous frames" if found.labels else ""))
     typer.echo(f"masks: {'yes' if found.masks else 'none'}")
     if found.passed: typer.echo(f"passed over: {say_some(found.passed)}")
-    for w in found.warnings: typer.echo(f"warning: {w}")
+    doubts = mask_doubts(found.test, found.masks) if found.masks and found.truth != "masks" else [] # else they were asked when it was opened
+    for w in (*found.warnings, *doubts): typer.echo(f"warning: {w}")
 
 # %% ../nbs/14_cli.ipynb #022
 @app.command("reproduce")

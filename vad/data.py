@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'Dataset', 'known_name', 'Layout', 'videos_in', 'split_in', 'label_files', 'label_name', 'split_layout',
            'ucsd_layout', 'avenue_layout', 'plain_layout', 'find_layout', 'pick_truth', 'twin', 'number', 'cut_labels',
            'labels_of', 'any_pixel', 'open_all', 'passed_over', 'check_counts', 'same_videos', 'check_videos', 'settle',
-           'check_labels', 'open_dataset', 'verify']
+           'check_labels', 'mask_doubts', 'open_dataset', 'verify']
 
 # %% ../nbs/01_data.ipynb #002
 import hashlib
@@ -329,6 +329,25 @@ def check_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings
     return labels
 
 # %% ../nbs/01_data.ipynb #031
+def mask_doubts(
+    videos:list[Video],
+    paths:list,         # of their masks; None where a video has none
+    labels=None,        # for each video its frames with any anomalous pixel; None: its masks are read
+) -> list[str]:
+    "What looks wrong about the masks of a dataset's test videos."
+    out, marked = [], []
+    for v, p, y in zip(videos, paths, labels or [None] * len(videos)):
+        if p is None: continue
+        try:
+            mask = read_mask(p, v.frames, v.size) if y is None or y.all() else None
+            marked.append((y if mask is None else mask).any())
+        except Problem as e: out.append(str(e))
+        else:
+            if mask is not None and mask.all(): out.append(f"{p} marks every pixel of every frame as anomalous: compare it with its source.")
+    if marked and not any(marked): out.append(f"The masks in {next(p for p in paths if p).parent} mark no frame as anomalous: compare them with their source.")
+    return out
+
+# %% ../nbs/01_data.ipynb #033
 def open_dataset(
     root:str|Path,      # the folder of a dataset; a folder of videos, or one video
     truth:str=None,     # mnad | masks | the name of a label file; None = the label file where there is one, else what was published
@@ -352,6 +371,7 @@ def open_dataset(
     warnings = settle(findings, partial, root) + settle(known, True, root)
     if not train and not test: raise Problem(f"{root} holds no video that can be used: {findings[0] if findings else 'put some there.'}")
     masks = tuple(twin(v, layout.masks) for v in test) if layout.masks else None
+    if labels and truth == "masks": warnings += settle(mask_doubts(test, masks, labels), True, root)
     return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None, masks, warnings,
                    passed_over(layout, root))
 

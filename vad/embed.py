@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['pick', 'readable', 'Recipe', 'network', 'Outcome', 'one_thread', 'run_batch', 'places_alike', 'lay', 'Belt', 'Desk',
            'finish', 'stream', 'begin_rows', 'fits', 'Rows', 'embed_shard', 'cluster', 'spread', 'mask_of', 'trailing',
-           'Embeddings', 'load_pair', 'open_embeddings', 'default_method', 'signature', 'manifest_of', 'publish',
-           'fill_rows', 'plan', 'embed']
+           'Embeddings', 'load_pair', 'flat_labels', 'check_finite', 'open_embeddings', 'default_method', 'signature',
+           'manifest_of', 'publish', 'fill_rows', 'plan', 'embed']
 
 # %% ../nbs/08c_embed.ipynb #003
 import json
@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 import warnings
+import zipfile
 import zlib
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -371,8 +372,9 @@ def mask_of(
     return np.arange(frames) < np.asarray(counts, np.int64)[:, None]
 
 def trailing(x:np.ndarray) -> np.ndarray: # (N, T, W) -> (N,)
-    "How many frames each sequence has before only zeros follow."
-    there = np.stack([row.any(1) for row in x]) if len(x) else np.zeros(x.shape[:2], bool) # row by row: x may not fit in memory
+    "How many frames each sequence has before only rows of zeros, or of NaN, follow."
+    def real(row): return row.any(1) & ~np.isnan(row).all(1)
+    there = np.stack([real(row) for row in x]) if len(x) else np.zeros(x.shape[:2], bool) # row by row: x may not fit in memory
     return np.where(there.any(1), there.shape[1] - there[:, ::-1].argmax(1), 0)
 
 @dataclass(frozen=True)
@@ -392,14 +394,53 @@ class Embeddings:
 def load_pair(
     embeddings:Path,  # {method}_embeddings.npy
     labels:Path,      # {method}_labels.npy
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]: # (N, T, D), (N,) int64 or words
     "The two arrays, the first mapped. Raises `Problem` where one is missing, broken, or they do not belong together."
-    try: x, y = (np.load(p, mmap_mode=mode, allow_pickle=False) for p, mode in ((embeddings, "r"), (labels, None)))
+    try: x, y = (np.load(p, mmap_mode=mode, allow_pickle=False) for p, mode in ((embeddings, "c"), (labels, None))) # c: what we write stays in memory
     except FileNotFoundError as e: raise Problem(f"{e.filename} is missing: embed the videos first, or name another file.") from None
-    except (OSError, ValueError, EOFError) as e: raise Problem(f"{embeddings} and {labels} cannot be read as arrays ({e}): embed the videos again.") from None
-    if x.ndim != 3 or x.dtype.kind != "f" or y.shape != x.shape[:1] or y.dtype.kind not in "iub":
-        raise Problem(f"{embeddings} has shape {x.shape} and {labels} {y.shape}: they should be (videos, frames, width) numbers and (videos,) whole numbers.")
-    return x, y.astype(np.int64)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        if "empty" in str(e): raise Problem(f"{embeddings} holds no videos: embed some.") from None
+        raise Problem(f"{embeddings} and {labels} cannot be read as arrays ({e}): embed the videos again.") from None
+    if odd := [p for p, array in ((embeddings, x), (labels, y)) if not isinstance(array, np.ndarray)]:
+        raise Problem(f"{odd[0]} is an archive of arrays: save one array with numpy.save.")
+    if x.ndim != 3 or x.dtype.kind not in "fiu":
+        raise Problem(f"{embeddings} has shape {x.shape} and type {x.dtype}: it should be (videos, frames, width) numbers; of vectors without frames make one frame each.")
+    if not x.size: raise Problem(f"{embeddings} holds no videos: embed some.")
+    return x, flat_labels(y, len(x), labels)
+
+def flat_labels(
+    y:np.ndarray,  # (N,), (N, 1), (1, N), or one-hot (N, K)
+    n:int,         # videos
+    path:Path,     # for messages
+) -> np.ndarray:   # (N,) int64, or words
+    "A label for each video. Raises `Problem` on labels that are no classes, or not as many as videos."
+    one_hot = y.ndim == 2 and y.shape[0] == n and y.shape[1] > 1 and y.dtype.kind in "biuf" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()
+    if not one_hot and y.shape not in ((n,), (n, 1), (1, n)):
+        raise Problem(f"{path} has shape {y.shape}: they should be {n} labels, one for each video, or one-hot.")
+    y = y.argmax(1) if one_hot else y.ravel()
+    if y.dtype.kind == "S": y = np.char.decode(y, "utf-8", "replace")
+    if y.dtype.kind == "U" and all(s.strip() for s in y): return np.char.strip(y)
+    cure = "labels are whole numbers or words"
+    if y.dtype.kind not in "biuf": raise Problem(f"{path} holds values of type {y.dtype} or empty words: {cure}.")
+    if y.dtype.kind == "f" and len(bad := np.flatnonzero(~np.isfinite(y) | (y != np.floor(y)))):
+        raise Problem(f"{path} holds {y[bad[0]]} for video {bad[0]} (counted from 0): {cure}.")
+    return y.astype(np.int64)
+
+def check_finite(
+    x:np.ndarray,    # (N, T, D), written to where padding holds anything but numbers
+    frames,          # (N,) how many of the T rows are real
+    names,           # (N,) of the videos
+    path:Path,       # for the message
+):
+    "Raise `Problem` at the first number that is not finite in single precision; set padding that is not to zero."
+    if x.dtype.kind != "f": return
+    for i, (row, n) in enumerate(zip(x, frames)):
+        with np.errstate(over="ignore"): good = np.isfinite(row.astype(np.float32, copy=False)).all(1)
+        if good.all(): continue
+        if not (n and good[:n].all()):
+            raise Problem(f"{path} holds a number that is not finite (NaN or infinite) in video {i} ({names[i]}), frame {int(good.argmin())}, "
+                          "both counted from 0: embed the videos again.")
+        x[i, n:] = 0
 
 def open_embeddings(
     path:str|Path,         # the folder that `embed` filled, or a file {method}_embeddings.npy
@@ -417,12 +458,18 @@ def open_embeddings(
     x, y = load_pair(path, Path(labels or path.with_name(f"{stem}_labels.npy")))
     manifest, record = (path.with_name(f"{stem}_{n}") for n in ("manifest.csv", "record.json"))
     if labels or not manifest.is_file(): # a bare pair
-        table = pd.DataFrame(dict(video=[f"{i}" for i in range(len(x))], label=y.astype(str), source=[f"{i}" for i in range(len(x))], frames=trailing(x)))
-        classes, facts = tuple(str(i) for i in range(int(y.max(initial=0)) + 1)), {}
+        numbers = [f"{i}" for i in range(len(x))]
+        table, facts = pd.DataFrame(dict(video=numbers, label=y.astype(str), source=numbers, frames=trailing(x))), {}
+        values, y = np.unique(y, return_inverse=True)
+        classes = tuple(str(v) for v in values)
     else:
         table, facts = pd.read_csv(manifest, dtype=dict(video=str, label=str, source=str, reason=str), keep_default_na=False), read_json(record)
         if len(table) != len(x): raise Problem(f"{manifest} has {len(table)} lines and {path} {len(x)} rows: embed the videos again.")
         classes = tuple(facts["classes"])
+        if y.dtype.kind != "i" or not 0 <= y.min() <= y.max() < len(classes):
+            raise Problem(f"{path} has labels of other classes than {record} names: embed the videos again.")
+    check_finite(x, table.frames, table.video, path)
+    x.flags.writeable = False
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 
 # %% ../nbs/08c_embed.ipynb #034
@@ -442,7 +489,7 @@ def signature(
         except OSError: return None
     rows = [(*row, stat(p)) for row, p in zip(videos.table[["video", "label", "source"]].itertuples(index=False, name=None), videos.paths())]
     code = core.code_fingerprint("embed.py", "backbone.py", "decoder.py", "video.py", "cache.py")
-    facts = [asdict(recipe), network(recipe).facts, torch.__version__, cv2.__version__, decoding_of(videos.paths()), code, videos.classes, rows]
+    facts = [asdict(recipe), network(recipe).facts, torch.__version__, cv2.__version__, decoding_of(videos.paths()), code, videos.classes, videos.normal, rows]
     return sha256(json.dumps(facts, default=str).encode()).hexdigest()[:20]
 
 def manifest_of(
@@ -507,7 +554,7 @@ def embed(
     device:str="auto",             # auto | cpu | cuda | cuda:N | mps
     batch:int|None=None,           # frames that the network takes at once; None: 4 on a CPU, 64 on a GPU
     kind:str="auto",               # auto | binary | multiclass, and
-    normal:str|None=None,          # the normal class's folder, and
+    normal:str|tuple|None=None,    # the normal class's folder or folders, and
     source:str|None=None,          # rule for sources: see `collect`; all three for a folder
     workers:int|None=None,         # videos decoded at once; None: one a core, at most 8
     threads:int|None=None,         # batches worked on at once on a CPU; None: as many as PyTorch has threads
@@ -532,7 +579,8 @@ def embed(
             todo = stream(recipe, jobs, workers, threads) if engine == "local" else spread(engine, address, recipe, jobs, workers, threads, shard)
             with closing(todo): fill_rows(rows, videos, todo)
             publish(output, method, rows, videos, recipe, dict(
-                key=key, classes=videos.classes, root=videos.root, recipe=asdict(recipe), network=net.facts, engine=engine, workers=workers, threads=threads,
+                key=key, classes=videos.classes, normal=videos.normal, root=videos.root,
+                recipe=asdict(recipe), network=net.facts, engine=engine, workers=workers, threads=threads,
                 embedded=len(jobs), seconds=round(time.perf_counter() - begin, 1), peak_memory_gb=round(core.peak_memory(), 2),
                 failed=sum(bool(f["reason"]) for f in rows.done.values()), versions=core.versions(), machine=core.machine()))
     return open_embeddings(output, method)

@@ -21,7 +21,7 @@ from . import plot
 from .cache import shrink
 from .classify import Classifier, chosen_weight, load_classifier, tensors, weigh
 from .clips import Clips, clips_of
-from .core import Problem, Run, pick_device
+from .core import Problem, Run, pick_device, read_json
 from .embed import Recipe, open_embeddings, pick
 from .sru import SelfAttention
 from .video import open_video
@@ -114,13 +114,25 @@ class Court:
         "Raises `Problem` where the run holds no classifier, or the clips are not of the kind that it reads."
         self.folder, self.device = run.folder if isinstance(run, Run) else Path(run), pick_device(device)
         self.model, self.centres, self.settings = load_classifier(self.folder, self.device)
+        record = self.folder / "record.json"
+        self.told = read_json(record).get("data", {}) if record.exists() else {} # of the training data
         e = None if isinstance(embeddings, Clips) else open_embeddings(embeddings)
-        self.clips = embeddings if e is None else clips_of(e, Path(embeddings).name)
+        self.clips = self.ordered(embeddings if e is None else clips_of(e, Path(embeddings).name, "multiclass", self.told_normal(e.classes)))
         self.videos = Path(videos or (e.record.get("root") if e else None) or "")
         recipe = self.clips.made.get("recipe")
         self.recipe = recipe and Recipe(**recipe)
         self.weight = chosen_weight(self.folder) if weight is None else weight
         self.check()
+
+    def told_normal(self, classes) -> str|None:
+        "Which of some classes was normal in training."
+        name = self.told.get("normal")
+        return name if name in classes else None
+
+    def ordered(self, clips:Clips) -> Clips:
+        "Clips whose classes are counted as the classifier counts them."
+        classes = self.told.get("classes") or ()
+        return clips.arranged(classes) if set(classes) == set(clips.classes) else clips
 
     def check(self):
         "Raise `Problem` where clips and classifier do not belong together."

@@ -35,7 +35,7 @@ from .autoencoder import MNAD, folded
 from .cache import normalise, shrink
 from .classify import Classifier, chosen_weight, load_classifier, predict, weigh
 from .clips import Clips
-from .collection import NORMAL
+from .collection import pick_normal
 from .core import Problem, pick_device, progress, read_json, room_for, whole, write_json
 from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
@@ -463,11 +463,13 @@ class ClassScorer:
         classes, width = self.classes, network(self.recipe).width
         if self.watch is not None and self.watch not in classes: raise Problem(f"There is no class {self.watch!r}: the classes are {', '.join(classes)}.")
         self.at = normal_class(classes, self.normal) if self.watch is None else classes.index(self.watch)
+        self.normal = classes[self.at] if self.watch is None else self.normal
         if len(self.model.mean) != width:
             raise Problem(f"The recipe gives vectors of {width} numbers and the classifier takes {len(self.model.mean)}: name the embeddings that it was trained on.")
 
     def facts(self) -> dict:
-        return dict(kind="classifier", classes=self.classes, watch=self.watch, weight=self.weight, recipe=asdict(self.recipe), network=network(self.recipe).facts)
+        return dict(kind="classifier", classes=self.classes, watch=self.watch, normal=self.normal, weight=self.weight,
+                    recipe=asdict(self.recipe), network=network(self.recipe).facts)
 
     def start(self, keep:int, heat:bool): self.keep = keep
 
@@ -497,14 +499,13 @@ class ClassScorer:
 # %% ../nbs/11_window.ipynb #041
 def normal_class(
     classes,         # K names
-    name:str|None,   # what the normal one is called; None: by a usual name, or the first of two or of mere numbers
+    name:str|None,   # what the normal one is called; None: by the rule for names of classes
 ) -> int:
     "Which class is the normal one. Raises `Problem` where nothing says it."
-    if name is not None and name not in classes: raise Problem(f"There is no class {name!r}: the classes are {', '.join(classes)}.")
-    named = [i for i, c in enumerate(classes) if (c == name if name else c.casefold() in NORMAL)]
-    if named: return named[0]
-    if len(classes) == 2 or all(c.isdigit() for c in classes): return 0
-    raise Problem(f"None of the classes {', '.join(classes)} is called normal: say which is with normal=, or name the class to look for with watch=.")
+    found = pick_normal(list(classes), name, "The run")
+    if len(found) == 1: return list(classes).index(found[0])
+    raise Problem(f"Nothing says which of the classes {', '.join(classes)} is normal: say it with --normal (in Python normal=), "
+                  "or name the class to look for with --watch (in Python watch=).")
 
 # %% ../nbs/11_window.ipynb #044
 def read_recipe(
@@ -531,8 +532,9 @@ def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weig
     if cooked and network(recipe).facts["weights"] != cooked["weights"]:
         raise Problem(f"The clips were embedded with the weights {cooked['weights']}, and here are {network(recipe).facts['weights']}: put the same file in place.")
     if weight is None: weight = chosen_weight(run)
-    classes = read_json(run / "record.json").get("data", {}).get("classes") or [str(i) for i in range(len(centres))]
-    return ClassScorer(model, centres, recipe, tuple(classes), watch, normal, weight)
+    known = read_json(run / "record.json").get("data", {})
+    classes = known.get("classes") or [str(i) for i in range(len(centres))]
+    return ClassScorer(model, centres, recipe, tuple(classes), watch, normal or known.get("normal"), weight)
 
 # %% ../nbs/11_window.ipynb #046
 def open_scorer(
@@ -541,7 +543,7 @@ def open_scorer(
     training=None,           # memory models: dataset whose training videos give the statistics; None: what the run's folder holds
     recipe=None,             # classifiers: a Recipe, or the folder of their embeddings; None: what the run recorded
     watch:str|None=None,     # classifiers: the class to look for; None: whatever is not normal
-    normal:str|None=None,    # classifiers: what the normal class is called, where not as usual
+    normal:str|None=None,    # classifiers: the normal class; None: what the run recorded, else by the rule for names
     weight:float|None=None,  # classifiers: of the nearest class centre; None: the one that validation chose, 1 where none did
     **changes,               # memory models: settings of scoring (alpha, test_update, threshold)
 ):
