@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CURE', 'MISSING', 'DEEPEST', 'Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'Unread',
            'system_fault', 'short_reason', 'unread', 'reading', 'seal_of', 'sealed', 'file_seal', 'file_seals',
-           'check_seals', 'misfit', 'parse_json', 'unsealed', 'write_json', 'read_json', 'write_csv', 'read_csv',
-           'seals_in', 'read_array', 'seed_all', 'pick_device', 'room_on', 'progress', 'shared', 'versions', 'commit',
-           'machine', 'peak_memory', 'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now',
+           'check_seals', 'misfit', 'parse_json', 'unsealed', 'write_json', 'read_json', 'fitting', 'write_csv',
+           'read_csv', 'seals_in', 'read_array', 'seed_all', 'pick_device', 'room_on', 'progress', 'shared', 'versions',
+           'commit', 'machine', 'peak_memory', 'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now',
            'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
@@ -115,7 +115,7 @@ def whole_folder(
                 (path / ".lock").unlink(missing_ok=True)
     finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #c1627e4e
+# %% ../nbs/00_core.ipynb #2020ad89
 class Unread(Problem):
     "Nothing is known to be broken: the system could not give it now (memory, handles, permissions, the disk). The next call tries again."
 
@@ -154,7 +154,7 @@ def reading(
         if system_fault(e): raise unread(path, e) from None
         raise Problem(f"{path} is not {what} ({short_reason(e)}): {cure}.") from None
 
-# %% ../nbs/00_core.ipynb #fab9e674
+# %% ../nbs/00_core.ipynb #2e3aeb06
 def _plain(x):
     "`x` in the types that JSON knows; numbers that are not finite become None."
     if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
@@ -198,7 +198,7 @@ def check_seals(
         with reading(folder / name, cure, cure): found = file_seal(folder / name)
         if found != seal: raise Problem(f"{folder / name} is damaged (its checksum is {found}, it was written with {seal}): {cure}.")
 
-# %% ../nbs/00_core.ipynb #ee6d5c4e
+# %% ../nbs/00_core.ipynb #3ea3233f
 DEEPEST = 50 # levels of nesting; what we write has fewer than ten
 
 def misfit(
@@ -249,7 +249,7 @@ def unsealed(fields:dict) -> dict:
     if seal not in (None, seal_of(fields)): raise ValueError("its content is not what was sealed")
     return fields
 
-# %% ../nbs/00_core.ipynb #e6387d47
+# %% ../nbs/00_core.ipynb #3eb582e9
 def write_json(path, obj):
     "Write `obj` as indented JSON with its seal, whole or not at all."
     obj = sealed(obj) if isinstance(obj, dict) else _plain(obj)
@@ -266,10 +266,19 @@ def read_json(
     if not isinstance(found, dict): raise Problem(f"{path} holds no JSON object: {cure}.")
     try: found = unsealed(found)
     except ValueError: raise Problem(f'{path} is damaged (its seal does not fit): {cure}; if you changed it yourself, take out its line "seal".') from None
-    if bad := misfit(found, kind or {}): raise Problem(f"{path} is not as it was written ({bad}): {cure}.")
+    return fitting(found, kind or {}, path, cure)
+
+def fitting(
+    found:dict,    # from the file `path`
+    kind:dict,     # see `misfit`
+    path,
+    cure:str=CURE,
+) -> dict:
+    "`found`. Raises `Problem` where it does not fit `kind`."
+    if bad := misfit(found, kind): raise Problem(f"{path} is not as it was written ({bad}): {cure}.")
     return found
 
-# %% ../nbs/00_core.ipynb #5d1a590c
+# %% ../nbs/00_core.ipynb #5c57fda2
 def write_csv(path, table:pd.DataFrame):
     "Write `table` as CSV without its index, whole or not at all."
     with whole(path) as part: table.to_csv(part, index=False)
