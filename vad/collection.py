@@ -17,7 +17,7 @@ from typing import Iterator
 import numpy as np
 import pandas as pd
 
-from .core import Problem
+from .core import Problem, reading
 from .truth import fill
 from .video import MOVIES, images, visible
 
@@ -76,8 +76,8 @@ def read_sources(
     "The sources that `sources.csv` names: columns clip (or video) and source (or source_video). Raises `Problem` where these are missing."
     path = root / "sources.csv"
     if not path.is_file(): return {}
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError): table = pd.DataFrame()
+    with reading(path, "write the columns video and source in its first line, or remove it", what="readable CSV"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     columns = [next((c for c in names if c in table), None) for names in (("video", "clip"), ("source", "source_video"))]
     if None in columns: raise Problem(f"{path} lacks the columns video and source: write them in its first line, or remove it.")
     return {v: s for v, s in zip(*(table[c] for c in columns)) if s}
@@ -134,19 +134,20 @@ def read_ucf(
 ) -> pd.DataFrame:      # name (of the file), label, split (train | test), ranges ([(first, last), ...], None where nobody annotated)
     "UCF-Crime's official lists (Sultani et al. 2018). Raises `Problem` where one is missing or broken."
     train, test = (Path(folder) / n for n in ("Anomaly_Train.txt", "Temporal_Anomaly_Annotation.txt"))
-    rows = []
+    rows, texts = [], []
+    for path in (train, test):
+        with reading(path, "restore it from the official archive", "put UCF-Crime's official lists there", "UTF-8 text"): texts.append(path.read_text(encoding="utf-8"))
     try:
-        for line in train.read_text(encoding="utf-8").split("\n"):
+        for line in texts[0].split("\n"):
             if not line.strip(): continue
             label, name = line.strip().split("/")
             normal = "normal" in label.casefold()
             rows.append((name, "normal" if normal else label, "train", [] if normal else None))
-        for line in test.read_text(encoding="utf-8").split("\n"):
+        for line in texts[1].split("\n"):
             if not line.strip(): continue
             name, label, *ends = line.split()
             a, b, c, d = map(int, ends)
             rows.append((name, "normal" if label == "Normal" else label, "test", [(i, j) for i, j in ((a, b), (c, d)) if i >= 0]))
-    except FileNotFoundError as e: raise Problem(f"{e.filename} is missing: put UCF-Crime's official lists there.") from None
     except ValueError: raise Problem(f"{line.strip()[:60]!r} is no line of UCF-Crime's lists in {folder}: restore them from the official archive.") from None
     return pd.DataFrame(rows, columns=["name", "label", "split", "ranges"])
 

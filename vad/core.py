@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CURE', 'MISSING', 'DEEPEST', 'Problem', 'Stopped', 'room_for', 'whole', 'locked', 'whole_folder', 'Unread',
            'system_fault', 'short_reason', 'unread', 'reading', 'seal_of', 'sealed', 'file_seal', 'file_seals',
-           'check_seals', 'misfit', 'parse_json', 'unsealed', 'write_json', 'read_json', 'fitting', 'write_csv',
-           'read_csv', 'seals_in', 'read_array', 'seed_all', 'pick_device', 'room_on', 'progress', 'shared', 'versions',
-           'commit', 'machine', 'peak_memory', 'keep_memory', 'file_fingerprint', 'code_of', 'code_fingerprint', 'now',
-           'circumstances', 'Run']
+           'check_seals', 'misfit', 'parse_json', 'unsealed', 'line_of', 'lines_in', 'write_json', 'read_json',
+           'fitting', 'write_csv', 'read_csv', 'seals_in', 'read_array', 'seed_all', 'pick_device', 'room_on',
+           'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory', 'keep_memory', 'file_fingerprint',
+           'code_of', 'code_fingerprint', 'now', 'circumstances', 'Run']
 
 # %% ../nbs/00_core.ipynb #002
 import ctypes
@@ -115,7 +115,7 @@ def whole_folder(
                 (path / ".lock").unlink(missing_ok=True)
     finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #2020ad89
+# %% ../nbs/00_core.ipynb #0356be84
 class Unread(Problem):
     "Nothing is known to be broken: the system could not give it now (memory, handles, permissions, the disk). The next call tries again."
 
@@ -154,7 +154,7 @@ def reading(
         if system_fault(e): raise unread(path, e) from None
         raise Problem(f"{path} is not {what} ({short_reason(e)}): {cure}.") from None
 
-# %% ../nbs/00_core.ipynb #2e3aeb06
+# %% ../nbs/00_core.ipynb #b4fd6fc7
 def _plain(x):
     "`x` in the types that JSON knows; numbers that are not finite become None."
     if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
@@ -198,7 +198,7 @@ def check_seals(
         with reading(folder / name, cure, cure): found = file_seal(folder / name)
         if found != seal: raise Problem(f"{folder / name} is damaged (its checksum is {found}, it was written with {seal}): {cure}.")
 
-# %% ../nbs/00_core.ipynb #3ea3233f
+# %% ../nbs/00_core.ipynb #ed833a6a
 DEEPEST = 50 # levels of nesting; what we write has fewer than ten
 
 def misfit(
@@ -215,6 +215,7 @@ def misfit(
     if origin in (list, dict):
         if not isinstance(x, origin): return _no_such(x, kind, where)
         return next((bad for v in (x.values() if origin is dict else x) if (bad := misfit(v, inner[-1], f"what {where} holds"))), "")
+    if origin is tuple and inner[-1] is ...: return misfit(list(x) if isinstance(x, tuple) else x, list[inner[0]], where)
     if origin is tuple:
         fits = isinstance(x, (list, tuple)) and len(x) == len(inner) and not any(misfit(v, k) for v, k in zip(x, inner))
         return "" if fits else _no_such(x, kind, where)
@@ -238,8 +239,9 @@ def _finite(text:str) -> float:
 
 def parse_json(text:str):
     "What a JSON text says. Raises ValueError on broken text, numbers that are not finite, and nesting beyond all measure."
-    found = json.loads(text, parse_float=_finite, parse_constant=_finite)
-    if _deeper(found, DEEPEST): raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    try: found = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError: found = None
+    if found is None or _deeper(found, DEEPEST): raise ValueError(f"it is empty, or nested more than {DEEPEST} levels deep")
     return found
 
 def unsealed(fields:dict) -> dict:
@@ -249,7 +251,22 @@ def unsealed(fields:dict) -> dict:
     if seal not in (None, seal_of(fields)): raise ValueError("its content is not what was sealed")
     return fields
 
-# %% ../nbs/00_core.ipynb #3eb582e9
+def line_of(fields:dict) -> str:
+    "An object with its seal as a line of a journal."
+    return json.dumps(sealed(fields)) + "\n"
+
+def lines_in(
+    text:str,  # of a journal
+    kind:dict, # what the objects should be, see `misfit`
+) -> list[dict]:
+    "The objects of a journal, without lines that are damaged or that a process began to write and died."
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            if not misfit(fields := parse_json(line), dict(seal=str)) and not misfit(unsealed(fields), kind): found.append(fields)
+    return found
+
+# %% ../nbs/00_core.ipynb #11885c28
 def write_json(path, obj):
     "Write `obj` as indented JSON with its seal, whole or not at all."
     obj = sealed(obj) if isinstance(obj, dict) else _plain(obj)
@@ -278,21 +295,21 @@ def fitting(
     if bad := misfit(found, kind): raise Problem(f"{path} is not as it was written ({bad}): {cure}.")
     return found
 
-# %% ../nbs/00_core.ipynb #5c57fda2
+# %% ../nbs/00_core.ipynb #31e94eaa
 def write_csv(path, table:pd.DataFrame):
     "Write `table` as CSV without its index, whole or not at all."
     with whole(path) as part: table.to_csv(part, index=False)
 
 def read_csv(
     path,
-    columns:dict,        # column -> str | int | float, where no cell may be empty; float|None: cells may, and the column may be missing
+    columns:dict,        # column -> str | int | float, where no number may be empty; float|None: it may, and the column may be missing
     cure:str=CURE,       # what to do where it is broken
     missing:str=MISSING, # what to do where there is no such file
     record:Path|None=None, # JSON file that may hold the table's seal
 ) -> pd.DataFrame:
     "A table from CSV. Raises `Problem` where it is missing, broken, changed since it was sealed, or lacks what is asked for."
     if record and record.exists(): check_seals(Path(path).parent, {n: s for n, s in seals_in(record).items() if n == Path(path).name}, cure)
-    texts = {c: str for c, kind in columns.items() if kind is str}
+    texts = {c: str for c, kind in columns.items() if str in (kind, *get_args(kind))}
     with reading(path, cure, missing, "readable CSV"):
         empty = {c: ["", "nan", "NaN"] for c in pd.read_csv(path, nrows=0) if c not in texts} # a text such as NA is a text
         table = pd.read_csv(path, dtype=texts, na_values=empty, keep_default_na=False)
@@ -300,7 +317,7 @@ def read_csv(
         if c not in table:
             if _may_miss(kind): continue
             raise Problem(f"{path} has no column {c!r}: {cure}.")
-        if kind is str: continue
+        if c in texts: continue
         numeric, x = table[c].dtype.kind in ("iu" if kind is int else "iuf"), table[c]
         if not numeric or np.isinf(x.astype(float)).any() or x.isna().any() and not _may_miss(kind):
             raise Problem(f"{path} holds something else than numbers in its column {c!r}: {cure}.")

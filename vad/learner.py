@@ -166,7 +166,7 @@ def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
     with reading(path, AGAIN, "name the folder of a run that has been trained", "a readable safetensors file"):
         open(path, "rb").close() # what the system refuses has an error number here
         with safe_open(path, "pt") as f: tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
-        facts = parse_json(said.get("facts", "{}"))
+        if not isinstance(facts := parse_json(said.get("facts", "{}")), dict): raise ValueError("its facts are no object")
     if said.get("seal") not in (None, tensors_seal(tensors, said.get("facts", "{}"))):
         raise Problem(f"{path} is damaged (its seal does not fit its tensors): {AGAIN}.")
     return tensors, fitting(facts, dict(settings=dict) if "settings" in facts else {}, path, AGAIN)
