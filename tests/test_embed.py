@@ -509,7 +509,8 @@ def test_opening(tmp_path):
     with pytest.raises(Problem, match="cnn_labels.npy is damaged"): open_embeddings(tmp_path, "cnn")
     with pytest.raises(Problem, match="should be"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     np.save(tmp_path / "cnn_embeddings.npy", np.array([{}]))
-    with pytest.raises(Problem, match="cannot be read as arrays"): open_embeddings(tmp_path, "cnn")
+    with pytest.raises(Problem, match="cnn_embeddings.npy is damaged"): open_embeddings(tmp_path, "cnn")
+    with pytest.raises(Problem, match="cannot be read as arrays"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     with pytest.raises(Problem, match="missing"): open_embeddings(tmp_path / "gone_embeddings.npy")
 
 def test_the_real_clips():
