@@ -15,6 +15,14 @@ torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; left out unless asked for with -m slow")
+
+def pytest_collection_modifyitems(config, items):
+    if "slow" in config.getoption("-m"): return
+    for item in items:
+        if "slow" in item.keywords: item.add_marker(pytest.mark.skip(reason="takes minutes: ask for it with -m slow"))
+
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory):
     "frame caches of these tests lie with their other files"

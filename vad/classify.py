@@ -24,9 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .clips import Clips, check_part, check_split, deal, folds, members
-from .core import Problem, Run, progress, read_json, room_on, seed_all, write_csv, write_json
+from .core import Problem, Run, file_seals, fitting, progress, read_json, reading, room_on, seed_all, write_csv, write_json
 from .embed import mask_of
-from .learner import check_values, finished, learn, load_tensors, settings_of
+from .learner import AGAIN, check_values, finished, learn, load_tensors, settings_of
 from .sru import SRU, SRUpp
 
 # %% ../nbs/10a_classify.ipynb #005
@@ -211,7 +211,9 @@ def weigh(
 def chosen_weight(folder:Path) -> float:
     "The weight that validation chose for a run; 1 where none did."
     path = folder / "metrics.json"
-    return read_json(path).get("weighted", {}).get("w", 1.) if path.exists() else 1.
+    if not path.exists(): return 1.
+    weighted = read_json(path, dict(weighted=dict|None)).get("weighted")
+    return fitting(weighted, dict(w=float), path)["w"] if weighted else 1.
 
 def best_weight(probabilities, features, centres, labels) -> float:
     "The weight with the best accuracy on validation clips; of equals the smallest."
@@ -235,10 +237,9 @@ def load_classifier(folder:str|Path, device="cpu") -> tuple[Classifier, np.ndarr
     path = Path(folder) / "model.safetensors"
     found, facts = load_tensors(path)
     s, state = settings_of(facts, path, Settings), {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
-    try:
+    with reading(path, AGAIN, what="a classifier of its settings"):
         model = Classifier(len(state["mean"]), len(found["centres"]), s)
         model.load_state_dict(state)
-    except (KeyError, RuntimeError): raise Problem(f"{path} does not hold the classifier of its settings: delete it and train again.") from None
     return model.to(device).eval(), found["centres"].numpy(), s
 
 @torch.inference_mode()
@@ -335,8 +336,9 @@ def train_and_test(
         result["weighted"] = measure(labels, answers["weighted"]) | dict(w=w)
     facts = dict(video=clips.names[test], source=clips.sources[test], label=np.array(clips.classes)[labels])
     said = {f"{name} {c}": x[:, k] for name, x in answers.items() for k, c in enumerate(clips.classes)}
+    (folder / "metrics.json").unlink(missing_ok=True) # where it stands, its table stands
     write_csv(folder / "predictions.csv", pd.DataFrame(facts | said).round(6))
-    write_json(folder / "metrics.json", result)
+    write_json(folder / "metrics.json", result | dict(seals=file_seals(folder, "predictions.csv")))
     return result
 
 # %% ../nbs/10a_classify.ipynb #031

@@ -70,7 +70,7 @@ def says_normal(name:str) -> bool:
     plain = [i for i, w in enumerate(words) if re.fullmatch(f"({'|'.join(NORMAL)})(videos?|clips?|events?)?", w)]
     return "abnormal" not in words and any(i == 0 or words[i - 1] not in (*NEGATED, "ab", "un", "ir") for i in plain)
 
-# %% ../nbs/08a_collection.ipynb #de821140
+# %% ../nbs/08a_collection.ipynb #010
 def pick_normal(
     names:list[str],        # of folders or classes
     given:str|tuple|None,   # what the person says: one of them, or several
@@ -115,7 +115,7 @@ def class_words(
     if not has_normal: return f"Classes: {', '.join(said)}; none of them is taken for normal."
     return f"Normal: {said[0]}. Anomalous: {', '.join(said[1:]) or 'nothing'}."
 
-# %% ../nbs/08a_collection.ipynb #474b886b
+# %% ../nbs/08a_collection.ipynb #012
 @dataclass(frozen=True)
 class Collection:
     "Videos with their classes and sources."
@@ -150,7 +150,7 @@ class Collection:
         sizes = [p.stat().st_size if p.exists() else None for p in self.paths()]
         return sha256(json.dumps([self.table.to_csv(), sizes]).encode()).hexdigest()[:16]
 
-# %% ../nbs/08a_collection.ipynb #7e7de5f8
+# %% ../nbs/08a_collection.ipynb #014
 def clip_keys(clip:str) -> tuple[set[str], ...]:
     "What a clip may be called: its path; that without suffix; without folders; without both."
     path = unicodedata.normalize("NFC", clip)
@@ -214,7 +214,7 @@ def sources_of(
         warnings.warn(f"source={rule!r} fits {len(read)} of {len(asked)} clips; the others, such as {left[0]}, count as a source each.", stacklevel=3)
     return [(known | read).get(c, c) for c in clips]
 
-# %% ../nbs/08a_collection.ipynb #010
+# %% ../nbs/08a_collection.ipynb #017
 def collect(
     root:str|Path,         # a folder of class folders
     kind:str="auto",       # auto: as the folders are | binary: normal against all others | multiclass
@@ -234,7 +234,7 @@ def collect(
     table = pd.DataFrame(rows, columns=["video", "label"]).assign(source=sources_of(clips, read_sources(root, clips), source))
     return Collection(root, tuple(dict.fromkeys(classes.values())), table, has_normal)
 
-# %% ../nbs/08a_collection.ipynb #013
+# %% ../nbs/08a_collection.ipynb #020
 CRIMES = ("Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents", "Robbery", "Shooting", "Shoplifting", "Stealing", "Vandalism")
 
 def read_ucf(
@@ -277,7 +277,7 @@ def frame_labels(
     "Labels of single frames from a temporal annotation."
     return fill([(max(a, 1), min(b, frames)) for a, b in ranges if max(a, 1) <= min(b, frames)], frames)
 
-# %% ../nbs/08a_collection.ipynb #014
+# %% ../nbs/08a_collection.ipynb #021
 def check_ranges(
     root:Path,
     table:pd.DataFrame, # video (path under root), ranges, line

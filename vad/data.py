@@ -21,7 +21,7 @@ import numpy as np
 from .core import Problem
 from .truth import fill, read_labels, read_mask, read_ranges
 from .decoder import decoding_of
-from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, images, is_film, natural, open_video, side_by_side, visible
+from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, digest, images, is_film, natural, open_video, side_by_side, visible
 
 # %% ../nbs/01_data.ipynb #005
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,16 @@ class Dataset:
         with ThreadPoolExecutor(8) as pool: parts = list(pool.map(Video.fingerprint, self.train + self.test))
         h = hashlib.sha256(f"{len(self.train)} {self.truth} {parts}".encode())
         for y in self.labels or (): h.update(y.tobytes())
+        return h.hexdigest()[:16]
+
+    def mask_fingerprint(self) -> str|None: # None: there are no masks
+        "A hash of the masks' files. It stands apart from `fingerprint`, since masks shape neither weights nor scores, but where anomalies are said to be."
+        if not self.masks: return None
+        h = hashlib.sha256()
+        for path in self.masks:
+            files = [] if path is None else images(path) if path.is_dir() else [path]
+            h.update(f"{len(files)}".encode())
+            for p in files: h.update(digest(p, p.stat().st_size, p.stat().st_mtime_ns))
         return h.hexdigest()[:16]
 
     def record(self) -> dict:

@@ -20,11 +20,11 @@ from . import memory, score
 from .autoencoder import MNAD
 from .backbone import Backbone
 from .classify import Classifier, chosen_weight, load_classifier
-from .core import Problem, read_json, versions, whole
+from .core import Problem, fitting, versions, whole
 from .embed import network
 from .evaluation import read_statistics, update_gate
 from .learner import Settings, load_model, load_tensors, sides
-from .window import read_recipe
+from .window import read_recipe, run_data
 
 # %% ../nbs/12a_export.ipynb #005
 class OneFrame(nn.Module):
@@ -113,7 +113,8 @@ def memory_graph(run:Path) -> Graph:
 def classifier_graph(run:Path) -> Graph:
     "Of a classifier."
     model, centres, s = load_classifier(run)
-    data = read_json(run / "record.json").get("data", {}) if (run / "record.json").exists() else {}
+    data = run_data(run) if (run / "record.json").exists() else {}
+    fitting(data, dict(frames=int|None, classes=list[str]|None, recipe=dict|None), run / "record.json")
     if "frames" not in data: raise Problem(f"{run / 'record.json'} does not say how many frames a clip has: train again, or restore it.")
     weight = chosen_weight(run)
     x = torch.randn(2, data["frames"], len(model.mean), generator=torch.Generator().manual_seed(0))

@@ -19,8 +19,9 @@ from sklearn.metrics import roc_curve
 
 from . import learner, memory, plot, score
 from .cache import cache_frames
-from .core import pick_device, read_json
+from .core import pick_device, read_csv
 from .data import Dataset
+from .evaluation import read_metrics
 from .row import percent
 from .sight import GATES, look
 
@@ -75,7 +76,7 @@ def draw_confusion(
     fig, axs = plot.grid(len(runs), 3, (3.5, 3.1))
     lines = []
     for row, (name, folder) in zip(axs, runs.items()):
-        m = read_json(Path(folder) / "metrics.json")
+        m = read_metrics(folder)
         honest = m["causal" if "causal" in m else "regularity"]
         kinds = [("threshold from training scores (causal score)", (honest["at_threshold"] or honest["best_f1"])["confusion"], ("normal", "anomalous")),
                  ("best F1 on the test labels: optimistic", m["regularity"]["best_f1"]["confusion"], ("normal", "anomalous")),
@@ -119,7 +120,8 @@ def in_words(m:dict) -> str:
 # %% ../nbs/13a_figure.ipynb #007
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation, for a terminal."
-    c = pd.read_csv(folder / "controls.csv")
+    c = read_csv(folder / "controls.csv", dict(control=str, auc_micro=float|None, auc_macro=float|None), "delete it and evaluate the run again",
+                 "evaluate the run first", folder / "metrics.json")
     return "controls, AUC micro and macro in %\n" + "\n".join(
         f"  {r.control:28} {percent(r.auc_micro):6.1f} {percent(r.auc_macro):6.1f}" for r in c.itertuples())
 

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ import pandas as pd
 
 import vad
 from .catalogue import ENTRIES, NOTEBOOKS, Entry, Plan, as_asked, folder_of, in_figures, read_entry
-from .core import Problem, read_json, whole, write_csv
+from .core import Problem, fitting, read_csv, read_json, whole, write_csv
 
 # %% ../nbs/13e_report.ipynb #005
 CLOSE = 3. # points
@@ -156,7 +156,7 @@ def name_of(plan:Plan, half:str, record:dict) -> str:
 def tables_of(entry:Entry, plan:Plan, record:dict) -> dict[str, pd.DataFrame]: # file -> table; those that have no picture, and comparisons
     "The tables that an entry left."
     beside, data = plan.folder / "figures" / entry.paper, name_of(plan, entry.half, record)
-    found = {f: pd.read_csv(p) for f in entry.files if (p := beside / f"{data}.{f}.csv").exists()}
+    found = {f: read_csv(p, {}) for f in entry.files if (p := beside / f"{data}.{f}.csv").exists()}
     return {f: t for f, t in found.items() if not (beside / f"{data}.{f}.png").exists() or "published" in t or f == "accuracy"}
 
 def entry_section(entry:Entry, plan:Plan, record:dict, state:dict, linked:bool) -> str:
@@ -185,7 +185,7 @@ def blind_sentence(plan:Plan, data:str) -> str:
     "What the best control that has learned nothing reaches: the number to beat."
     path = plan.folder / "figures" / "mnad" / f"{data}.controls.csv"
     if not path.exists(): return ""
-    c = pd.read_csv(path)
+    c = read_csv(path, dict(control=str, auc_micro=float))
     best = c[c.control.isin(BLIND)].sort_values("auc_micro").iloc[-1]
     return f"<p>To beat: <b>{best.control}</b>, which has learned nothing, reaches {best.auc_micro:.1f} %.</p>"
 
@@ -278,13 +278,18 @@ def write_latex(entry:Entry, plan:Plan, record:dict):
 def read_record(folder:Path) -> dict:
     "The record of a reproduction. Raises `Problem` where there is none."
     if not (Path(folder) / "record.json").exists(): raise Problem(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")
-    record = read_json(Path(folder) / "record.json")
+    path = Path(folder) / "record.json"
+    record = read_json(path, dict(plan=dict|None))
+    fitting(record, {half: dict(name=str) for half in ("data", "clips") if half in record}, path)
     if "plan" not in record: raise Problem(f"{folder} holds a run that vad reproduce did not make: name the folder of a reproduction.")
     return record
 
 def read_plan(folder:str|Path) -> Plan:
     "What a reproduction was asked for."
-    facts = read_record(folder)["plan"]
+    facts, path = read_record(folder)["plan"], Path(folder) / "record.json"
+    known = {f.name: f.type for f in fields(Plan) if f.name != "folder"}
+    if facts.keys() != known.keys(): raise Problem(f"{path} holds a plan of another version: run vad reproduce again.")
+    fitting(facts, known, path)
     return Plan(Path(folder), **facts | dict(seeds=tuple(facts["seeds"])))
 
 def plan_facts(plan:Plan) -> dict:

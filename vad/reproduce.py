@@ -219,7 +219,7 @@ def make_plan(
     if synthetic and (not dry or (folder / "data" / "scenes").exists()):
         data, clips = walkway(folder), scenes(folder)
         opened, found = labelled(open_dataset(data, truth, partial, s.length)), collect(clips)
-    print_of = sha256(json.dumps([x and x.fingerprint() for x in (opened, found)]).encode()).hexdigest()[:16]
+    print_of = sha256(json.dumps([opened and [opened.fingerprint(), opened.mask_fingerprint()], found and found.fingerprint()]).encode()).hexdigest()[:16]
     absolute = lambda p: str(Path(p).resolve()) if p else "rendered" if synthetic else None
     return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found

@@ -12,6 +12,7 @@ __all__ = ['MOST_DB', 'ALPHA', 'SHIFT', 'SHIFTS', 'ORACLE', 'psnr', 'regular_sco
 
 # %% ../nbs/06_score.ipynb #002
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
-from .core import Problem, write_csv
+from .core import Problem, read_csv, write_csv
 
 # %% ../nbs/06_score.ipynb #006
 MOST_DB = 100 # where PSNR stops
@@ -153,12 +154,9 @@ def write_table(path, frames:pd.DataFrame):
 
 def read_table(path) -> pd.DataFrame:
     "A table of frames from CSV. Raises `Problem` where the file is missing or is another kind of table."
-    try: frames = pd.read_csv(path, dtype=dict(video=str))
-    except FileNotFoundError: raise Problem(f"{path} is missing: evaluate the run first.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise Problem(f"{path} is no readable CSV ({e}): delete it and evaluate the run again.") from None
-    if {"video", "frame"} <= set(frames): return frames
-    raise Problem(f"{path} has no columns 'video' and 'frame': name the table of frames that an evaluation wrote.")
+    path, numbers = Path(path), ("psnr", "distance", "regular", "regularity", "causal", "label")
+    return read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None), "delete it and evaluate the run again", "evaluate the run first",
+                    path.with_name("metrics.json"))
 
 def table_lengths(frames:pd.DataFrame) -> np.ndarray: # (V,)
     "How many rows each video of a table of frames has, in order."

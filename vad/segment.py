@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .collection import Collection, collect, frame_labels
-from .core import Problem, locked, progress, whole, write_csv
+from .core import Problem, line_of, lines_in, locked, progress, reading, whole, write_csv
 from .video import open_video
 
 # %% ../nbs/08b_segment.ipynb #006
@@ -206,12 +206,12 @@ def segment(
     with locked(output / ".segments.lock"):
         if (output / "segments.csv").exists() and not journal.exists(): raise Problem(f"{output} holds clips already: name a new folder.")
         done = read_journal(journal, key)
-        with whole(journal) as part: part.write_text("".join(json.dumps(fact) + "\n" for fact in [key, *done.items()]), encoding="utf-8")
+        with whole(journal) as part: part.write_text("".join(line_of(fact) for fact in [dict(key=key), *(dict(video=v, clips=c) for v, c in done.items())]))
         jobs = [job for job in zip(videos.paths(), clip_names(videos), videos.table.itertuples()) if job[2].video not in done]
         with open(journal, "a", encoding="utf-8") as lines, in_order(lambda job: try_film(*job, output, how, videos.root), jobs, workers) as cutting:
             for (_, _, row), clips in zip(jobs, progress(cutting, "cutting", "film", len(jobs))):
                 done[row.video] = clips
-                lines.write(json.dumps([row.video, clips]) + "\n")
+                lines.write(line_of(dict(video=row.video, clips=clips)))
                 lines.flush()
         columns = dict.fromkeys(LINE)
         table = pd.DataFrame([columns | clip for v in videos.table.video for clip in done[v]]).astype(dict(first="Int64", stop="Int64"))
@@ -230,11 +230,11 @@ def in_order(work, jobs:list, workers:int):
         finally: pool.shutdown(wait=True, cancel_futures=True)
 
 def read_journal(path:Path, key:str) -> dict[str, list]:
-    "The films that are done. Raises `Problem` where the journal is of other settings."
+    "The films that are done. Raises `Problem` where the journal is damaged or of other settings."
     if not path.exists(): return {}
-    facts = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try: facts.append(json.loads(line))
-        except json.JSONDecodeError: pass # the process died while it wrote this line
-    if facts and facts[0] != key: raise Problem(f"{path.parent} holds a run with other settings or films that was not finished: delete it, or name a new folder.")
-    return {video: clips for video, clips in facts[1:]}
+    cure = f"delete {path.parent}, or name a new folder"
+    with reading(path, cure): text = path.read_text(encoding="utf-8", errors="replace")
+    facts = lines_in(text, dict(key=str|None, video=str|None, clips=list[dict]|None))
+    if text and (not facts or "key" not in facts[0]): raise Problem(f"{path} is damaged: {cure}.")
+    if facts and facts[0]["key"] != key: raise Problem(f"{path.parent} holds a run with other settings or films that was not finished: {cure}.")
+    return {fact["video"]: fact["clips"] for fact in facts[1:]}

@@ -25,9 +25,9 @@ from torch import Tensor
 from . import evaluation, learner, memory, plot, score
 from .autoencoder import MNAD, folded
 from .cache import cache_frames
-from .core import Problem, Run, pick_device, progress, read_json
+from .core import Problem, Run, pick_device, progress
 from .data import Dataset, open_dataset
-from .evaluation import Answer, Memory, answer, autocast, error_maps, read_statistics
+from .evaluation import Answer, Memory, answer, autocast, error_maps, read_metrics, read_statistics
 from .learner import Settings, load_model, sides
 from .window import FAINT, PALETTE
 
@@ -208,12 +208,12 @@ def scored_by(folder:Path, data:Dataset) -> pd.DataFrame|None:
     "The scores that an evaluation of this run on this dataset left."
     path = folder / "metrics.json"
     if not path.exists() or not (folder / "scores.csv").exists(): return None
-    return score.read_table(folder / "scores.csv") if read_json(path).get("key", {}).get("data") == data.fingerprint() else None
+    return score.read_table(folder / "scores.csv") if read_metrics(folder)["key"].get("data") == data.fingerprint() else None
 
 def thresholds_of(folder:Path, s:Settings, evaluated:bool) -> dict[str, float|None]:
     "The thresholds that training frames set, by the names of `Film.scores`; None: nobody knows."
     kept = read_statistics(folder, s)
-    paper = (read_json(folder / "metrics.json").get("regularity") or {}).get("at_threshold") if evaluated else None
+    paper = (read_metrics(folder).get("regularity") or {}).get("at_threshold") if evaluated else None
     return {CAUSAL: kept and kept[1], PAPER: paper and paper["threshold"]}
 
 # %% ../nbs/11a_sight.ipynb #019
@@ -283,7 +283,7 @@ class Sight:
         block = self.blocks.get((v, b), lambda: self.see(v, b, Memory(film.states[b]) if self.settings.memory else None)[0])
         memory, reads = (None if x is None else x[i] for x in (block.memory, block.reads))
         mask = self.masks.get(v, lambda: Masks(self.data.mask(v))).of(number)
-        return Seen(self.names[v], number, np.asarray(self.frames.array[self.frames.starts[v] + number]), block.prediction[i], block.error[i],
+        return Seen(self.names[v], number, self.frames.cut(self.frames.starts[[v]] + number)[0].numpy(), block.prediction[i], block.error[i],
                     tuple(g[i] for g in block.gates), memory, reads, mask, squeeze(self.settings.size, self.data.test[v].size))
 
 # %% ../nbs/11a_sight.ipynb #022

@@ -7,8 +7,8 @@ __all__ = ['ASSUMED_FPS', 'QUEUE', 'LIVE_QUEUE', 'BATCH', 'PALETTE', 'FAINT', 'F
            'Source', 'frame_rate', 'film_source', 'as_bgr', 'iterator_source', 'plain_address', 'quiet', 'connect',
            'connect_again', 'read_stream', 'stream_source', 'open_source', 'Fetched', 'Feed', 'Ring',
            'training_statistics', 'clips_from', 'MemoryScorer', 'ClassScorer', 'normal_class', 'read_recipe',
-           'class_scorer', 'open_scorer', 'Scored', 'Piece', 'batches', 'score_frames', 'bgr', 'glow', 'Painter',
-           'Film', 'draw_curve', 'Output', 'ending', 'default_windows', 'score_video', 'written', 'Either']
+           'run_data', 'class_scorer', 'open_scorer', 'Scored', 'Piece', 'batches', 'score_frames', 'bgr', 'glow',
+           'Painter', 'Film', 'draw_curve', 'Output', 'ending', 'default_windows', 'score_video', 'written', 'Either']
 
 # %% ../nbs/11_window.ipynb #003
 import re
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +36,7 @@ from .cache import normalise, shrink
 from .classify import Classifier, chosen_weight, load_classifier, predict, weigh
 from .clips import Clips
 from .collection import pick_normal
-from .core import Problem, pick_device, progress, read_json, room_for, whole, write_json
+from .core import Problem, fitting, pick_device, progress, read_json, room_for, whole, write_json
 from .data import open_dataset
 from .embed import Recipe, finish, network, pick, run_batch
 from .evaluation import Memory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores
@@ -514,14 +514,22 @@ def read_recipe(
 ) -> tuple[Recipe, dict]: # the recipe; facts of the network it was cooked with, empty where unknown
     "How the classifier's clips were embedded. Raises `Problem` where nothing says it."
     if isinstance(recipe, Recipe): return recipe, {}
-    if recipe is None: facts = read_json(run / "record.json").get("data", {}) # what Clips.record() notes
+    if recipe is None: path, facts = run / "record.json", run_data(run)
     else:
         path = Path(recipe)
         records = sorted(path.glob("[!.]*_record.json")) if path.is_dir() else [path]
         if len(records) != 1: raise Problem(f"{path} holds {len(records)} records of embeddings: name one file, METHOD_record.json.")
-        facts = read_json(records[0])
-    try: return Recipe(**facts["recipe"]), facts.get("network") or {}
-    except (KeyError, TypeError): raise Problem(f"{recipe or run} does not say how the clips were embedded: name the folder of the embeddings with recipe=.") from None
+        path = records[0]
+        facts = read_json(path)
+    fitting(facts, dict(network=dict|None), path)
+    known, given = {f.name: f.type for f in fields(Recipe)}, facts.get("recipe")
+    if isinstance(given, dict) and "method" in given and given.keys() <= known.keys():
+        return Recipe(**fitting(given, {n: known[n] for n in given}, path)), facts.get("network") or {}
+    raise Problem(f"{recipe or run} does not say how the clips were embedded: name the folder of the embeddings with recipe=.")
+
+def run_data(run:Path) -> dict:
+    "What a run noted about its data (`Clips.record`); empty: nothing."
+    return read_json(run / "record.json", dict(data=dict|None)).get("data") or {}
 
 # %% ../nbs/11_window.ipynb #045
 def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weight:float|None) -> ClassScorer:
@@ -529,11 +537,12 @@ def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weig
     model, centres, _ = load_classifier(run, device)
     recipe, cooked = read_recipe(recipe, run)
     recipe = replace(recipe, device=str(device))
-    if cooked and network(recipe).facts["weights"] != cooked["weights"]:
-        raise Problem(f"The clips were embedded with the weights {cooked['weights']}, and here are {network(recipe).facts['weights']}: put the same file in place.")
+    if cooked and network(recipe).facts["weights"] != cooked.get("weights"):
+        raise Problem(f"The clips were embedded with the weights {cooked.get('weights')}, and here are {network(recipe).facts['weights']}: put the same file in place.")
     if weight is None: weight = chosen_weight(run)
-    known = read_json(run / "record.json").get("data", {})
+    known = fitting(run_data(run), dict(classes=list[str]|None, normal=str|None), run / "record.json")
     classes = known.get("classes") or [str(i) for i in range(len(centres))]
+    if len(classes) != len(centres): raise Problem(f"{run / 'record.json'} names {len(classes)} classes and the weights know {len(centres)}: restore it, or train again.")
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal or known.get("normal"), weight)
 
 # %% ../nbs/11_window.ipynb #046
