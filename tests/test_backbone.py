@@ -109,6 +109,27 @@ def test_what_the_watch_overlooks_is_compared():
     assert to_fold(net, x) == [("conv", "norm")] and norms(fold(net, x)) == 0 and norms(net) == 1
 
 
+# ---- files of weights
+
+@pytest.mark.parametrize("wrap", [lambda s: dict(state_dict=s, epoch=1), lambda s: dict(model={f"module.{k}": v for k, v in s.items()}),
+                                  lambda s: {f"_orig_mod.{k}": v for k, v in s.items()}])
+def test_wrappers_and_prefixes_change_no_weight(wrap, tmp_path):
+    state = timms("resnet10t", 5).state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    plain, wrapped = (make_backbone("resnet10t", weights=str(tmp_path / f"{n}.pth"), size=64).state_dict() for n in ("plain", "wrapped"))
+    assert all(torch.equal(plain[k], wrapped[k]) for k in plain)
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda s: s["layer1.0.conv1.weight"].view(-1)[:1].fill_(float("nan")), "nan or infinite numbers in 'layer1.0.conv1.weight'"),
+    (lambda s: s.update({"layer1.0.conv1.weight": s["layer1.0.conv1.weight"].long()}), "another network .layer1.0.conv1.weight")])
+def test_weights_that_would_give_wrong_vectors_are_problems(spoil, says, tmp_path):
+    state = timms("resnet10t", 5).state_dict()
+    spoil(state)
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(Problem, match=f"weights.pth.*{says}"): make_backbone("resnet10t", weights=str(tmp_path / "weights.pth"), size=64)
+
+
 # ---- what is no backbone
 
 def test_what_makes_no_vector_or_takes_no_such_frame_is_a_problem():

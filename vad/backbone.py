@@ -18,13 +18,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .autoencoder import check_finite, load_plain, weights_in
 from .core import Problem, file_fingerprint, shared
 
 # %% ../nbs/08_backbone.ipynb #005
@@ -107,18 +106,9 @@ def find_weights(
 def read_weights(
     path:str|Path,       # .safetensors, .pth or .pt
 ) -> dict[str, Tensor]:
-    "The tensors in a file. Raises `Problem` where it is missing, broken, or holds anything but tensors."
-    path = Path(path)
-    if not path.is_file(): raise Problem(f"{path} is missing: name a .safetensors file of weights, or give weights='imagenet' or 'none'.")
-    try: found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as e: error = e
-    except Exception as e: # the unpickler's own error, in a module that is not public
-        if type(e).__name__ != "UnpicklingError": raise
-        error = e
-    else:
-        if isinstance(found, dict) and found and all(isinstance(t, Tensor) for t in found.values()): return found
-        error = "it holds no plain tensors"
-    raise Problem(f"{path} is no readable file of weights ({str(error).splitlines()[0][:120]}): fetch it again.")
+    "The tensors in a file, by the names that their model has. Raises `Problem` where it is missing, broken, or holds anything but tensors."
+    if not Path(path).is_file(): raise Problem(f"{path} is missing: name a .safetensors file of weights, or give weights='imagenet' or 'none'.")
+    return weights_in(load_plain(path), str(path))
 
 # %% ../nbs/08_backbone.ipynb #019
 def heads_of(net:nn.Module) -> tuple[str, ...]:
@@ -132,11 +122,13 @@ def load_weights(
     path,                    # whence, for the message
 ):
     "Fill `net` from `state`, which may also hold a head for ImageNet's classes. Raises `Problem` where it is of another network."
-    mine = net.state_dict()
-    wrong = [k for k in mine if k not in state and not k.endswith("num_batches_tracked") or k in state and state[k].shape != mine[k].shape]
+    mine, kind = net.state_dict(), lambda z: (z.shape, z.is_floating_point())
+    wrong = [k for k in mine if k not in state and not k.endswith("num_batches_tracked") or k in state and kind(state[k]) != kind(mine[k])]
     wrong += [k for k in state if k not in mine and not k.startswith(heads_of(net))]
     if wrong: raise Problem(f"{path} holds the weights of another network ({wrong[0]} and {len(wrong) - 1} more do not fit): name the file that belongs to this one.")
-    net.load_state_dict({k: v for k, v in state.items() if k in mine}, strict=False)
+    used = {k: v for k, v in state.items() if k in mine}
+    check_finite(used, path)
+    net.load_state_dict(used, strict=False)
 
 # %% ../nbs/08_backbone.ipynb #021
 MOBILENET = "mobilenetv1_075"
@@ -191,7 +183,7 @@ def fetch_weights(
         raise Problem(f"The weights of {name} could not be downloaded ({type(e).__name__}): fetch {url} on a machine that can, "
                       f"put it at {put} and run again, or give weights=FILE or weights='none'.") from None
 
-# %% ../nbs/08_backbone.ipynb #8143df5b
+# %% ../nbs/08_backbone.ipynb #024
 class Readers(TorchDispatchMode):
     "While it is on: which batch normalisations, and whether anything else, read the tensors in `made`."
     def __init__(self):
@@ -225,7 +217,7 @@ def to_fold(
     pairs = [(conv, *readers.read_by[at]) for at, (_, conv) in readers.made.items()]
     return [p for p in pairs if len(p) == 2 and None not in p and calls[p[0]] == calls[p[1]] == 1]
 
-# %% ../nbs/08_backbone.ipynb #024
+# %% ../nbs/08_backbone.ipynb #026
 ROUNDING = 1e-3 # of the largest number: the most by which folding may change a vector; deep networks come to a hundredth of it
 
 def fold(
@@ -242,7 +234,7 @@ def fold(
     with torch.inference_mode(): want, found = net(example), folded(example)
     return folded if float((found - want).abs().max()) <= ROUNDING * float(want.abs().max()) else net
 
-# %% ../nbs/08_backbone.ipynb #027
+# %% ../nbs/08_backbone.ipynb #031
 METHODS = dict(cnn=dict(frames=100, width=1024), resnet50=dict(frames=150, width=1024), vit=dict(frames=75, width=2048)) # as published
 OTHERS = dict(frames=100, width=None) # any network of timm: the paper's 100 frames, the network's own width
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -283,7 +275,7 @@ class Backbone(nn.Module):
         "The same, weighed by the attention where there is one."
         return self.attention(x)
 
-# %% ../nbs/08_backbone.ipynb #028
+# %% ../nbs/08_backbone.ipynb #032
 IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))
 
 def make_body(
@@ -319,7 +311,7 @@ def width_of(
     if not isinstance(vector, Tensor) or vector.dim() != 2: raise Problem(f"{name} does not make one vector of a frame: use another network.")
     return vector.shape[1]
 
-# %% ../nbs/08_backbone.ipynb #030
+# %% ../nbs/08_backbone.ipynb #034
 def make_backbone(
     method:str="resnet50",   # cnn | resnet50 | vit | a name of timm's
     model:str|None=None,     # which of timm's transformers `vit` uses
@@ -343,7 +335,7 @@ def make_backbone(
         backbone.facts |= dict(method=method, fallback=f"cnn instead of {model or method}: {e}")
         return backbone
 
-# %% ../nbs/08_backbone.ipynb #031
+# %% ../nbs/08_backbone.ipynb #035
 def assemble(method, model, weights, width, seed, pixels, size, precision) -> Backbone:
     "A backbone of one method; arguments as of `make_backbone`."
     body, net, name, kwargs = make_body(method, model, width, seed)

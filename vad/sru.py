@@ -138,7 +138,7 @@ def _backward(u, x, v, drop, states, gh, gc, gu, gx, gv, pad, tanh, reverse):
         for i, g in enumerate((g_forget[s], rho)): here[:, :, i] += (g * before).sum_to_size(here[:, :, i].shape)
     return gc
 
-# %% ../nbs/09_sru.ipynb #3fd0a3f3
+# %% ../nbs/09_sru.ipynb #018
 def _only_once(what, name):
     return Problem(f"implementation={name!r} of SRU has no {what}: use implementation='loop', which PyTorch can follow step by step.")
 
@@ -159,7 +159,7 @@ class _Once(torch.autograd.Function):
     @classmethod
     def jvp(cls, ctx, *_): raise _only_once("forward-mode derivatives", cls.name)
 
-# %% ../nbs/09_sru.ipynb #018
+# %% ../nbs/09_sru.ipynb #019
 class _Fused(_Once):
     name = "fused"
 
@@ -188,7 +188,7 @@ def fused(u, x, v, c0, pad=None, drop=None, tanh=False):
     "The recurrence by PyTorch's own elementwise operations on blocks of steps, forward and backward; arguments as for `loop`. Has one derivative, and no vmap."
     return _Fused.run(u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #026
+# %% ../nbs/09_sru.ipynb #031
 @cache
 def _forward_kernel():
     import triton
@@ -218,7 +218,7 @@ def _forward_kernel():
         tl.store(last + b * plane + at, c, inside)
     return forward
 
-# %% ../nbs/09_sru.ipynb #027
+# %% ../nbs/09_sru.ipynb #032
 @cache
 def _backward_kernel():
     import triton
@@ -264,7 +264,7 @@ def _backward_kernel():
             tl.store(gv + b * 2 * plane + plane + at, gvr, inside)
     return backward
 
-# %% ../nbs/09_sru.ipynb #028
+# %% ../nbs/09_sru.ipynb #033
 class _Triton(_Once):
     name = "triton"
 
@@ -293,7 +293,7 @@ def _launch(kernel, tensors, u, x, v, pad, drop, tanh, width=64):
     kernel[(-(-D // width), B, N)](*tensors, L, B, D, vl, vb, K=K, N=N, HIGHWAY=K == 4 or x is not None, PAD=pad is not None, DROP=drop is not None,
                                    TANH=tanh, EACH=len(v) > 1, TYPE=tl.float64 if u.dtype == torch.float64 else tl.float32, WIDTH=width, num_warps=2)
 
-# %% ../nbs/09_sru.ipynb #030
+# %% ../nbs/09_sru.ipynb #035
 @_or_nothing
 def triton(u, x, v, c0, pad=None, drop=None, tanh=False):
     "The recurrence as two CUDA kernels, forward and backward; arguments as for `loop`. Has one derivative, and no vmap. Raises `Problem` where it cannot run."
@@ -302,7 +302,7 @@ def triton(u, x, v, c0, pad=None, drop=None, tanh=False):
     if find_spec("triton") is None: raise Problem("implementation='triton' takes the package triton: pip install triton, or use implementation='fused'.")
     return _Triton.run(u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #032
+# %% ../nbs/09_sru.ipynb #037
 @cache
 def _reference():
     "The module `sru.ops` of the reference package."
@@ -327,7 +327,7 @@ def reference(u, x, v, c0, pad=None, drop=None, tanh=False):
                    None, None if drop is None else drop.flatten(1), pad)
     return h.unflatten(2, (N, D)), c.unflatten(1, (N, D))
 
-# %% ../nbs/09_sru.ipynb #034
+# %% ../nbs/09_sru.ipynb #039
 IMPLEMENTATIONS = dict(loop=loop, fused=fused, triton=triton, sru=reference)
 
 def pick(
@@ -375,7 +375,7 @@ def recurrence(
         u, x, v, c0, drop = (None if z is None else z.to(dtype) for z in (u, x, v, c0, drop))
     return IMPLEMENTATIONS[name](u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #037
+# %% ../nbs/09_sru.ipynb #042
 def planes(
     x:Tensor,      # (L, B, in)
     weight:Tensor, # (directions * D * k, in), as the reference has it: k innermost
@@ -413,7 +413,7 @@ def _reset(module):
         if module.bias is not None: nn.init.zeros_(module.bias)
     elif hasattr(module, "reset_parameters"): module.reset_parameters()
 
-# %% ../nbs/09_sru.ipynb #039
+# %% ../nbs/09_sru.ipynb #044
 class _Layer(nn.Module):
     "What a layer holds, under the names that `sru` 3.0.0.dev6 gives it."
     def __init__(self,
@@ -454,7 +454,7 @@ class _Layer(nn.Module):
             self.bias.zero_()[self.output_size:] = self.highway_bias
             self.scale_x.fill_(math.sqrt(1 + 2 * math.exp(self.highway_bias)) if self.rescale and self.has_skip_term else 1.)
 
-# %% ../nbs/09_sru.ipynb #041
+# %% ../nbs/09_sru.ipynb #046
 def _without(x, mask_pad):
     "`x` (length, batch, width) with zeros for padding, whatever lies there."
     return x if x is None or mask_pad is None else x.masked_fill(mask_pad.bool()[..., None], 0)
@@ -495,7 +495,7 @@ class SRUCell(_Layer):
             u = u.unflatten(-1, (*shape, k)).permute(0, 1, 4, 2, 3) + F.pad(self.bias.view(2, *shape), (0, 0, 0, 0, 1, k - 3))
         return u if self.amp_recurrence_fp16 or u.dtype != torch.float16 else u.float(), v
 
-# %% ../nbs/09_sru.ipynb #043
+# %% ../nbs/09_sru.ipynb #048
 def _check(model, x, mask_pad):
     "Raise `Problem` where shapes do not fit."
     if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[2] != model.input_size:
@@ -546,7 +546,7 @@ class _Stack(nn.Module):
         if self.nn_rnn_compatible_return: c = c.unflatten(2, (self.num_directions, -1)).transpose(1, 2).flatten(0, 1)
         return pack_padded_sequence(h, lengths, enforce_sorted=False) if packed else h, c, inputs
 
-# %% ../nbs/09_sru.ipynb #044
+# %% ../nbs/09_sru.ipynb #049
 class SRU(_Stack):
     "A stack of simple recurrent units (Lei et al. 2018). Arguments, shapes and parameters as in `sru` 3.0.0.dev6, so that its state dictionaries load as they are."
     def __init__(self,
@@ -593,7 +593,7 @@ class SRU(_Stack):
         Second derivatives, vmap and forward mode take implementation='loop'. Raises `Problem` on shapes that do not fit."""
         return self._through(x, c0, mask_pad)[:2]
 
-# %% ../nbs/09_sru.ipynb #048
+# %% ../nbs/09_sru.ipynb #053
 class Projected(nn.Module):
     "A layer of SRU++ that does not attend: project, normalise, fan out."
     def __init__(self,
@@ -627,7 +627,7 @@ class Projected(nn.Module):
     def forward(self, x, **attention):
         return self.last(self.features(x, **attention))
 
-# %% ../nbs/09_sru.ipynb #050
+# %% ../nbs/09_sru.ipynb #055
 def _additive(
     attn_mask:Tensor|None, # booleans, True = may not look; or numbers to add
     z:Tensor,              # of the type and device wanted
@@ -650,7 +650,7 @@ def _attention_mask(z, past, mask_pad, attn_mask, memory_mask_pad):
     mask = z.new_zeros(()).masked_fill(torch.cat(parts).T[:, None, None], -math.inf)
     return mask if added is None else mask + added
 
-# %% ../nbs/09_sru.ipynb #051
+# %% ../nbs/09_sru.ipynb #056
 class SelfAttention(Projected):
     "A layer of SRU++ that attends: project, attend, normalise, fan out (Lei 2021, section 3)."
     def __init__(self,
@@ -697,7 +697,7 @@ class SelfAttention(Projected):
         found = F.scaled_dot_product_attention(heads(z), heads(key), heads(value), mask, self.attn_dropout if self.training else 0.)
         return self._finish(z + self.alpha * found.permute(2, 0, 1, 3).flatten(2))
 
-# %% ../nbs/09_sru.ipynb #052
+# %% ../nbs/09_sru.ipynb #057
 def _check_attention(model, x, memory, attn_mask, memory_mask_pad):
     "Raise `Problem` where what an `SRUpp` is to look at does not fit the sequence `x` or each other."
     if memory is None and memory_mask_pad is not None: raise Problem("memory_mask_pad is given without memory: give both, or neither.")
