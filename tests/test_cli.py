@@ -135,9 +135,10 @@ def not_weights(folder):
         (folder / f"{name}.pt").write_text(text)
     (folder / "picture.pt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
     (folder / "folder.pt").mkdir()
+    os.mkfifo(folder / "pipe.pt")
     return dict(spoilt="nan", object="pickled object", old_object="pickled object", tensor="single tensor", other="lacks the kernels", nothing="no plain tensors",
                 cut="cut short", flipped="damaged", zip="torch.save did not write", page="web page", text="but text", lfs="Git LFS", empty="empty file",
-                picture="of another kind", folder="is a folder", gone="is missing")
+                picture="of another kind", folder="is a folder", gone="does not exist", pipe="is a named pipe")
 
 def in_turn(*commands):
     "several commands in one process; their exit codes on standard output"

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import memory
 from .attention import Attention, Gates
-from .core import Problem
+from .core import Problem, regular_file
 
 # %% ../nbs/05_autoencoder.ipynb #005
 def conv(inp:int, out:int) -> list[nn.Module]:
@@ -194,13 +194,11 @@ def load_plain(
     path:str|Path,
 ) -> Tensor|dict:  # or whatever of tensors, numbers and text in lists and dictionaries was saved
     "What torch.save or safetensors wrote, of which nothing is unpickled. Raises `Problem` that says what the file is instead."
-    path = Path(path)
+    path = regular_file(path)
     try:
-        if not path.exists(): raise Problem(f"{path} is missing: name the file that torch.save wrote.")
-        if path.is_dir(): raise Problem(f"{path} is a folder: name the file in it that torch.save wrote.")
         other = other_than_weights(path)
         with open(path, "rb") as f: head = f.read(9)
-    except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}).") from None
+    except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}): mend that, or name another file.") from None
     if other: raise Problem(f"{path} is no readable file of weights but {other}.")
     try:
         with warnings.catch_warnings():

@@ -107,7 +107,7 @@ def read_weights(
     path:str|Path,       # .safetensors, .pth or .pt
 ) -> dict[str, Tensor]:
     "The tensors in a file, by the names that their model has. Raises `Problem` where it is missing, broken, or holds anything but tensors."
-    if not Path(path).is_file(): raise Problem(f"{path} is missing: name a .safetensors file of weights, or give weights='imagenet' or 'none'.")
+    if not Path(path).exists(): raise Problem(f"{path} is missing: name a .safetensors file of weights, or give weights='imagenet' or 'none'.")
     return weights_in(load_plain(path), str(path))
 
 # %% ../nbs/08_backbone.ipynb #019
