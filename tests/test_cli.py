@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import pytest
 import torch
 from apart import Apart
 from conftest import fill, litter, write_frames
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vad.core import read_json, shared
 from vad.learner import Settings
@@ -111,6 +112,68 @@ def test_original_weights_are_imported_and_evaluated(tiny, tmp_path):
     sentence(call(tmp_path, "import", tmp_path / "object.pth", tmp_path / "keys.pt", "--out", tmp_path / "other"), "object.pth", "state_dict")
     nothing_left(tmp_path / "said")
     assert not (tmp_path / "other").exists()
+
+def not_weights(folder):
+    "files that are no plain tensors, and a word of what is said of each"
+    from test_memory import small_original
+    state, _ = small_original()
+    spoilt = {k: v.clone() for k, v in state.items()}
+    spoilt["encoder.moduleConv1.0.weight"].view(-1)[0] = float("nan")
+    torch.save(spoilt, folder / "spoilt.pt")
+    torch.save(torch.nn.Linear(2, 2), folder / "object.pt")
+    torch.save(torch.nn.Linear(2, 2), folder / "old_object.pt", _use_new_zipfile_serialization=False)
+    torch.save(torch.zeros(10, 16), folder / "tensor.pt")
+    torch.save({"conv.weight": torch.zeros(2)}, folder / "other.pt")
+    torch.save(dict(epoch=3), folder / "nothing.pt")
+    torch.save(state, folder / "good.pt")
+    good = (folder / "good.pt").read_bytes()
+    (folder / "cut.pt").write_bytes(good[:len(good) // 2])
+    at = good.index(state["encoder.moduleConv4.0.weight"].numpy().tobytes()[:64])
+    (folder / "flipped.pt").write_bytes(good[:at] + bytes([good[at] ^ 64]) + good[at + 1:])
+    with zipfile.ZipFile(folder / "zip.pt", "w") as z: z.writestr("notes.txt", "no weights")
+    for name, text in dict(page="\n<!DOCTYPE html>\n<html>", text="no weights\n" * 99, lfs="version https://git-lfs.github.com/spec/v1\n", empty="").items():
+        (folder / f"{name}.pt").write_text(text)
+    (folder / "picture.pt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
+    (folder / "folder.pt").mkdir()
+    os.mkfifo(folder / "pipe.pt")
+    return dict(spoilt="nan", object="pickled object", old_object="pickled object", tensor="single tensor", other="lacks the kernels", nothing="no plain tensors",
+                cut="cut short", flipped="damaged", zip="torch.save did not write", page="web page", text="but text", lfs="Git LFS", empty="empty file",
+                picture="of another kind", folder="is a folder", gone="does not exist", pipe="is a named pipe")
+
+def in_turn(*commands):
+    "several commands in one process; their exit codes on standard output"
+    for command in commands:
+        try: vad(*command)
+        except SystemExit as e: print(e.code)
+        else: print(0)
+
+def test_what_is_no_file_of_weights_is_said(tmp_path):
+    torch.save(torch.nn.functional.normalize(torch.rand(10, 16), dim=1), tmp_path / "keys.pt")
+    torch.save(torch.full((10, 16), float("nan")), tmp_path / "lost.pt")
+    wrong = [(name, "keys", name, says) for name, says in not_weights(tmp_path).items()]
+    wrong += [("good", items, items, says) for items, says in dict(lost="nan or infinite", other="no two or more memory items of width 16", page="web page").items()]
+    commands = [("import", tmp_path / f"{state}.pt", tmp_path / f"{items}.pt", "--out", tmp_path / "run") for state, items, *_ in wrong]
+    _, out, err = Apart(tmp_path / "said", in_turn, *commands).end(120)
+    codes, said = out.split(), [line for line in err.splitlines() if line.startswith("vad: ")]
+    assert codes == ["1"] * len(wrong) and len(said) == len(wrong) and "Traceback" not in err, (out, err)
+    for (*_, name, says), line in zip(wrong, said): sentence((1, "", line), f"{name}.pt", says)
+    assert not (tmp_path / "run").exists()
+
+def test_what_scripts_save_around_their_weights_is_imported(tmp_path):
+    from test_memory import small_original
+    state, ours = small_original()
+    torch.save(torch.nn.functional.normalize(torch.rand(10, 16), dim=1), tmp_path / "keys.pt")
+    torch.save(dict(epoch=3, state_dict={f"module._orig_mod.{k}": v for k, v in state.items()}), tmp_path / "wrapped.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "safe.safetensors")
+    torch.save({k: v + 1 for k, v in state.items()}, tmp_path / "next.pt")
+    runs = [("wrapped.pt", "a"), ("old.pt", "b"), ("safe.safetensors", "c"), ("next.pt", "a")]
+    _, out, err = Apart(tmp_path / "said", in_turn, *(("import", tmp_path / name, tmp_path / "keys.pt", "--out", tmp_path / run) for name, run in runs)).end(120)
+    assert [line for line in out.splitlines() if line.isdigit()] == ["0", "0", "0", "1"], (out, err)
+    sentence((1, "", err), tmp_path / "a", "holds a run already")
+    for _, run in runs:
+        found = load_file(tmp_path / run / "model.safetensors")
+        assert all(torch.equal(found[f"model.{k}"], v) for k, v in ours.items())
 
 def test_check_says_what_is_there(tiny, tmp_path):
     rc, out, err = call(tmp_path, "data", "check", tiny)

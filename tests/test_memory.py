@@ -186,18 +186,58 @@ def test_a_state_dict_saved_in_parallel_is_read_as_well():
     a, b = from_original(state), from_original({f"module.{k}": v for k, v in state.items()})
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
 
-def test_every_variant_survives_the_journey_through_original_names():
-    "small networks of each kind, renamed as the original names them, are recognised with their sizes"
+def theirs(name):
+    "what the original calls the parameter that we call `name`"
     back = [("encoder.blocks.{}.", "encoder.moduleConv{}.", 1), ("decoder.ups.{}.", "decoder.moduleUpsample{}.", -4),
             ("decoder.blocks.{}.", "decoder.moduleDeconv{}.", -3)]
-    def theirs(name):
-        name = name.replace("decoder.bottom.", "decoder.moduleConv.")
-        for ours, published, offset in back:
-            for i in range(4): name = name.replace(ours.format(i), published.format(i + offset if offset > 0 else -offset - i))
-        for i in range(3):
-            for part, w in (("from_gating", "W_g"), ("from_skip", "W_x"), ("psi", "psi")):
-                name = name.replace(f"gates.gates.{i}.{part}.", f"att_gate{3 - i}.{w}.")
-        return name
+    name = name.replace("decoder.bottom.", "decoder.moduleConv.")
+    for ours, published, offset in back:
+        for i in range(4): name = name.replace(ours.format(i), published.format(i + offset if offset > 0 else -offset - i))
+    for i in range(3):
+        for part, w in (("from_gating", "W_g"), ("from_skip", "W_x"), ("psi", "psi")):
+            name = name.replace(f"gates.gates.{i}.{part}.", f"att_gate{3 - i}.{w}.")
+    return name
+
+def small_original(**sizes):
+    "the state_dict of a small network as the original names it, and our names for the same tensors"
+    torch.manual_seed(0)
+    state = MNAD(**dict(task="predict", channels=1, clip=3, width=2) | sizes).state_dict()
+    return {theirs(k): v for k, v in state.items()}, state
+
+WRAPPED = dict(
+    state_dict=lambda s: dict(state_dict=s, epoch=3, optimizer=dict(state={}, param_groups=[])),
+    model=lambda s: dict(model=s, loss=.1),
+    model_state_dict=lambda s: dict(model_state_dict=s),
+    both=lambda s: dict(model=dict(state_dict=s)),
+    parallel=lambda s: {f"module.{k}": v for k, v in s.items()},
+    compiled=lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+    parallel_compiled=lambda s: dict(state_dict={f"module._orig_mod.{k}": v for k, v in s.items()}),
+    compiled_parallel=lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+    within=lambda s: {k.replace("encoder.", "encoder._orig_mod."): v for k, v in s.items()},
+    parameters=lambda s: {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
+    double=lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()})
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_wrappers_and_prefixes_change_no_weight(how):
+    published, ours = small_original(attention="gate")
+    found = from_original(WRAPPED[how](published)).state_dict()
+    assert found.keys() == ours.keys() and all(torch.equal(found[k], v) for k, v in ours.items())
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda s: s["encoder.moduleConv1.0.weight"].view(-1)[3:4].fill_(float("nan")), "nan or infinite numbers in 'encoder.blocks.0.0.weight'"),
+    (lambda s: s["decoder.moduleConv.1.running_var"].fill_(float("-inf")), "nan or infinite numbers in 'decoder.bottom.1.running_var'"),
+    (lambda s: s.update({"encoder.moduleConv2.0.weight": s["encoder.moduleConv2.0.weight"].to(torch.int8)}), "torch.int8"),
+    (lambda s: s.update({"encoder.moduleConv2.0.weight": s["encoder.moduleConv2.0.weight"] + 1j}), "torch.complex64"),
+    (lambda s: s.update({"module.encoder.moduleConv2.0.weight": torch.zeros(4, 2, 3, 3)}), "twice"), (lambda s: s.update(epoch=3), "a int under '.*epoch'"),
+    (lambda s: s.clear(), "no plain tensors")])
+def test_weights_that_would_give_wrong_numbers_are_problems(spoil, says):
+    published, _ = small_original()
+    spoil(published)
+    for wrap in (lambda s: s, WRAPPED["parallel_compiled"] if "twice" not in says else WRAPPED["state_dict"]):
+        with pytest.raises(Problem, match=says): from_original(wrap(published))
+
+def test_every_variant_survives_the_journey_through_original_names():
+    "small networks of each kind, renamed as the original names them, are recognised with their sizes"
     for sizes in (dict(task="predict", channels=1, clip=4, width=2), dict(task="predict", channels=3, clip=5, width=3, attention="gate"),
                      dict(task="reconstruct", channels=3, width=2), dict(task="predict", channels=1, width=2, memory=False)):
         model = MNAD(**sizes)

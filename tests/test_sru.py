@@ -243,8 +243,152 @@ def test_half_precision_is_summed_in_single():
     h.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
+CPU = ("loop", "fused", "sru")
+
+def available(name):
+    if name != "sru": return
+    try: reference()
+    except (ImportError, RuntimeError, OSError) as e: pytest.skip(f"the reference package `sru` cannot be imported: {e}")
+
+def both(implementation="auto", bidirectional=True):
+    "an SRU and an SRU++ of two layers that takes its attention seriously"
+    torch.manual_seed(0)
+    options = dict(num_layers=2, bidirectional=bidirectional, layer_norm=True, rescale=True, implementation=implementation)
+    models = [sru.SRU(5, 4, **options), sru.SRUpp(5, 4, 4, num_heads=2, **options)]
+    alpha(models[1])
+    return models
+
+@pytest.mark.parametrize("implementation", CPU)
+def test_numbers_in_the_padding_need_be_none(implementation):
+    available(implementation)
+    x, pad = torch.randn(6, 3, 5), torch.arange(6)[:, None] >= torch.tensor([6, 2, 4])
+    for model in both(implementation):
+        want = everything(model, x.masked_fill(pad[..., None], 0), mask_pad=pad)
+        for filler in (math.nan, math.inf):
+            found = everything(model, x.masked_fill(pad[..., None], filler), mask_pad=pad)
+            assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True)) and all(z.isfinite().all() for z in found)
+    def bare(filler): # the recurrence by itself
+        torch.manual_seed(0)
+        u, x, v, c0 = arguments(6, 3, 2, 4, 3, True, True)
+        spoilt = [z.masked_fill(pad.view(6, 3, *[1] * (z.dim() - 2)), filler) for z in (u, x, v)]
+        return gradients(implementation, [*spoilt, c0], pad, None, False)
+    for a, b in zip(bare(0), bare(math.nan), strict=True): assert torch.equal(a, b)
+
+def test_numbers_in_the_memorys_padding_need_be_none():
+    model, x = both()[1].eval(), torch.randn(4, 3, 5)
+    memory, pad = [torch.randn(2, 3, 5), torch.randn(2, 3, 8)], torch.tensor([[0, 1, 0], [1, 1, 0]])
+    dirty = [m.masked_fill(pad.bool()[..., None], math.nan) for m in memory]
+    h, c, _ = model(x, memory=dirty, memory_mask_pad=pad)
+    assert h.isfinite().all() and torch.equal(h, model(x, memory=[m.masked_fill(pad.bool()[..., None], 0) for m in memory], memory_mask_pad=pad)[0])
+
+@pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("length, batch", [(0, 2), (3, 0), (0, 0)])
+def test_no_steps_or_no_clips_give_no_outputs_and_leave_the_state(implementation, length, batch):
+    available(implementation)
+    for model in both(implementation):
+        x, c0 = torch.randn(length, batch, 5), torch.randn(2, batch, 8)
+        for pad in (None, torch.zeros(length, batch)):
+            h, c, slope, slope0, *_ = everything(model, x, c0=c0, mask_pad=pad)
+            assert h.shape == (length, batch, 8) and torch.equal(c, c0) and slope.shape == x.shape and slope0.shape == c0.shape
+    args = arguments(length, batch, 1, 3, 4, False, False)
+    h, c = sru.IMPLEMENTATIONS[implementation](*args)
+    assert h.shape == (length, batch, 1, 3) and torch.equal(c, args[-1])
+
+
+# ---- what attention may not see
+
+@st.composite
+def futures(draw):
+    "a model in one direction, a sequence, one that differs from step `t` on, and the number of steps remembered from before"
+    heads, memory, width = draw(st.integers(1, 3)), draw(st.integers(0, 3)), draw(st.integers(2, 6))
+    length, batch = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    torch.manual_seed(draw(st.integers(0, 2**20)))
+    implementation, layers = draw(st.sampled_from(["loop", "fused"])), draw(st.integers(1, 2))
+    model = sru.SRUpp(3, width, 4 * heads, layers, num_heads=heads, layer_norm=draw(st.booleans()), implementation=implementation).eval()
+    alpha(model)
+    t, x = draw(st.integers(0, length)), torch.randn(length, batch, 3)
+    other = torch.cat([x[:t], draw(st.sampled_from([1., 1e3])) * torch.randn(length - t, batch, 3)])
+    past = [torch.randn(memory, batch, 3 if i == 0 else width) for i in range(model.num_layers)] if memory else None
+    return model, x, other, t, past, memory, padding(length, batch, draw) if draw(st.booleans()) else None
+
+@gentle
+@given(futures())
+def test_nothing_of_the_future_passes_a_mask_that_forbids_it(case):
+    model, x, other, t, past, memory, pad = case
+    mask = torch.ones(len(x), memory + len(x), dtype=torch.bool).triu(memory + 1) # True: may not look
+    added = torch.zeros(mask.shape).masked_fill(mask, -math.inf)
+    with torch.no_grad():
+        h = model(x, mask_pad=pad, attn_mask=mask, memory=past)[0]
+        assert torch.equal(h[:t], model(other, mask_pad=pad, attn_mask=mask, memory=past)[0][:t])
+        assert torch.equal(h, model(x, mask_pad=pad, attn_mask=added, memory=past)[0])
+
+def test_attention_without_a_mask_sees_the_future():
+    "so that the test above could fail"
+    model, x = both(bidirectional=False)[1].eval(), torch.randn(6, 2, 5)
+    other = torch.cat([x[:4], torch.randn(2, 2, 5)])
+    assert not torch.allclose(model(x)[0][:4], model(other)[0][:4])
+    nothing = torch.zeros(6, 6, dtype=torch.bool) # forbids nothing
+    assert torch.equal(model(x, attn_mask=nothing)[0], model(x, attn_mask=torch.zeros(6, 6))[0])
+
+@pytest.mark.parametrize("mask, says", [
+    (torch.ones(4, 4).triu(1), "only 0 and 1"), (torch.ones(4, 4).tril(), "only 0 and 1"), (torch.ones(4, 4, dtype=torch.half), "only 0 and 1"),
+    (torch.ones(4, 4, dtype=torch.long).triu(1), "integers"), (torch.zeros(4, 4, dtype=torch.uint8), "integers"),
+    (torch.full((4, 4), math.nan), "nan"), (torch.full((4, 4), math.inf), "nan or .inf")])
+def test_a_mask_that_could_mean_two_things_is_a_problem(mask, says):
+    with pytest.raises(Problem, match=f"{says}.*True = may not look"): both()[1](torch.zeros(4, 2, 5), attn_mask=mask)
+
+
+# ---- what does not fit
+
+def test_first_states_come_as_a_tensor_a_list_or_a_tuple():
+    x, c0 = torch.randn(4, 3, 5), torch.randn(2, 3, 8)
+    for model in both():
+        h, c, *_ = model(x, c0)
+        for given_as in (list(c0), tuple(c0)):
+            again, state, *_ = model(x, given_as)
+            assert torch.equal(h, again) and torch.equal(c, state)
+        half = model(x, [c0[0], None])[0]
+        assert torch.equal(half, model(x, torch.stack([c0[0], torch.zeros(3, 8)]))[0])
+
+@pytest.mark.parametrize("inputs, says", [
+    (dict(c0=[torch.zeros(3, 8)]), "c0 must hold 2 tensors"), (dict(c0=(torch.zeros(3, 8), torch.zeros(1, 8))), "c0 must be a tensor of shape .3, 8."),
+    (dict(c0=(torch.zeros(2, 3, 8), torch.zeros(2, 3, 8))), "c0 must"), (dict(c0=torch.zeros(2, 1, 8)), "c0 must"), (dict(c0=0.), "c0 must.* not float"),
+    (dict(mask_pad=torch.zeros(4)), "mask_pad must"), (dict(mask_pad=torch.zeros(4, 1)), "mask_pad must"), (dict(mask_pad=[[0] * 3] * 4), "mask_pad must.* not list"),
+    (dict(attn_mask=torch.zeros(4, 5)), "attn_mask must be a tensor of shape .4, 4."), (dict(attn_mask=torch.zeros(3, 4, 4)), "attn_mask must"),
+    (dict(attn_mask=torch.zeros(4, 4), memory=[torch.zeros(2, 3, 5), torch.zeros(2, 3, 8)]), "attn_mask must be a tensor of shape .4, 6."),
+    (dict(memory=[torch.zeros(2, 3, 5), torch.zeros(2, 3, 5)]), "memory must be a tensor of shape .2, 3, 8."), (dict(memory=[torch.zeros(2, 1, 5), None]), "memory must"),
+    (dict(memory_mask_pad=torch.zeros(2, 3)), "without memory"),
+    (dict(memory=[torch.zeros(2, 3, 5), torch.zeros(2, 3, 8)], memory_mask_pad=torch.zeros(3, 2)), "memory_mask_pad must")])
+def test_masks_memory_and_states_of_a_wrong_shape_are_problems(inputs, says):
+    x, models = torch.randn(4, 3, 5), both()
+    for model in models if not inputs.keys() & {"attn_mask", "memory", "memory_mask_pad"} else models[1:]:
+        with pytest.raises(Problem, match=says) as e: model(x, **inputs)
+        assert "\n" not in str(e.value)
+
+@pytest.mark.parametrize("name, z", [("u", torch.zeros(4, 3, 5, 2, 5)), ("x", torch.zeros(4, 3, 2, 4)), ("v", torch.zeros(1, 3, 2, 2, 5)), ("c0", torch.zeros(2, 5)),
+                                     ("pad", torch.zeros(3, 4)), ("drop", torch.zeros(3, 5))])
+def test_arguments_of_a_recurrence_that_do_not_fit_are_problems(name, z):
+    args = dict(zip(("u", "x", "v", "c0"), arguments(4, 3, 2, 5, 3, True, False)))
+    with pytest.raises(Problem, match=f"{name} must"): sru.recurrence(**args | {name: z})
+
+def test_what_only_the_loop_can_do_is_a_problem_elsewhere():
+    from torch.autograd import forward_ad
+    def penalty(model, x): torch.autograd.grad(model(x)[0].sum(), x, create_graph=True)[0].square().sum().backward()
+    def forward(model, x):
+        with forward_ad.dual_level(): return forward_ad.unpack_dual(model(forward_ad.make_dual(x, x))[0]).tangent.clone()
+    tasks = {"second derivatives": penalty, "vmap": lambda model, x: torch.vmap(lambda z: model(z)[0])(x[None]), "forward-mode": forward,
+             "torch.func": lambda model, x: torch.func.grad(lambda z: model(z)[0].sum())(x)}
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), warnings.catch_warnings():
+        warnings.simplefilter("ignore") # of PyTorch's own decompositions
+        for quick, slow in zip(both("fused"), both("loop")):
+            for says, task in tasks.items():
+                with pytest.raises(Problem, match=f"{says}.*use implementation='loop'"): task(quick, torch.randn(3, 2, 5, requires_grad=True))
+                task(slow, torch.randn(3, 2, 5, requires_grad=True))
+            assert all(p.grad is None or p.grad.isfinite().all() for p in slow.parameters()) and slow[0].weight_c.grad.any()
+
 @pytest.mark.parametrize("call, message", [
-    (lambda: sru.SRU(3, 4)(torch.zeros(5, 2, 7)), "length, batch, 3"), (lambda: sru.SRU(3, 4)(torch.zeros(5, 3)), "length, batch, 3"),
+    (lambda: sru.SRU(3, 4)(torch.zeros(5, 2, 7)), "length, batch, 3"), (lambda: sru.SRU(3, 4)([[1.]]), "length, batch, 3"),
+    (lambda: sru.SRU(3, 4)(torch.zeros(5, 3)), "length, batch, 3"),
     (lambda: sru.SRU(3, 4)(torch.zeros(5, 2, 3), torch.zeros(2, 3, 4)), "c0"), (lambda: sru.SRUpp(3, 4, 2)(torch.zeros(5, 2, 3), mask_pad=torch.zeros(2, 5)), "mask_pad"),
     (lambda: sru.SRUpp(3, 4, 5, num_heads=2), "heads"), (lambda: sru.SRUpp(3, 4, 2, attention_every_n_layers=2, attention_last_n_layers=1), "not both"),
     (lambda: sru.SRUpp(3, 4, 2)(torch.zeros(5, 2, 3), memory=[None]), "memory"), (lambda: sru.SRU(3, 4, implementation="fast"), "no implementation 'fast'")])
@@ -278,8 +422,10 @@ def test_onnx(make, tmp_path):
     close([torch.from_numpy(z) for z in session.run(None, feeds)], [z.detach() for z in model(x, pad)])
 
 INTERPRETED = """
-import itertools, torch
+import torch
 torch.set_num_threads(1)
+from vad import sru
+from vad.core import Problem
 from tests.test_sru import arguments, close, gradients
 torch.manual_seed(0)
 for dtype, eps in ((torch.float32, 1e-5), (torch.double, 1e-12)):
@@ -288,7 +434,16 @@ for dtype, eps in ((torch.float32, 1e-5), (torch.double, 1e-12)):
         pad = torch.arange(4)[:, None] >= torch.tensor([4, 2]) if padded else None
         drop = torch.rand(2, 2, 70).round().to(dtype) * 2 if dropped else None
         close(gradients("triton", args, pad, drop, tanh), gradients("loop", args, pad, drop, tanh), eps)
-print("agree")
+    if padded:
+        lost = [args[0].masked_fill(pad.view(4, 2, 1, 1, 1), float("nan")), *args[1:]]
+        close(gradients("triton", lost, pad, drop, tanh), gradients("loop", lost, pad, drop, tanh), eps)
+for L, B in ((0, 2), (3, 0)):
+    args = arguments(L, B, 2, 5, 3, True, False)
+    h, c = sru.triton(*args)
+    assert h.shape == (L, B, 2, 5) and torch.equal(c, args[3])
+leaves = [z.requires_grad_() for z in arguments(2, 1, 1, 3, 3, True, False)]
+try: torch.autograd.grad(sru.triton(*leaves)[0].sum(), leaves[:1], create_graph=True)
+except Problem: print("agree")
 """
 
 def test_kernels_in_the_interpreter():

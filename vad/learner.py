@@ -9,7 +9,7 @@ __all__ = ['SCORING', 'PRESETS', 'AGAIN', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'TRAC
            'Learner', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'settings_of', 'same_settings',
            'update', 'train_step', 'stepper', 'order', 'train_epoch', 'stop_flag', 'audit', 'accelerator_for',
            'training_frames', 'finished', 'turn', 'fit', 'learn', 'saver', 'train', 'save_model', 'load_model',
-           'load_plain', 'import_original']
+           'import_original']
 
 # %% ../nbs/07_learner.ipynb #002
 import json
@@ -18,7 +18,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -36,7 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import memory
-from .autoencoder import MNAD, check_variant, from_original
+from .autoencoder import MNAD, check_variant, from_original, load_plain
 from .cache import Frames, Held, cache_frames, hold
 from .core import (Problem, Run, Stopped, code_fingerprint, fitting, keep_memory, locked, parse_json, pick_device, progress, read_json, reading, seed_all,
                       short_reason, whole, write_csv)
@@ -615,26 +614,23 @@ def load_model(
     return model.to(device, memory_format=s.layout).eval(), tensors["items"].to(device) if s.memory else None, s
 
 # %% ../nbs/07_learner.ipynb #051
-def load_plain(path):
-    "Tensors saved with torch.save. Raises `Problem` on anything that would have to be unpickled."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore") # torch warns of what we refuse in a sentence of our own
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError: raise Problem(f"{path} is missing: name the file that torch.save wrote.") from None
-    except Exception as e: # a pickled object, a truncated archive, any other file: torch raises a dozen types
-        raise Problem(f"{path} holds no plain tensors ({type(e).__name__}): save model.state_dict(), not the model, and try again.") from None
-
-def import_original(state, items, folder):
-    "A run folder of original weights (`state_dict`) and memory items (`keys.pt`)."
-    state, items = load_plain(state), load_plain(items)
-    if not isinstance(state, dict): raise Problem("The first file holds no state_dict: save model.state_dict() and try again.")
-    model = from_original(state)
-    if not isinstance(items, Tensor) or items.dim() != 2 or items.shape[1] != model.dim or len(items) < 2 or not items.isfinite().all():
-        raise Problem(f"The second file holds no memory items of width {model.dim}: name the run's keys.pt.")
+def import_original(
+    state,  # file of the published model's state_dict
+    items,  # file of its memory items, keys.pt
+    folder, # run folder to write
+) -> Run:
+    "A run of original weights and memory items. Raises `Problem` where a file is not what it should be, or the folder holds a run."
+    if (Path(folder) / "record.json").exists(): raise Problem(f"{folder} holds a run already: name another folder.")
+    found, keys = load_plain(state), load_plain(items)
+    if isinstance(found, Tensor): raise Problem(f"{state} holds a single tensor: name the state_dict first, then the memory items (keys.pt).")
+    try: model = from_original(found)
+    except Problem as e: raise Problem(f"{state}: {e}") from None
+    if not isinstance(keys, Tensor) or not keys.is_floating_point() or keys.dim() != 2 or keys.shape[1] != model.dim or len(keys) < 2:
+        raise Problem(f"{items} holds no two or more memory items of width {model.dim}: name the run's keys.pt.")
+    if not keys.isfinite().all(): raise Problem(f"{items} holds memory items that are nan or infinite: name those from before training went wrong.")
     s = Settings(channels=model.channels, task=model.task, clip=max(model.clip, 2), width=model.dim // 8, memory=model.memory,
-                 items=len(items), attention="gate" if model.gates else "none")
+                 items=len(keys), attention="gate" if model.gates else "none")
     run = Run(folder, settings=asdict(s), imported=True, seed=None)
-    save_model(run / "model.safetensors", model, dict(items=items.float()), s)
+    save_model(run / "model.safetensors", model, dict(items=keys.float()), s)
     run.begin()
     return run

@@ -11,19 +11,25 @@ import copy
 import math
 import os
 import warnings
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .core import Problem
 
 # %% ../nbs/09_sru.ipynb #005
+def _or_nothing(implementation):
+    "Without steps or without clips: no outputs, and the state as it was."
+    @wraps(implementation)
+    def run(u, x, v, c0, pad=None, drop=None, tanh=False):
+        return implementation(u, x, v, c0, pad, drop, tanh) if u.shape[0] and u.shape[1] else (u[:, :, 0], c0)
+    return run
+
 def _literal(u, x, v, c, pad, drop, tanh, reverse):
     "One direction of `loop`: without the axis of directions."
     h = [None] * len(u)
@@ -41,6 +47,7 @@ def _literal(u, x, v, c, pad, drop, tanh, reverse):
         h[t] = out if pad is None else torch.where(pad[t, :, None], 0, out)
     return torch.stack(h), c
 
+@_or_nothing
 def loop(
     u:Tensor,              # (L, B, 3 or 4, directions, D)
     x:Tensor|None,         # (L, B, directions, D)
@@ -132,7 +139,30 @@ def _backward(u, x, v, drop, states, gh, gc, gu, gx, gv, pad, tanh, reverse):
     return gc
 
 # %% ../nbs/09_sru.ipynb #018
-class _Fused(torch.autograd.Function):
+def _only_once(what, name):
+    return Problem(f"implementation={name!r} of SRU has no {what}: use implementation='loop', which PyTorch can follow step by step.")
+
+class _Once(torch.autograd.Function):
+    "A function of one derivative, backwards: a subclass has `forward`, `gradients` and a `name`."
+    @classmethod
+    def run(cls, *args):
+        try: return cls.apply(*args)
+        except RuntimeError as e: # PyTorch's refusal, in two sentences about another class
+            if "functorch transforms" not in str(e): raise
+        raise _only_once("vmap and no function transforms (torch.func)", cls.name)
+
+    @classmethod
+    def backward(cls, ctx, *gradients):
+        if torch.is_grad_enabled(): raise _only_once("second derivatives (create_graph=True)", cls.name) # or they would be zeros in silence
+        return cls.gradients(ctx, *gradients)
+
+    @classmethod
+    def jvp(cls, ctx, *_): raise _only_once("forward-mode derivatives", cls.name)
+
+# %% ../nbs/09_sru.ipynb #019
+class _Fused(_Once):
+    name = "fused"
+
     @staticmethod
     def forward(ctx, u, x, v, c0, pad, drop, tanh):
         of = lambda z, i: None if z is None else z[..., i, :]
@@ -143,8 +173,7 @@ class _Fused(torch.autograd.Function):
         return h, torch.stack([z[-1 if i == 0 else 0] for i, z in enumerate(states)], 1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, gh, gc):
+    def gradients(ctx, gh, gc):
         u, x, v, pad, drop, *states = ctx.saved_tensors
         of = lambda z, i: None if z is None else z[..., i, :]
         if pad is not None: gh = gh.masked_fill(pad[..., None, None], 0)
@@ -154,11 +183,12 @@ class _Fused(torch.autograd.Function):
                for i, z in enumerate(states)]
         return gu, gx, gv, torch.stack(gc0, 1), None, None, None
 
+@_or_nothing
 def fused(u, x, v, c0, pad=None, drop=None, tanh=False):
-    "The recurrence by PyTorch's own elementwise operations on blocks of steps, forward and backward; arguments as for `loop`."
-    return _Fused.apply(u, x, v, c0, pad, drop, tanh)
+    "The recurrence by PyTorch's own elementwise operations on blocks of steps, forward and backward; arguments as for `loop`. Has one derivative, and no vmap."
+    return _Fused.run(u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #026
+# %% ../nbs/09_sru.ipynb #031
 @cache
 def _forward_kernel():
     import triton
@@ -188,7 +218,7 @@ def _forward_kernel():
         tl.store(last + b * plane + at, c, inside)
     return forward
 
-# %% ../nbs/09_sru.ipynb #027
+# %% ../nbs/09_sru.ipynb #032
 @cache
 def _backward_kernel():
     import triton
@@ -234,8 +264,10 @@ def _backward_kernel():
             tl.store(gv + b * 2 * plane + plane + at, gvr, inside)
     return backward
 
-# %% ../nbs/09_sru.ipynb #028
-class _Triton(torch.autograd.Function):
+# %% ../nbs/09_sru.ipynb #033
+class _Triton(_Once):
+    name = "triton"
+
     @staticmethod
     def forward(ctx, u, x, v, c0, pad, drop, tanh):
         u, x, v, c0, pad, drop = (None if z is None else z.contiguous() for z in (u, x, v, c0, pad, drop))
@@ -247,8 +279,7 @@ class _Triton(torch.autograd.Function):
         return h, last
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, gh, gc):
+    def gradients(ctx, gh, gc):
         u, x, v, pad, drop, states, last = ctx.saved_tensors
         gu, gx, gc0 = torch.empty_like(u), None if x is None else torch.zeros_like(x), torch.empty_like(last, dtype=ctx.like)
         gv = torch.empty(len(u) if len(v) > 1 else 1, u.shape[1], *v.shape[2:], dtype=states.dtype, device=u.device) # clips apart, so that programs never meet
@@ -262,15 +293,16 @@ def _launch(kernel, tensors, u, x, v, pad, drop, tanh, width=64):
     kernel[(-(-D // width), B, N)](*tensors, L, B, D, vl, vb, K=K, N=N, HIGHWAY=K == 4 or x is not None, PAD=pad is not None, DROP=drop is not None,
                                    TANH=tanh, EACH=len(v) > 1, TYPE=tl.float64 if u.dtype == torch.float64 else tl.float32, WIDTH=width, num_warps=2)
 
-# %% ../nbs/09_sru.ipynb #030
+# %% ../nbs/09_sru.ipynb #035
+@_or_nothing
 def triton(u, x, v, c0, pad=None, drop=None, tanh=False):
-    "The recurrence as two CUDA kernels, forward and backward; arguments as for `loop`. Raises `Problem` where it cannot run."
+    "The recurrence as two CUDA kernels, forward and backward; arguments as for `loop`. Has one derivative, and no vmap. Raises `Problem` where it cannot run."
     if not (u.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
         raise Problem("implementation='triton' takes a CUDA device: use implementation='fused' on this one.")
     if find_spec("triton") is None: raise Problem("implementation='triton' takes the package triton: pip install triton, or use implementation='fused'.")
-    return _Triton.apply(u, x, v, c0, pad, drop, tanh)
+    return _Triton.run(u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #032
+# %% ../nbs/09_sru.ipynb #037
 @cache
 def _reference():
     "The module `sru.ops` of the reference package."
@@ -282,6 +314,7 @@ def _reference():
     except (ImportError, RuntimeError, OSError) as e:
         raise Problem("implementation='sru' takes the reference package and a C++ compiler: pip install 'vad[sru]', or use implementation='fused'.") from e
 
+@_or_nothing
 def reference(u, x, v, c0, pad=None, drop=None, tanh=False):
     "The recurrence of the package `sru`; arguments as for `loop`. Raises `Problem` where it is not installed or does not compile."
     (N, D), highway = u.shape[3:], u.shape[2] == 4 or x is not None
@@ -294,7 +327,7 @@ def reference(u, x, v, c0, pad=None, drop=None, tanh=False):
                    None, None if drop is None else drop.flatten(1), pad)
     return h.unflatten(2, (N, D)), c.unflatten(1, (N, D))
 
-# %% ../nbs/09_sru.ipynb #034
+# %% ../nbs/09_sru.ipynb #039
 IMPLEMENTATIONS = dict(loop=loop, fused=fused, triton=triton, sru=reference)
 
 def pick(
@@ -308,24 +341,41 @@ def pick(
     if torch.compiler.is_exporting(): return "loop"
     return "triton" if device.type == "cuda" and find_spec("triton") else "fused"
 
+def _fits(
+    name:str,      # for the message
+    z,             # anything
+    *shapes:tuple, # that it may have
+):
+    "Raise `Problem` unless `z` is None or a tensor of one of these shapes."
+    found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+    if z is not None and found not in shapes: raise Problem(f"{name} must be a tensor of shape {' or '.join(map(str, shapes))}, not {found}.")
+
 def recurrence(
     u:Tensor,              # (L, B, 3 or 4, directions, D) candidate, forget, reset, perhaps highway
     x:Tensor|None,         # (L, B, directions, D) highway where `u` has none; None: no highway
     v:Tensor,              # (1, 1, 2, directions, D) or (L, B, 2, directions, D)
     c0:Tensor,             # (B, directions, D)
-    pad:Tensor|None=None,  # (L, B) bool, True = padding
+    pad:Tensor|None=None,  # (L, B), not zero = padding, whose numbers then do not matter (nor whether they are any)
     drop:Tensor|None=None, # (B, directions, D) factors on the reset gate
     tanh:bool=False,       # show the state's tanh
     implementation:str="auto", # auto | loop | fused | triton | sru
 ) -> tuple[Tensor, Tensor]: # (L, B, directions, D) outputs, (B, directions, D) last state
-    "The elementwise part of SRU, differentiable in `u`, `x`, `v`, `c0` (Lei et al. 2018). Raises `Problem` where `implementation` is not to be had."
+    """The elementwise part of SRU, differentiable in `u`, `x`, `v`, `c0` (Lei et al. 2018); twice, in forward mode and under vmap by `loop` alone.
+    Raises `Problem` where shapes do not fit or `implementation` is not to be had."""
     name = pick(implementation, u.device)
+    if u.dim() != 5 or u.shape[2] not in (3, 4): raise Problem(f"u must be a tensor of shape (length, batch, 3 or 4, directions, width), not {tuple(u.shape)}.")
+    L, B, _, *plane = u.shape
+    for what, z, *shapes in (("x", x, (L, B, *plane)), ("v", v, (1, 1, 2, *plane), (L, B, 2, *plane)), ("c0", c0, (B, *plane)), ("pad", pad, (L, B)),
+                             ("drop", drop, (B, *plane))): _fits(what, z, *shapes)
+    if pad is not None: # zero times a number that is none would be none
+        pad = pad.bool()
+        u, x, v = (z if z is None or z.shape[:2] != pad.shape else z.masked_fill(pad.view(L, B, *[1] * (z.dim() - 2)), 0) for z in (u, x, v))
     if name != "triton": # which loads what it finds
         dtype = torch.promote_types(u.dtype, v.dtype)
         u, x, v, c0, drop = (None if z is None else z.to(dtype) for z in (u, x, v, c0, drop))
     return IMPLEMENTATIONS[name](u, x, v, c0, pad, drop, tanh)
 
-# %% ../nbs/09_sru.ipynb #037
+# %% ../nbs/09_sru.ipynb #042
 def planes(
     x:Tensor,      # (L, B, in)
     weight:Tensor, # (directions * D * k, in), as the reference has it: k innermost
@@ -363,7 +413,7 @@ def _reset(module):
         if module.bias is not None: nn.init.zeros_(module.bias)
     elif hasattr(module, "reset_parameters"): module.reset_parameters()
 
-# %% ../nbs/09_sru.ipynb #039
+# %% ../nbs/09_sru.ipynb #044
 class _Layer(nn.Module):
     "What a layer holds, under the names that `sru` 3.0.0.dev6 gives it."
     def __init__(self,
@@ -404,7 +454,11 @@ class _Layer(nn.Module):
             self.bias.zero_()[self.output_size:] = self.highway_bias
             self.scale_x.fill_(math.sqrt(1 + 2 * math.exp(self.highway_bias)) if self.rescale and self.has_skip_term else 1.)
 
-# %% ../nbs/09_sru.ipynb #041
+# %% ../nbs/09_sru.ipynb #046
+def _without(x, mask_pad):
+    "`x` (length, batch, width) with zeros for padding, whatever lies there."
+    return x if x is None or mask_pad is None else x.masked_fill(mask_pad.bool()[..., None], 0)
+
 class SRUCell(_Layer):
     "One layer of SRU or SRU++, in one or two directions (Lei et al. 2018, section 3; Lei 2021, section 3)."
     def forward(self,
@@ -416,13 +470,13 @@ class SRUCell(_Layer):
     ) -> tuple[Tensor, Tensor]:      # (L, B, output_size) outputs, (B, output_size) last state
         "One layer over a sequence."
         into = lambda z: z.unflatten(-1, (self.directions, self.hidden_size))
+        x, pad = _without(x, mask_pad), None if mask_pad is None else mask_pad.bool()
         inner = x if self.layer_norm is None or self.normalize_after else self.layer_norm(x)
         if (mask := self._dropped(x.shape[1], x.shape[2], self.rnn_dropout)) is not None: inner = inner * mask
         drop = self._dropped(x.shape[1], self.output_size, self.dropout)
         u, v = self._transformed(inner, mask_pad=mask_pad, **attention)
         past = into(x * self.scale_x if self.rescale else x) if self.has_skip_term and self.num_matrices == 3 else None
         c0 = x.new_zeros(x.shape[1], self.output_size) if c0 is None else c0
-        pad = None if mask_pad is None else mask_pad.bool()
         h, c = recurrence(u, past, v, into(c0), pad, None if drop is None else into(drop), self.use_tanh, implementation)
         h = h.flatten(2)
         return self.layer_norm(h) if self.layer_norm is not None and self.normalize_after else h, c.flatten(1)
@@ -441,13 +495,22 @@ class SRUCell(_Layer):
             u = u.unflatten(-1, (*shape, k)).permute(0, 1, 4, 2, 3) + F.pad(self.bias.view(2, *shape), (0, 0, 0, 0, 1, k - 3))
         return u if self.amp_recurrence_fp16 or u.dtype != torch.float16 else u.float(), v
 
-# %% ../nbs/09_sru.ipynb #043
-def _check(model, x, c0, mask_pad):
+# %% ../nbs/09_sru.ipynb #048
+def _check(model, x, mask_pad):
     "Raise `Problem` where shapes do not fit."
-    if x.dim() != 3 or x.shape[2] != model.input_size:
-        raise Problem(f"{type(model).__name__} takes sequences of shape (length, batch, {model.input_size}), not {tuple(x.shape)}.")
-    for name, z, shape in [("c0", c0, (model.num_layers, x.shape[1], model.output_size)), ("mask_pad", mask_pad, tuple(x.shape[:2]))]:
-        if z is not None and tuple(z.shape) != shape: raise Problem(f"{name} must be of shape {shape}, not {tuple(z.shape)}.")
+    if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[2] != model.input_size:
+        found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise Problem(f"{type(model).__name__} takes sequences of shape (length, batch, {model.input_size}), not {found}.")
+    _fits("mask_pad", mask_pad, tuple(x.shape[:2]))
+
+def _states(model, c0, batch):
+    "A state or None for each layer of `model`. Raises `Problem` where they do not fit."
+    if c0 is None: return [None] * model.num_layers
+    if isinstance(c0, (list, tuple)):
+        if len(c0) != model.num_layers: raise Problem(f"c0 must hold {model.num_layers} tensors, one a layer, not {len(c0)}.")
+        for z in c0: _fits("A layer's c0", z, (batch, model.output_size))
+    else: _fits("c0", c0, (model.num_layers, batch, model.output_size))
+    return c0
 
 class _Stack(nn.Module):
     "What SRU and SRU++ share: layers in `rnn_lst`, states in and out."
@@ -470,8 +533,9 @@ class _Stack(nn.Module):
         if packed:
             x, lengths = pad_packed_sequence(x)
             mask_pad = torch.arange(len(x), device=x.device)[:, None] >= lengths.to(x.device)
-        _check(self, x, c0, mask_pad)
-        if c0 is None: c0 = [None] * self.num_layers
+        _check(self, x, mask_pad)
+        if attention: _check_attention(self, x, memory, **attention)
+        c0 = _states(self, c0, x.shape[1])
         h, inputs, states = x if self.input_to_hidden is None else self.input_to_hidden(x), [], []
         for i, cell in enumerate(self.rnn_lst):
             inputs.append(h)
@@ -482,7 +546,7 @@ class _Stack(nn.Module):
         if self.nn_rnn_compatible_return: c = c.unflatten(2, (self.num_directions, -1)).transpose(1, 2).flatten(0, 1)
         return pack_padded_sequence(h, lengths, enforce_sorted=False) if packed else h, c, inputs
 
-# %% ../nbs/09_sru.ipynb #044
+# %% ../nbs/09_sru.ipynb #049
 class SRU(_Stack):
     "A stack of simple recurrent units (Lei et al. 2018). Arguments, shapes and parameters as in `sru` 3.0.0.dev6, so that its state dictionaries load as they are."
     def __init__(self,
@@ -522,13 +586,14 @@ class SRU(_Stack):
 
     def forward(self,
         x:Tensor|PackedSequence,    # (L, B, input_size)
-        c0:Tensor|None=None,        # (layers, B, output_size) states to begin with; None: zeros
+        c0:Tensor|list[Tensor|None]|None=None, # (layers, B, output_size) states to begin with, or a list of them, one a layer; None: zeros
         mask_pad:Tensor|None=None,  # (L, B), not zero = padding
     ) -> tuple[Tensor, Tensor]:     # (L, B, output_size) outputs; (layers, B, output_size) last states
-        "Outputs of the last layer, last states of every layer. Padding gives zeros and changes nothing else. Raises `Problem` on shapes that do not fit."
+        """Outputs of the last layer, last states of every layer. Padding gives zeros and changes nothing else, whatever lies in it.
+        Second derivatives, vmap and forward mode take implementation='loop'. Raises `Problem` on shapes that do not fit."""
         return self._through(x, c0, mask_pad)[:2]
 
-# %% ../nbs/09_sru.ipynb #048
+# %% ../nbs/09_sru.ipynb #053
 class Projected(nn.Module):
     "A layer of SRU++ that does not attend: project, normalise, fan out."
     def __init__(self,
@@ -562,15 +627,30 @@ class Projected(nn.Module):
     def forward(self, x, **attention):
         return self.last(self.features(x, **attention))
 
-# %% ../nbs/09_sru.ipynb #050
+# %% ../nbs/09_sru.ipynb #055
+def _additive(
+    attn_mask:Tensor|None, # booleans, True = may not look; or numbers to add
+    z:Tensor,              # of the type and device wanted
+) -> Tensor|None:
+    "The mask as numbers to add to scores. Raises `Problem` where it could mean either of two things."
+    if attn_mask is None: return None
+    if attn_mask.dtype == torch.bool: return z.new_zeros(()).masked_fill(attn_mask, -math.inf)
+    say = "give booleans (True = may not look), or numbers to add to the scores (0 = may look, -inf = may not)."
+    if not attn_mask.is_floating_point(): raise Problem(f"attn_mask holds integers, whose meaning is open: {say}")
+    if not torch.compiler.is_compiling(): # numbers are there to look at
+        if attn_mask.isnan().any() or (attn_mask == math.inf).any(): raise Problem(f"attn_mask holds nan or +inf: {say}")
+        if ((attn_mask == 0) | (attn_mask == 1)).all() and attn_mask.any(): raise Problem(f"attn_mask holds only 0 and 1, whose meaning is open: {say}")
+    return attn_mask.to(z.dtype)
+
 def _attention_mask(z, past, mask_pad, attn_mask, memory_mask_pad):
     "What to add to scores: None, or broadcasts to (B, heads, L, M + L)."
-    if mask_pad is None and memory_mask_pad is None: return None if attn_mask is None else attn_mask.to(z.dtype)
+    added = _additive(attn_mask, z)
+    if mask_pad is None and memory_mask_pad is None: return added
     parts = [z.new_zeros(n, z.shape[1], dtype=torch.bool) if m is None else m.bool() for n, m in ((past, memory_mask_pad), (len(z), mask_pad))]
     mask = z.new_zeros(()).masked_fill(torch.cat(parts).T[:, None, None], -math.inf)
-    return mask if attn_mask is None else mask + attn_mask.to(z.dtype)
+    return mask if added is None else mask + added
 
-# %% ../nbs/09_sru.ipynb #051
+# %% ../nbs/09_sru.ipynb #056
 class SelfAttention(Projected):
     "A layer of SRU++ that attends: project, attend, normalise, fan out (Lei 2021, section 3)."
     def __init__(self,
@@ -604,20 +684,33 @@ class SelfAttention(Projected):
     def features(self,
         x:Tensor,                         # (L, B, in)
         mask_pad:Tensor|None=None,        # (L, B), not zero = padding
-        attn_mask:Tensor|None=None,       # (L, M + L) added to scores
+        attn_mask:Tensor|None=None,       # (L, M + L) booleans, True = may not look; or numbers added to scores
         memory:Tensor|None=None,          # (M, B, in)
         memory_mask_pad:Tensor|None=None, # (M, B), not zero = padding
     ) -> Tensor:                          # (L, B, proj_features)
         "What each step found, before it fans out."
         z = self.linear1(x)
-        seen = z if memory is None else torch.cat([self.linear1(memory), z])
+        seen = z if memory is None else torch.cat([self.linear1(_without(memory, memory_mask_pad)), z])
         heads = lambda y: y.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3) # (B, heads, length, width)
         key, value = self.linear2(seen).chunk(2, -1)
         mask = _attention_mask(z, len(seen) - len(z), mask_pad, attn_mask, memory_mask_pad)
         found = F.scaled_dot_product_attention(heads(z), heads(key), heads(value), mask, self.attn_dropout if self.training else 0.)
         return self._finish(z + self.alpha * found.permute(2, 0, 1, 3).flatten(2))
 
-# %% ../nbs/09_sru.ipynb #052
+# %% ../nbs/09_sru.ipynb #057
+def _check_attention(model, x, memory, attn_mask, memory_mask_pad):
+    "Raise `Problem` where what an `SRUpp` is to look at does not fit the sequence `x` or each other."
+    if memory is None and memory_mask_pad is not None: raise Problem("memory_mask_pad is given without memory: give both, or neither.")
+    if memory is not None and len(memory) != model.num_layers:
+        raise Problem(f"memory must hold {model.num_layers} tensors, one a layer, not {len(memory)}.")
+    L, B, _ = x.shape
+    for cell, past in zip(model.rnn_lst, memory if memory is not None else [None] * model.num_layers):
+        M = len(past) if isinstance(past, Tensor) and past.dim() else 0
+        _fits("A layer's memory", past, (M, B, cell.transform_module.linear1.in_features))
+        if not isinstance(cell.transform_module, SelfAttention): continue
+        _fits("attn_mask", attn_mask, (L, M + L))
+        _fits("memory_mask_pad", memory_mask_pad, (M, B))
+
 class SRUpp(_Stack):
     "SRU with attention in the place of its matrices (Lei 2021). Arguments, shapes and parameters as in `sru` 3.0.0.dev6, so that its state dictionaries load as they are."
     def __init__(self,
@@ -661,14 +754,14 @@ class SRUpp(_Stack):
 
     def forward(self,
         x:Tensor|PackedSequence,         # (L, B, input_size)
-        c0:Tensor|None=None,             # (layers, B, output_size) states to begin with; None: zeros
+        c0:Tensor|list[Tensor|None]|None=None, # (layers, B, output_size) states to begin with, or a list of them, one a layer; None: zeros
         mask_pad:Tensor|None=None,       # (L, B), not zero = padding
-        attn_mask:Tensor|None=None,      # (L, M + L) added to attention's scores
+        attn_mask:Tensor|None=None,      # (L, M + L) booleans, True = may not look; or numbers added to attention's scores
         memory:list[Tensor|None]|None=None, # for each layer (M, B, its input's width): inputs of the past to attend to
         memory_mask_pad:Tensor|None=None, # (M, B), not zero = padding
     ) -> tuple[Tensor, Tensor, dict]:    # (L, B, output_size) outputs; (layers, B, output_size) last states; {"saved_inputs": each layer's input}
-        "Outputs of the last layer, last states and inputs of every layer. Padding gives zeros and is not attended to. Raises `Problem` on shapes that do not fit."
-        if memory is not None and len(memory) != self.num_layers:
-            raise Problem(f"memory must hold {self.num_layers} tensors, one a layer, not {len(memory)}.")
+        """Outputs of the last layer, last states and inputs of every layer. Padding gives zeros and is not attended to, whatever lies in it.
+        Second derivatives take implementation='loop' and PyTorch's plain attention (`sdpa_kernel(SDPBackend.MATH)`); vmap and forward mode take the first.
+        Raises `Problem` on shapes that do not fit and masks that could mean two things."""
         h, c, inputs = self._through(x, c0, mask_pad, memory, attn_mask=attn_mask, memory_mask_pad=memory_mask_pad)
         return h, c, dict(saved_inputs=inputs)
