@@ -22,6 +22,7 @@ import vad
 from . import protocol, study
 from .core import Problem, code_fingerprint, locked, read_json
 from .row import TABLES, rows
+from .work import read_figure
 
 # %% ../nbs/13d_catalogue.ipynb #005
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def value_of(entry:Entry, figures:Path, data:str) -> dict:
     "The entry's number and interval, from its table; empty for a figure."
     if not entry.value: return {}
     file, row, column, *ends = entry.value
-    t = pd.read_csv(figures / entry.paper / f"{data}.{file}.csv")
+    t = read_figure(figures / entry.paper / f"{data}.{file}.csv")
     line = t[t[t.columns[0]] == row].iloc[0]
     found = dict(value=float(line[column]))
     if len(ends) == 2: found |= dict(low=float(line[ends[0]]), high=float(line[ends[1]]))

@@ -17,7 +17,7 @@ from typing import Iterator
 import numpy as np
 import pandas as pd
 
-from .core import Problem
+from .core import Problem, read_csv
 from .truth import fill
 from .video import MOVIES, images, visible
 
@@ -76,8 +76,10 @@ def read_sources(
     "The sources that `sources.csv` names: columns clip (or video) and source (or source_video). Raises `Problem` where these are missing."
     path = root / "sources.csv"
     if not path.is_file(): return {}
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError): table = pd.DataFrame()
+    try:
+        path.read_text(encoding="utf-8") # a name in another encoding would match no video
+        table = read_csv(path, ["video", "clip", "source", "source_video"])
+    except (Problem, UnicodeDecodeError): table = pd.DataFrame()
     columns = [next((c for c in names if c in table), None) for names in (("video", "clip"), ("source", "source_video"))]
     if None in columns: raise Problem(f"{path} lacks the columns video and source: write them in its first line, or remove it.")
     return {v: s for v, s in zip(*(table[c] for c in columns)) if s}

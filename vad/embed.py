@@ -36,7 +36,7 @@ from . import core
 from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
 from .cache import shrink
 from .collection import Collection, collect
-from .core import Problem, keep_memory, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
+from .core import Problem, keep_memory, locked, pick_device, progress, read_csv, read_json, room_for, whole, write_csv, write_json
 from .video import Video, capture, decode, open_video
 
 # %% ../nbs/08c_embed.ipynb #006
@@ -437,7 +437,7 @@ def open_embeddings(
         table = pd.DataFrame(dict(video=[f"{i}" for i in range(len(x))], label=y.astype(str), source=[f"{i}" for i in range(len(x))], frames=trailing(x)))
         classes, facts = tuple(str(i) for i in range(int(y.max(initial=0)) + 1)), {}
     else:
-        table, facts = pd.read_csv(manifest, dtype=dict(video=str, label=str, source=str, reason=str), keep_default_na=False), read_json(record)
+        table, facts = read_csv(manifest, ["video", "label", "source", "reason"], "embed the videos again"), read_json(record)
         if len(table) != len(x): raise Problem(f"{manifest} has {len(table)} lines and {path} {len(x)} rows: embed the videos again.")
         classes = tuple(facts["classes"])
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .classify import CONTROLS, Settings, cross_validate, joined, train_and_test
 from .clips import Clips, mirrored_split
-from .core import Problem, progress
+from .core import Problem, progress, read_csv
 from .learner import preset_of
 
 # %% ../nbs/10b_protocol.ipynb #005
@@ -120,7 +120,7 @@ def predictions(
     "What a pipeline said of every clip while that clip's fold was the test."
     t = measured[measured.seed == seed]
     kind = "weighted" if t.weighting.iloc[0] else "plain"
-    said = pd.concat([pd.read_csv(Path(folder) / run / "predictions.csv", dtype=dict(video=str, source=str, label=str)) for run in t.run], ignore_index=True)
+    said = pd.concat([read_csv(Path(folder) / run / "predictions.csv", ["video", "source", "label"]) for run in t.run], ignore_index=True)
     classes = [c.removeprefix(f"{kind} ") for c in said if c.startswith(f"{kind} ")]
     return said[["video", "source", "label", *(f"{kind} {c}" for c in classes)]].set_axis(["video", "source", "label", *classes], axis=1)
 
