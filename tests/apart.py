@@ -20,6 +20,15 @@ def _inside(call, args, out, err, env):
     faulthandler.enable(2) # one that crashes says where
     call(*args)
 
+def hold(module, name, nth=1, go=None):
+    "make this process wait before the `nth` call of a function until the file `go` is there, or for ever: whoever watches it comes in time, however slow the machine"
+    function, calls = getattr(module, name), []
+    def held(*args, **kwargs):
+        calls.append(1)
+        while len(calls) >= nth and not (go and Path(go).exists()): time.sleep(.01)
+        return function(*args, **kwargs)
+    setattr(module, name, held)
+
 class Apart:
     "A process that runs `call(*args)`, both importable from the tests."
     def __init__(self, folder, call, *args):
@@ -28,7 +37,7 @@ class Apart:
         self.process = server.Process(target=_inside, args=(call, args, self.out, self.err, dict(os.environ)))
         self.process.start()
 
-    def wait_for(self, condition, seconds=60):
+    def wait_for(self, condition, seconds=600):
         "until `condition()` is true; the process must live that long"
         end = time.monotonic() + seconds
         while not condition():
@@ -42,7 +51,7 @@ class Apart:
         os.kill(self.process.pid, sig)
         return self
 
-    def end(self, seconds=120):
+    def end(self, seconds=600):
         "exit code (a signal's number, negative), standard output, standard error"
         self.process.join(seconds)
         if alive := self.process.is_alive(): self.process.kill(); self.process.join()

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import vad
+from vad import core
 from vad.cache import Frames, cache_frames
 from vad.core import Problem, locked
 from vad.video import open_video
@@ -158,12 +159,22 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
     assert (cache_frames([video], (8, 8), folder=tmp_path / "cache").array == literal([video], (8, 8))).all()
 
 BUILD = """
-import hashlib, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs are started deaf to it
+import hashlib, signal, sys, time
 from pathlib import Path
+from vad import cache
 from vad.cache import cache_frames
 from vad.video import open_video
 root = Path(sys.argv[1])
+shrink, go, calls = cache.shrink, root / "go", []
+def held(*args): # two thirds are done, the rest waits for leave
+    calls.append(1)
+    while len(calls) > 100 and not go.exists(): time.sleep(.01)
+    return shrink(*args)
+def interrupted(*args):
+    go.touch()
+    raise KeyboardInterrupt
+cache.shrink = held
+signal.signal(signal.SIGINT, interrupted)
 videos = [open_video(p) for p in sorted(root.glob("*.avi"))]
 print(hashlib.sha256(cache_frames(videos, (240, 320), folder=root / "cache", workers=1).array.tobytes()).hexdigest(), flush=True)
 """
@@ -189,6 +200,7 @@ def build_here(root):
 def build_elsewhere(root):
     "a process that has begun to write"
     shutil.rmtree(root / "cache", ignore_errors=True)
+    (root / "go").unlink(missing_ok=True)
     env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
     p = subprocess.Popen([sys.executable, "-c", BUILD, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     while not any(f.stat().st_blocks > 1000 for f in (root / "cache").glob(".*.part/frames.npy")):
@@ -207,9 +219,14 @@ def test_a_killed_build_is_never_trusted(films, sig):
     assert build_here(root) == want
     assert len(caches(root / "cache")) == 1 and not litter(root / "cache")
 
-def test_two_builds_at_once(films, capfd):
+def test_two_builds_at_once(films, capfd, monkeypatch):
     root, want = films
     p = build_elsewhere(root)
+    flock = core.fcntl.flock
+    def waits(f, how):
+        if how == core.fcntl.LOCK_EX: (root / "go").touch() # this process has found the other at work
+        return flock(f, how)
+    monkeypatch.setattr(core.fcntl, "flock", waits)
     assert build_here(root) == want
     out, err = p.communicate()
     assert out.strip() == want, err

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def vad(*args):
     sys.argv = ["vad", *map(str, args)]
     main()
 
-def call(folder, *args, seconds=120): return Apart(folder / "said", vad, *args).end(seconds)
+def call(folder, *args, seconds=600): return Apart(folder / "said", vad, *args).end(seconds)
 
 def sentence(said, *words, code=1):
     "what a failed command said: the last line of standard error, whatever progress bars wrote before it"
@@ -203,7 +204,7 @@ def test_the_console_script(tiny, tmp_path):
     "installed beside this Python: the same command, once for real"
     script = Path(sys.executable).with_name("vad")
     if not script.exists(): pytest.skip("the package is not installed with its console script")
-    done = subprocess.run([script, "train", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([script, "train", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=600)
     sentence((done.returncode, done.stdout, done.stderr), "nowhere")
     assert done.stderr == f"vad: {tmp_path / 'nowhere'} does not exist: name the folder of a dataset.\n" and not (tmp_path / "run").exists()
 
@@ -363,7 +364,7 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path):
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_training(tiny, trained, tmp_path, sig):
-    slow = [*SMALL, "--seed", 3, "--epochs", 400]
+    slow = [*SMALL, "--seed", 3, "--epochs", 100_000]
     run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow)
     sentence(run.wait_for(lambda: (tmp_path / "run/losses.csv").exists()).kill(sig).end(), tmp_path / "run", "--resume", code=130)
     nothing_left(tmp_path / "run")
@@ -375,6 +376,16 @@ def test_stopped_while_training(tiny, trained, tmp_path, sig):
     sentence(run.wait_for(lambda: len(pd.read_csv(tmp_path / "run/losses.csv")) > begun).kill(sig).end(), "--resume", code=130)
     assert list(pd.read_csv(tmp_path / "run/losses.csv").epoch)[:begun + 1] == list(range(1, begun + 2))
 
+def slow_decoding(*args):
+    "the command, with pictures that take long to read: half a minute for the rest"
+    decode, calls = cv2.imdecode, []
+    def slow(*args):
+        calls.append(1)
+        if len(calls) > 50: time.sleep(.5)
+        return decode(*args)
+    cv2.imdecode = slow
+    vad(*args)
+
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_decoding(tmp_path, monkeypatch, sig):
     "nothing that a later run would trust is left"
@@ -383,6 +394,6 @@ def test_stopped_while_decoding(tmp_path, monkeypatch, sig):
     write_frames(root / "testing/frames/01", 2, 9)
     monkeypatch.setenv("VAD_CACHE", str(cache))
     big = [*SMALL, "--size", 512, 512]
-    run = Apart(tmp_path / "said", vad, "train", root, "--out", tmp_path / "run", *big)
+    run = Apart(tmp_path / "said", slow_decoding, "train", root, "--out", tmp_path / "run", *big)
     sentence(run.wait_for(lambda: any(cache.glob(".*.part/frames.npy"))).kill(sig).end(), "stopped", code=130)
     assert not list(cache.glob(".*.part*")) and not [p for p in cache.glob("*") if not p.name.startswith(".")] and not (tmp_path / "run").exists()

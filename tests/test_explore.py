@@ -59,7 +59,7 @@ def lab(tmp_path_factory):
             yield work, lambda page: f"http://127.0.0.1:{port}/{page}?token={token}"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(300)
 
 @pytest.fixture(scope="module")
 def work(lab):
@@ -75,7 +75,7 @@ def work(lab):
     classify.fit(classify.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
     kernel = dict(name="python3", display_name="python3", language="python")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
-    for _ in range(120):
+    for _ in range(1200):
         try: urllib.request.urlopen(address("api/status"), timeout=2).close(); break
         except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(.5)
     return address("doc/tree/explorers.ipynb")
@@ -86,6 +86,7 @@ def page(work, album):
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=dict(width=1250, height=1250))
+        page.set_default_timeout(600_000)
         page.goto(work)
         try:
             run(page)
@@ -94,7 +95,7 @@ def page(work, album):
             page.screenshot(path=album / "page_last.png")
             browser.close()
 
-def idle(page): page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=60_000)
+def idle(page): page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=600_000)
 
 def run(page, restart=False):
     "run all cells, after a restart of the kernel if wanted"
@@ -103,8 +104,8 @@ def run(page, restart=False):
     page.get_by_text(re.compile("Restart Kernel and Run All" if restart else "^Run All Cells$")).first.click()
     if restart:
         page.locator(".jp-Dialog button.jp-mod-accept").click()
-        page.locator(".vad-explorer").first.wait_for(state="detached", timeout=60_000)
-    for i in range(len(CELLS)): page.locator(".vad-explorer").nth(i).locator("canvas").first.wait_for(timeout=60_000)
+        page.locator(".vad-explorer").first.wait_for(state="detached", timeout=600_000)
+    for i in range(len(CELLS)): page.locator(".vad-explorer").nth(i).locator("canvas").first.wait_for(timeout=600_000)
     idle(page)
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ class Desk:
     def settle(self):
         "wait until the kernel has nothing to do and the page stands still"
         before = None
-        for _ in range(60):
+        for _ in range(600):
             time.sleep(.2)
             idle(self.page)
             now = self.page.screenshot()
@@ -149,7 +150,7 @@ class Desk:
             after = self.look()
             return {n for n in after if n not in before or not np.array_equal(after[n], before[n])}
         yield found
-        for _ in range(100):
+        for _ in range(1000):
             if differ() >= set(least): break
             time.sleep(.1)
         self.settle()
@@ -206,7 +207,7 @@ def test_every_control_of_the_frame_explorer(desk):
     start = desk.value("frame")
     with desk.changes("frame", "curve") as changed:
         desk.root.locator(".jupyter-widgets button").first.click()
-        for _ in range(100):
+        for _ in range(1000):
             if desk.value("frame") >= start + 4: break
             time.sleep(.1)
         desk.root.locator(".jupyter-widgets button").first.click()

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from apart import Apart
+from apart import Apart, hold
 from test_cli import sentence
 from test_learner import message
 
 import vad
 from vad import reproduce, study
 from vad.catalogue import ENTRIES, folder_of, jobs_of, key_of, read_entry
-from vad.core import read_json
+from vad.core import read_json, write_csv
 from vad.data import open_dataset
 from vad.learner import PRESETS, settings
 from vad.report import read_plan, write_page
@@ -160,6 +160,25 @@ def test_entries_keep_their_own_seeds(plan, work, tiny, tmp_path):
     assert read_entry(ENTRIES["gates.frozen"], now)["value"] == was["gates.frozen"]["value"] and len(list((tmp_path / "run/jobs").iterdir())) == 7
 
 
+@pytest.mark.parametrize("years", [-1, 1])
+def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, years):
+    "a clock that is ahead, here or where the files lie: what was written anew counts, what was there before does not"
+    shutil.copytree(work / "run", tmp_path / "run")
+    def dated():
+        for p in (tmp_path / "run").rglob("*"): os.utime(p, (time.time() + years * 365 * 86400,) * 2)
+    entry, there = ENTRIES["gates.metrics"], read_plan(tmp_path / "run")
+    dated()
+    assert reproduce.drawn(entry, there, "tiny")
+    before = reproduce.left_by(entry, there, "tiny")
+    assert not reproduce.drawn(entry, there, "tiny", before)
+    table = tmp_path / "run/figures/gates/tiny.metrics.csv"
+    write_csv(table, pd.read_csv(table))
+    dated()
+    assert reproduce.drawn(entry, there, "tiny", before)
+    table.unlink()
+    assert not reproduce.drawn(entry, there, "tiny", before)
+
+
 # ---- the half on clips
 
 CLIPS = ("embeddings", "srupp.leaks", "srupp.table1", "srupp.table2_binary", "srupp.curves", "srupp.decisions")
@@ -261,6 +280,12 @@ def test_one_failure_is_not_the_others(tiny, tmp_path):
     assert read_entry(ENTRIES["gates.frames"], call())["state"] == "measured"
     assert (tmp_path / "run/jobs/predict-full-seed0/job.json").stat().st_mtime_ns == other
 
+def gone(processes, seconds=300):
+    "until none of these processes runs any more; in a container nobody may wait for orphans"
+    alive, until = processes, time.monotonic() + seconds
+    while (alive := [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]) and time.monotonic() < until: time.sleep(.05)
+    return not alive
+
 def endless(root, out):
     "vad reproduce with a training that would take an hour"
     from vad import cli
@@ -273,24 +298,41 @@ def endless(root, out):
 def test_stopped(tiny, tmp_path, sig):
     "nothing goes on behind one's back, and what was trained is saved"
     run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
-    run.wait_for(lambda: len(list((tmp_path / "runs").glob("run/models/*/losses.csv"))) == 2, 120)
+    run.wait_for(lambda: len(list((tmp_path / "runs").glob("run/models/*/losses.csv"))) == 2)
     others = psutil.Process(run.process.pid).children(recursive=True)
     assert len(others) >= 4 # two workers, two notebooks
     said = run.kill(sig).end()
     if sig == signal.SIGINT: sentence(said, "stopped", code=130)
-    alive = lambda: [p for p in others if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] # in a container nobody may wait for orphans
-    until = time.monotonic() + 30
-    while alive() and time.monotonic() < until: time.sleep(.1)
-    assert not alive()
+    assert gone(others)
     folders = list((tmp_path / "runs/run/models").iterdir())
     assert len(folders) == 2 and not (tmp_path / "runs/run/summary.html").exists()
     for folder in folders: assert (folder / "checkpoint.safetensors").exists() and not (folder / "model.safetensors").exists() and not list(folder.glob(".*.part*"))
     states = [read_json(p) for p in (tmp_path / "runs/run/jobs").glob("*/job.json")]
     assert len(states) == 2 and all(s["state"] in (("stopped",) if sig == signal.SIGINT else ("stopped", "running")) for s in states)
 
-def whole(root, out):
-    "vad reproduce on two entries, one job at a time"
+def descendants(pid):
+    "a process's children and theirs"
+    try: return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess: return []
+
+@pytest.mark.parametrize("what", ["workers", "notebooks"])
+def test_killed_while_they_start(tiny, tmp_path, what):
+    "whoever asked is dead before a worker, or a notebook's process, can say that it is there: it ends by itself"
+    run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
+    def worker(p):
+        try: return "loky" in (said := " ".join(p.cmdline())) and "tracker" not in said
+        except psutil.Error: return False # it is gone already
+    begun = (lambda: any(map(worker, descendants(run.process.pid)))) if what == "workers" else lambda: list((tmp_path / "runs").glob("run/jobs/*/job.json"))
+    run.wait_for(begun)
+    others = descendants(run.process.pid)
+    run.kill(signal.SIGKILL).end()
+    assert len(others) >= 2 and gone(others)
+    assert not list((tmp_path / "runs").glob("run/models/*/model.safetensors"))
+
+def whole(root, out, held=False):
+    "vad reproduce on two entries, one job at a time; held: it never gets through the second job"
     from vad import cli
+    if held: hold(reproduce, "execute", 2)
     everything = reproduce.reproduce
     reproduce.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL)
     sys.argv = ["vad", "reproduce", "mnad.scores", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "1"]
@@ -299,7 +341,7 @@ def whole(root, out):
 def test_killed_half_way(tiny, tmp_path):
     "the same command does only what was unfinished"
     done = lambda: [p for p in (tmp_path / "runs").glob("run/jobs/*/job.json") if read_json(p)["state"] == "finished"]
-    run = Apart(tmp_path, whole, tiny, tmp_path / "runs").wait_for(lambda: len(done()) == 1, 120)
+    run = Apart(tmp_path, whole, tiny, tmp_path / "runs", True).wait_for(lambda: len(done()) == 1)
     run.kill(signal.SIGKILL).end()
     (first,) = done()
     before, model = first.read_bytes(), next((tmp_path / "runs/run/models").glob("*/model.safetensors"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from vad import score
@@ -263,6 +264,53 @@ def test_intervals_over_videos_hold_the_truth_where_intervals_over_frames_do_not
 
 
 # controls
+
+def plain_micro_macro(labels, scores, lengths):
+    "both AUCs by ranks, word for word"
+    def area(y, s):
+        a = y.sum()
+        return (stats.rankdata(s)[y == 1].sum() - a * (a + 1) / 2) / (a * (len(y) - a)) if 0 < a < len(y) else np.nan
+    video = [area(*v) for v in zip(score.split(labels, lengths), score.split(scores, lengths))]
+    return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
+
+numbers = st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1), st.floats(allow_nan=False, allow_infinity=False),
+                    st.sampled_from([0., -0., 5e-324, -5e-324, 1.7e308, -1.7e308]))
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.lists(st.integers(0, 6), min_size=1, max_size=8))
+def test_fast_areas_are_the_plain_ones_to_the_bit(data, lengths):
+    "scores of any size with many ties, videos of one class, of one frame, of none"
+    n = sum(lengths)
+    y, s = (np.array(data.draw(st.lists(x, min_size=n, max_size=n)), t) for x, t in ((st.integers(0, 1), int), (numbers, float)))
+    want = plain_micro_macro(y, s, lengths)
+    np.testing.assert_array_equal(score.micro_macro(y, s, lengths), want)
+    np.testing.assert_array_equal(score.Areas(lengths).of(s)(y), want)
+
+def test_fast_controls_are_the_plain_ones_to_the_bit(monkeypatch):
+    "the same draws from the same seed"
+    rng = np.random.default_rng(0)
+    for lengths in ([40, 3, 1, 0, 40, 25], [60]):
+        n = sum(lengths)
+        y, s, d = rng.integers(0, 2, n), rng.integers(-5, 5, n) / 7, rng.normal(0, 20, n)
+        fast = score.controls(y, lengths, s, d, n=5)
+        with monkeypatch.context() as m:
+            m.setattr(score.Areas, "__call__", lambda self, y, s: plain_micro_macro(y, s, np.bincount(self.video, minlength=self.videos)))
+            m.setattr(score.Areas, "of", lambda self, s: lambda y: self(y, s))
+            pd.testing.assert_frame_equal(score.controls(y, lengths, s, d, n=5), fast, check_exact=True)
+
+def test_controls_draw_as_they_always_did():
+    "rotated labels are each video's labels, rolled by numbers drawn one after the other; each row goes on where the last one stopped"
+    lengths = [7, 1, 12, 5]
+    rng = np.random.default_rng(4)
+    y, s = np.random.default_rng(1).integers(0, 2, 25), np.random.default_rng(2).random(25)
+    def rotated(): return np.concatenate([np.roll(v, rng.integers(len(v))) for v in score.split(y, lengths)])
+    want = dict()
+    want["random"] = np.mean([plain_micro_macro(y, rng.random(25), lengths) for _ in range(3)], 0)
+    want["shuffled labels"] = np.mean([plain_micro_macro(rng.permutation(y), s, lengths) for _ in range(3)], 0)
+    want["rotated labels"] = np.mean([plain_micro_macro(rotated(), s, lengths) for _ in range(3)], 0)
+    want["noisy oracle"] = np.mean([plain_micro_macro(y, y + rng.normal(0, score.ORACLE, 25), lengths) for _ in range(3)], 0)
+    c = score.controls(y, lengths, s, seed=4, n=3).set_index("control")
+    for k, v in want.items(): np.testing.assert_array_equal(c.loc[k, ["auc_micro", "auc_macro"]].astype(float), v, k)
 
 @quick
 @given(scored(), st.integers(0, 99))

@@ -21,8 +21,9 @@ import pandas as pd
 
 import vad
 from . import protocol, study
-from .core import Problem, code_fingerprint, fitting, locked, read_csv, read_json
+from .core import Problem, code_fingerprint, fitting, locked, read_json
 from .row import TABLES, rows
+from .work import read_figure
 
 # %% ../nbs/13d_catalogue.ipynb #005
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def value_of(entry:Entry, figures:Path, data:str) -> dict:
     if not entry.value: return {}
     file, row, column, *ends = entry.value
     path = figures / entry.paper / f"{data}.{file}.csv"
-    t = read_csv(path, {column: float|None} | dict.fromkeys(ends, float|None))
+    t = read_figure(path, {column: float|None} | dict.fromkeys(ends, float|None))
     if column not in t or not (t[t.columns[0]] == row).any(): raise Problem(f"{path} has no row {row!r} with a column {column!r}: delete it and run again.")
     line = t[t[t.columns[0]] == row].iloc[0]
     found = dict(value=float(line[column]))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
-           'Videos', 'PerVideo', 'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate',
-           'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue',
-           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize',
-           'export', 'compare', 'spread', 'run_app', 'main']
+           'Videos', 'PerVideo', 'STOPPED', 'tell', 'setting_help', 'setting_options', 'with_settings', 'train',
+           'evaluate', 'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2',
+           'avenue', 'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
+           'visualize', 'export', 'compare', 'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import inspect
@@ -22,12 +22,16 @@ import typer
 
 from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import deal, open_clips
-from .core import Problem, Stopped, say_some, write_csv
+from .core import Problem, Stopped, printable, say_some, write_csv
 from .data import mask_doubts, open_dataset, verify
 from .embed import Recipe
 from .segment import Cutting
 
 # %% ../nbs/14_cli.ipynb #005
+def tell(text):
+    "Print lines; what a name from outside has of control characters is spelled out."
+    for line in str(text).split("\n"): typer.echo(printable(line))
+
 def setting_help(kind=learner.Settings) -> dict[str, str]:
     "What the comment beside each field of a dataclass says."
     found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(kind), re.M)
@@ -90,7 +94,7 @@ def train(
     "Train MNAD on a dataset's training videos, and audit that every parameter moved."
     s = learner.settings(preset, **changes)
     run = learner.fit(s, open_dataset(data, truth, partial, s.length), out, device, resume, track)
-    typer.echo(f"{run.folder}: {s.epochs} epochs in {run.record['train_seconds']:.0f} s, {run.record['audit']['moved']} parameters moved.")
+    tell(f"{run.folder}: {s.epochs} epochs in {run.record['train_seconds']:.0f} s, {run.record['audit']['moved']} parameters moved.")
 
 # %% ../nbs/14_cli.ipynb #010
 @app.command()
@@ -100,7 +104,7 @@ def evaluate(
     data:Path = Data,
     into:str = typer.Option("", help="Subfolder of the run for the results; needed to keep several evaluations."),
     device:str = Device,
-    batch:int = typer.Option(16, help="Clips encoded at once; no result depends on it."),
+    batch:int = typer.Option(16, help="Clips encoded at once. Another number moves scores by float rounding alone, under 0.0001."),
     truth:str = Truth, partial:bool = Partial,
     **changes,
 ):
@@ -108,12 +112,12 @@ def evaluate(
     _, _, s = learner.load_model(run)
     found = open_dataset(data, truth, partial, s.length)
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
-    if found.labels is None: typer.echo(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
+    if found.labels is None: tell(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
     else:
         figure.draw_run(run / into)
-        typer.echo(figure.in_words(metrics))
-        typer.echo(figure.controls_in_words(run / into))
-    typer.echo(f"Scores, metrics and pictures: {run / into}")
+        tell(figure.in_words(metrics))
+        tell(figure.controls_in_words(run / into))
+    tell(f"Scores, metrics and pictures: {run / into}")
 
 @app.command("import")
 def import_run(
@@ -123,7 +127,7 @@ def import_run(
 ):
     "Make a run of original MNAD weights, to evaluate them here. Nothing is unpickled."
     learner.import_original(state, items, out)
-    typer.echo(f"{out}: evaluate it with: vad evaluate {out} DATA")
+    tell(f"{out}: evaluate it with: vad evaluate {out} DATA")
 
 # %% ../nbs/14_cli.ipynb #012
 OWN = ("method", "frames", "device", "batch") # options with a default of their own
@@ -151,9 +155,9 @@ def embed(
     from vad.collection import collect
     from vad.embed import embed
     found = collect(videos, kind, normal, source)
-    typer.echo(found.words())
+    tell(found.words())
     made = embed(found, output, method, frames, device, batch, workers=workers, engine=engine, address=address, **changes)
-    typer.echo(f"{made}: {output}")
+    tell(f"{made}: {output}")
 
 # %% ../nbs/14_cli.ipynb #014
 @app.command()
@@ -170,9 +174,9 @@ def segment(
     from vad.collection import collect, collect_ucf
     from vad.segment import segment
     found = collect_ucf(videos, annotations) if annotations else collect(videos, kind, normal)
-    typer.echo(found.words())
+    tell(found.words())
     table = segment(found, out, workers=workers, **changes)
-    typer.echo(f"{out}: {(table.status == 'ok').sum()} clips, {(table.status != 'ok').sum()} films left out.")
+    tell(f"{out}: {(table.status == 'ok').sum()} clips, {(table.status != 'ok').sum()} films left out.")
 
 # %% ../nbs/14_cli.ipynb #015
 @app.command("classify")
@@ -193,21 +197,21 @@ def classify_command(
 ):
     "Train a recurrent classifier on embedded clips and test it, with controls."
     clips, twin = open_clips(embeddings, None, labels, kind, normal), mirrored and open_clips(mirrored, None, None, kind, normal)
-    typer.echo(clips.words())
+    tell(clips.words())
     s = classify.Settings(**changes)
     if folds > 1:
         table = classify.cross_validate(clips, {s.cell: s}, out, split, twin, augment, folds, (s.seed,), device)
         write_csv(out / "folds.csv", table)
         shown = classify.summary(table)
         write_csv(out / "summary.csv", shown)
-        typer.echo(shown.round(2).to_string(index=False))
+        tell(shown.round(2).to_string(index=False))
     else:
         train, test = next(deal(clips, split, augment if twin else "none"))
         m = classify.train_and_test(s, classify.joined(clips, twin) if twin else clips, train, test, out, split, device, resume, track)
         for name, x in m.items():
             numbers = ", ".join(f"{word} {figure.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
-            typer.echo(f"{name}: {numbers}")
-    typer.echo(f"Metrics and predictions: {out}")
+            tell(f"{name}: {numbers}")
+    tell(f"Metrics and predictions: {out}")
 
 # %% ../nbs/14_cli.ipynb #017
 @app.command("score")
@@ -236,9 +240,9 @@ def score_command(
     options = changes | {k: v for k, v in dict(gate=gate, training=training, recipe=recipe, watch=watch, normal=normal).items() if v is not None}
     record = score_video(source, model, out, window, stride, mode, fps, threshold, video=video, duration=duration, device=device, **options)
     if record["scorer"]["kind"] == "classifier":
-        typer.echo(f"Score: the probability of {watch}." if watch else f"Score: 1 - the probability of {record['scorer']['normal']}, the normal class.")
-    for sentence in record["ended"]: typer.echo(sentence)
-    typer.echo(f"{out}: {record['latency']['words']}")
+        tell(f"Score: the probability of {watch}." if watch else f"Score: 1 - the probability of {record['scorer']['normal']}, the normal class.")
+    for sentence in record["ended"]: tell(sentence)
+    tell(f"{out}: {record['latency']['words']}")
 
 # %% ../nbs/14_cli.ipynb #019
 data = typer.Typer(help="Fetch, check and convert datasets.", no_args_is_help=True)
@@ -247,7 +251,7 @@ Root = typer.Option(Path("data"), help="Folder to put the dataset into.")
 
 def fetch(name:str, root:Path):
     from vad.fetch import fetch_dataset
-    typer.echo(f"{name}: {fetch_dataset(name, root)}")
+    tell(f"{name}: {fetch_dataset(name, root)}")
 
 @data.command()
 def ped1(root:Path = Root):
@@ -269,7 +273,7 @@ def avenue(root:Path = Root):
 def walkway(root:Path = Root, seed:int = typer.Option(0, help="Of everything random.")):
     "Render the synthetic walkway."
     from vad.walkway import write_walkway
-    typer.echo(f"walkway: {write_walkway(root / 'walkway', seed)}")
+    tell(f"walkway: {write_walkway(root / 'walkway', seed)}")
 
 @data.command()
 def extract(
@@ -278,7 +282,7 @@ def extract(
 ):
     "Write videos as folders of frames whose names sort rightly."
     from vad.fetch import extract_frames
-    for folder in extract_frames(videos, out): typer.echo(folder)
+    for folder in extract_frames(videos, out): tell(folder)
 
 @data.command()
 def check(
@@ -289,12 +293,12 @@ def check(
     found = open_dataset(root, truth, partial)
     if not quick: verify(found)
     record = found.record()
-    for split in ("train", "test"): typer.echo(f"{split}: {record[split]['videos']} videos, {record[split]['frames']} frames")
-    typer.echo(f"labels: {found.truth or 'none'}" + (f", {record['test']['anomalous']} anomalous frames" if found.labels else ""))
-    typer.echo(f"masks: {'yes' if found.masks else 'none'}")
-    if found.passed: typer.echo(f"passed over: {say_some(found.passed)}")
+    for split in ("train", "test"): tell(f"{split}: {record[split]['videos']} videos, {record[split]['frames']} frames")
+    tell(f"labels: {found.truth or 'none'}" + (f", {record['test']['anomalous']} anomalous frames" if found.labels else ""))
+    tell(f"masks: {'yes' if found.masks else 'none'}")
+    if found.passed: tell(f"passed over: {say_some(found.passed)}")
     doubts = mask_doubts(found.test, found.masks) if found.masks and found.truth != "masks" else [] # else they were asked when it was opened
-    for w in (*found.warnings, *doubts): typer.echo(f"warning: {w}")
+    for w in (*found.warnings, *doubts): tell(f"warning: {w}")
 
 # %% ../nbs/14_cli.ipynb #022
 @app.command("reproduce")
@@ -319,10 +323,10 @@ def reproduce_command(
     "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
     given = dict(preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
     if listing or not (entries or data or clips):
-        typer.echo(reproduce.catalogue(data, clips, **given))
+        tell(reproduce.catalogue(data, clips, **given))
         return
     plan = reproduce.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
-    typer.echo(reproduce.in_short(plan))
+    tell(reproduce.in_short(plan))
     failed = reproduce.failures(plan, entries or ["all"])
     if failed:
         name, why = next(iter(failed.items()))
@@ -336,7 +340,7 @@ def report_command(
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
     plan = report.read_plan(run)
-    typer.echo(f"{report.write_page(plan)}")
+    tell(f"{report.write_page(plan)}")
     if publish: report.publish_figures(plan, publish)
 
 # %% ../nbs/14_cli.ipynb #026
@@ -361,7 +365,7 @@ def bench(
     "Measure speed: ours and its peers in turns, one benchmark after the other."
     from vad.bench import bench
     said = bench(names or (), out, notebooks, settings)
-    for name, why in said.items(): typer.echo(f"{name}: {why or notebooks / f'{name}.ipynb'}")
+    for name, why in said.items(): tell(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
 
 # %% ../nbs/14_cli.ipynb #030
@@ -375,7 +379,7 @@ def visualize(
 ):
     "Draw sheets of single frames: what came in, prediction, error, and a model's gates."
     paths = figure.draw_sheets(run, scored(run, data, device, truth, partial), out or run / "frames", num_videos, frames_per_video, device)
-    typer.echo(f"{len(paths)} sheets: {paths[0].parent}")
+    tell(f"{len(paths)} sheets: {paths[0].parent}")
 
 @app.command()
 def export(
@@ -385,7 +389,7 @@ def export(
     "Write a run as ONNX, checked against PyTorch with onnxruntime; a memory's items go in and come out."
     from vad.export import export
     path, off = export(run, out)
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, at most {off:.0e} from PyTorch")
+    tell(f"{path}: {path.stat().st_size / 1e6:.1f} MB, at most {off:.0e} from PyTorch")
 
 @app.command()
 def compare(
@@ -401,7 +405,7 @@ def compare(
     rows = figure.spread_frames(score.read_table(first / "scores.csv"), num_videos, frames_per_video)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
     figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
-    typer.echo(f"{len(rows)} frames: {out}")
+    tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/14_cli.ipynb #032
 STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
@@ -432,5 +436,5 @@ def main():
     "The `vad` command."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, sentence = run_app()
-    if sentence: print("\r\033[K" * sys.stderr.isatty() + f"vad: {sentence}", file=sys.stderr) # over what is left of a progress bar
+    if sentence: print("\r\033[K" * sys.stderr.isatty() + f"vad: {printable(sentence)}", file=sys.stderr) # over what is left of a progress bar
     sys.exit(code)

@@ -68,7 +68,7 @@ def answer(
     target:Tensor,  # (B, C, H, W)
     s:Settings,
 ):                  # yields `Answer`s that cover the batch in order
-    "Score successive clips with exactly the result of one clip at a time."
+    "Score successive clips with the result of one clip at a time, but for float rounding."
     queries, skips = model.encode(inputs)
     rows, done = memory.as_rows(queries), 0
     while done < len(inputs):
@@ -105,7 +105,7 @@ def answers(
     frames:Frames,
     s:Settings,
     device="cpu",
-    batch:int=16,        # clips encoded at once; no result depends on it
+    batch:int=16,        # clips encoded at once; another number moves scores by float rounding alone
     clips:np.ndarray|None=None, # (K,) some clips only, in order
     label:str="scoring",
 ):                       # yields (video, Answer) in order
@@ -221,7 +221,7 @@ def evaluate(
     folder:str|Path,    # of a finished run
     data:Dataset,
     device:str="auto",
-    batch:int=16,       # clips encoded at once; no result depends on it
+    batch:int=16,       # clips encoded at once; another number moves scores by float rounding alone, under 1e-4
     into:str="",        # subfolder of the run for what is written
     **changes,          # settings of scoring: alpha, test_update, threshold, test_memory
 ) -> dict:              # what metrics.json holds; AUCs are fractions of 1

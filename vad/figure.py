@@ -19,7 +19,7 @@ from sklearn.metrics import roc_curve
 
 from . import learner, memory, plot, score
 from .cache import cache_frames
-from .core import pick_device, read_csv
+from .core import pick_device, printable, read_csv
 from .data import Dataset
 from .evaluation import read_metrics
 from .row import percent
@@ -45,7 +45,7 @@ def draw_scores(
     for ax, v in zip(axs.flat, videos):
         for name, t in tables.items():
             plot.score(t[v].abnormality.to_numpy(), t[v].label.to_numpy(), ax, name=name, unit="", frames=t[v].frame.to_numpy())
-        ax.set(title=f"video {v}", ylim=(-.03, 1.03), ylabel="abnormality" if ax in axs[:, 0] else "")
+        ax.set(title=f"video {plot.named(v)}", ylim=(-.03, 1.03), ylabel="abnormality" if ax in axs[:, 0] else "")
     labelled = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(labelled), frameon=False)
     drawn = pd.concat([t[v].assign(run=name) for name, t in tables.items() for v in videos])
@@ -83,7 +83,7 @@ def draw_confusion(
                  ("as published: classes swapped", m["regularity"]["published"]["printed"]["confusion"], ("\u201cNormal\u201d", "\u201cAnomaly\u201d"))]
         for ax, (title, matrix, names) in zip(row, kinds):
             plot.confusion(np.array(matrix), ax, names=names)
-            ax.set_title(f"{name}\n{title}" if len(runs) > 1 else title, fontsize=9)
+            ax.set_title(f"{plot.named(name)}\n{title}" if len(runs) > 1 else title, fontsize=9)
             lines += [dict(run=name, threshold=title, true=names[i], predicted=names[j], frames=matrix[i][j]) for i in (0, 1) for j in (0, 1)]
     plot.save(fig, path, pd.DataFrame(lines))
     return fig
@@ -103,7 +103,7 @@ def say(x) -> str:
 
 def in_words(m:dict) -> str:
     "The metrics of an evaluation, for a terminal."
-    lines = [f"{m['dataset']}, labels: {m['truth']}"]
+    lines = [f"{printable(m['dataset'])}, labels: {printable(m['truth'])}"]
     for kind, name in (("regularity", "paper's score, min-max in each video"), ("causal", "causal score, training statistics only")):
         if kind not in m: continue
         k = m[kind]
@@ -120,7 +120,7 @@ def in_words(m:dict) -> str:
 # %% ../nbs/13a_figure.ipynb #007
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation, for a terminal."
-    c = read_csv(folder / "controls.csv", dict(control=str, auc_micro=float|None, auc_macro=float|None), "delete it and evaluate the run again",
+    c = read_csv(folder / "controls.csv", dict(control=str, note=str|None, auc_micro=float|None, auc_macro=float|None), "delete it and evaluate the run again",
                  "evaluate the run first", folder / "metrics.json")
     return "controls, AUC micro and macro in %\n" + "\n".join(
         f"  {r.control:28} {percent(r.auc_micro):6.1f} {percent(r.auc_macro):6.1f}" for r in c.itertuples())
@@ -166,7 +166,7 @@ def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
-def where(seen:dict) -> str: return f"video {seen['video']}\nframe {seen['frame_number']}"
+def where(seen:dict) -> str: return f"video {plot.named(seen['video'])}\nframe {seen['frame_number']}"
 
 # %% ../nbs/13a_figure.ipynb #012
 def draw_frames(
@@ -198,7 +198,7 @@ def draw_comparison(
     rows = worst_frames(tables[0], n) if rows is None else rows
     both = [look(f, data, rows, device) for f in runs.values()]
     maps = MAPS[:len(gate_maps(both[1][0]))]
-    titles = ["frame", *(f"{name}:\n{what}" for name in runs for what in ("prediction", "squared error")), *maps]
+    titles = ["frame", *(f"{plot.named(name)}:\n{what}" for name in runs for what in ("prediction", "squared error")), *maps]
     fig, axs = plot.grid(len(rows), len(titles), (1.9, 1.4))
     for row, a, b in zip(axs, *both):
         top = float(max(a["error"].max(), b["error"].max()))
@@ -277,7 +277,7 @@ def draw_tsne(
         ax.scatter(*xy[:len(q)].T, s=4, c=nearest, cmap="tab10" if len(m) <= 10 else "tab20", alpha=.5, lw=0)
         ax.plot(*xy[len(q):].T, "*", color="k", ms=11, mec="w", mew=.7)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{name}\nmean cosine between items: {between:.2f}\n{len(set(nearest))} of {len(m)} items are a query's nearest", fontsize=9)
+        ax.set_title(f"{plot.named(name)}\nmean cosine between items: {between:.2f}\n{len(set(nearest))} of {len(m)} items are a query's nearest", fontsize=9)
         tables.append(pd.DataFrame(dict(run=name, kind=["query"] * len(q) + ["item"] * len(m), nearest=[*nearest, *range(len(m))], x=xy[:, 0], y=xy[:, 1])).round(3))
     fig.supxlabel("stars: memory items; points: queries of training frames, coloured by nearest item", fontsize=9)
     plot.save(fig, path, pd.concat(tables))

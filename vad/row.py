@@ -18,7 +18,7 @@ import pandas as pd
 
 import vad
 from . import evaluation, learner, score
-from .core import code_fingerprint, progress
+from .core import Problem, code_fingerprint, progress
 from .data import Dataset
 
 # %% ../nbs/13_row.ipynb #005
@@ -147,6 +147,8 @@ def gains(
     return pd.DataFrame(lines)
 
 def scores_of(a:str, b:str) -> tuple: # folders -> labels, scores, others, lengths
-    "The paper's scores of two runs on the same frames."
-    a, b = (score.read_table(Path(folder) / "scores.csv") for folder in (a, b))
-    return a.label, 1 - a.regularity, 1 - b.regularity, score.table_lengths(a)
+    "The paper's scores of two runs. Raises `Problem` where these are not of the same frames."
+    one, other = (score.read_table(Path(folder) / "scores.csv") for folder in (a, b))
+    if not one[["video", "frame", "label"]].equals(other[["video", "frame", "label"]]):
+        raise Problem(f"{a} and {b} scored different frames: evaluate both on the same videos.")
+    return one.label, 1 - one.regularity, 1 - other.regularity, score.table_lengths(one)

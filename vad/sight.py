@@ -467,5 +467,5 @@ def draw_sight(
     with plot.style(): ax = fig.add_subplot(space[rows, :])
     plot.score(scores, film.labels, ax, name="score", frames=film.frames, threshold=sight.thresholds.get(kind))
     ax.axvline(number, color=plot.VERMILION, lw=1.2)
-    ax.set_title(f"video {sight.names[v]}, frame {number}; score {kind}", loc="left")
+    ax.set_title(f"video {plot.named(sight.names[v])}, frame {number}; score {kind}", loc="left")
     return fig

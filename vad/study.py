@@ -149,9 +149,9 @@ def draw_map(
         xy = pca.fit_transform(x)
         for k, label in enumerate(clips.classes):
             rows = clips.labels == k
-            ax.plot(*xy[rows].T, MARKERS[k % len(MARKERS)], color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7, mew=0, label=label)
+            ax.plot(*xy[rows].T, MARKERS[k % len(MARKERS)], color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7, mew=0, label=plot.named(label))
         first, second = 100 * pca.explained_variance_ratio_
-        ax.set(title=name, xlabel=f"component 1 ({first:.0f} % of variance)", ylabel=f"component 2 ({second:.0f} %)")
+        ax.set(title=plot.named(name), xlabel=f"component 1 ({first:.0f} % of variance)", ylabel=f"component 2 ({second:.0f} %)")
         tables.append(pd.DataFrame(dict(method=name, label=np.array(clips.classes)[clips.labels], x=xy[:, 0], y=xy[:, 1])).round(4))
     fig.legend(*axs[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(clips.classes)), frameon=False)
     plot.save(fig, path, pd.concat(tables))

@@ -186,7 +186,7 @@ def draw_classes(v:Verdict, axs=None):
     axs[0].barh(y + .2, v.probabilities, .38, color=plot.SKY, label="network")
     axs[0].barh(y - .2, v.weighted, .38, color=plot.BLUE, label=f"with centres, w = {v.weight:g}")
     axs[1].barh(y, v.cosines, .6, color=[plot.ORANGE if c == v.nearest[0] else "#BBBBBB" for c in v.classes])
-    axs[0].set(yticks=y, yticklabels=[f"{c} (true)" if c == v.label else c for c in v.classes], xlim=(0, 1), title="probability")
+    axs[0].set(yticks=y, yticklabels=[plot.named(f"{c} (true)" if c == v.label else c) for c in v.classes], xlim=(0, 1), title="probability")
     axs[1].set(xlim=(min(0, v.cosines.min()) * 1.05, 1), title="cosine to the class centre")
     axs[0].legend(loc="lower right", fontsize=8, frameon=False)
     for ax in axs: ax.grid(False, axis="y")
@@ -214,5 +214,5 @@ def draw_verdict(
     draw_attention(v, layer, square)
     draw_classes(v, (left, right))
     right.set(yticks=[])
-    fig.suptitle(f"{v.name}: {v.said}" + ("" if v.said == v.label else f", in truth {v.label}"))
+    fig.suptitle(plot.named(f"{v.name}: {v.said}" + ("" if v.said == v.label else f", in truth {v.label}")))
     return fig
