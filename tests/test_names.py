@@ -36,11 +36,11 @@ def test_any_names_survive_a_table(tmp_path_factory, said, column, alone):
     table = pd.DataFrame({column: said} | ({} if alone else dict(n=np.linspace(-1.5, 1 / 3, len(said)))))
     if column: # pandas gives a column without a name one of its own
         write_csv(path, table)
-        pd.testing.assert_frame_equal(read_csv(path, [column]), table, check_exact=True)
+        pd.testing.assert_frame_equal(read_csv(path, {column: str}), table, check_exact=True)
 
 def test_all_odd_names_survive_together(tmp_path):
     write_csv(tmp_path / "t.csv", pd.DataFrame(dict(video=ODD, n=range(len(ODD)))))
-    assert list(read_csv(tmp_path / "t.csv", ["video"]).video) == ODD
+    assert list(read_csv(tmp_path / "t.csv", dict(video=str)).video) == ODD
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(names, min_size=2, max_size=6, unique=True), st.integers(0, 99))
@@ -81,9 +81,9 @@ def test_a_spreadsheet_computes_nothing(tmp_path):
 def test_a_file_in_another_encoding_is_no_list_of_sources(tmp_path):
     from vad.collection import read_sources
     write_csv(tmp_path / "sources.csv", pd.DataFrame(dict(video=["a/=1.mp4", "a/NA.mp4"], source=["=1", "NA"])))
-    assert read_sources(tmp_path) == {"a/=1.mp4": "=1", "a/NA.mp4": "NA"}
+    assert read_sources(tmp_path, ["a/=1.mp4", "a/NA.mp4"]) == {"a/=1.mp4": "=1", "a/NA.mp4": "NA"}
     (tmp_path / "sources.csv").write_bytes("video,source\nä.mp4,1\n".encode("latin-1"))
-    with pytest.raises(Problem, match="sources.csv"): read_sources(tmp_path)
+    with pytest.raises(Problem, match="sources.csv"): read_sources(tmp_path, ["ä.mp4"])
 
 
 # ---- from the folder to the interval
@@ -167,7 +167,7 @@ def test_pictures_show_dollars_and_underscores(tmp_path):
     fig = figure.draw_roc(runs, tmp_path / "r.png")
     assert len(fig.axes[0].get_legend().get_texts()) == 2
     plt.close(fig)
-    assert list(dict.fromkeys(read_csv(tmp_path / "s.csv", ["run", "video"]).run)) == list(runs)
+    assert list(dict.fromkeys(read_csv(tmp_path / "s.csv", dict(run=str, video=str)).run)) == list(runs)
     ax = plot.confusion([[1, 2], [3, 4]], names=["$x", "$y"])
     ax.figure.savefig(tmp_path / "c.png")
     plt.close(ax.figure)

@@ -24,7 +24,7 @@ from typing import Iterator
 import numpy as np
 import pandas as pd
 
-from .core import Problem
+from .core import Problem, from_cell
 from .truth import fill, plain_text
 from .video import MOVIES, images, open_video, visible
 
@@ -180,7 +180,7 @@ def source_table(path:Path) -> list[tuple[int, str, str]]: # number of the line,
     if None in at: raise Problem(f"{path} lacks the columns video and source: write them in its first line, or remove it.")
     if short := [i for i, line in enumerate(lines, 1) if line and len(line) <= max(at)]:
         raise Problem(f"{path}, line {short[0]}, has fewer columns than its first line: write video and source in each.")
-    return [(i, line[at[0]], line[at[1]].strip()) for i, line in enumerate(lines[1:], 2) if line and "".join(line).strip()]
+    return [(i, from_cell(line[at[0]]), from_cell(line[at[1]].strip())) for i, line in enumerate(lines[1:], 2) if line and "".join(line).strip()]
 
 def read_sources(
     root:Path,                # with sources.csv or without

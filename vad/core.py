@@ -382,9 +382,10 @@ def read_csv(
             if _may_miss(kind): continue
             raise Problem(f"{path} has no column {c!r}: {cure}.")
         if c in texts: continue
-        numeric, x = table[c].dtype.kind in ("iu" if kind is int else "iuf"), table[c]
-        if not numeric or np.isinf(x.astype(float)).any() or x.isna().any() and not _may_miss(kind):
-            raise Problem(f"{path} holds something else than numbers in its column {c!r}: {cure}.")
+        numbers = pd.to_numeric(table[c], errors="coerce")
+        good = np.isfinite(numbers) & (numbers == np.floor(numbers) if kind is int else True) | (table[c].isna() & _may_miss(kind))
+        if not good.all():
+            raise Problem(f"{path}, line {int(np.argmin(good)) + 2}, holds no {'whole ' * (kind is int)}number in its column {c!r}: {cure}.")
     return table
 
 def seals_in(record:Path) -> dict[str, str]:

@@ -161,8 +161,11 @@ def write_table(path, frames:pd.DataFrame):
 def read_table(path) -> pd.DataFrame:
     "A table of frames from CSV. Raises `Problem` where the file is missing or is another kind of table."
     path, numbers = Path(path), ("psnr", "distance", "regular", "regularity", "causal", "label")
-    return read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None), "delete it and evaluate the run again", "evaluate the run first",
-                    path.with_name("metrics.json"))
+    cure, missing = "delete it and evaluate the run again", "evaluate the run first"
+    table = read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None), cure, missing, path.with_name("metrics.json"))
+    for c in table.columns.intersection(numbers):
+        if (gone := table[c].isna()).any(): raise Problem(f"{path}, line {int(np.argmax(gone)) + 2}, holds no number in its column {c!r}: {cure}.")
+    return table
 
 def table_lengths(frames:pd.DataFrame) -> np.ndarray: # (V,)
     "How many rows each video of a table of frames has, in order. Two videos of one name stay two."
