@@ -148,5 +148,5 @@ def gains(
 
 def scores_of(a:str, b:str) -> tuple: # folders -> labels, scores, others, lengths
     "The paper's scores of two runs on the same frames."
-    a, b = (score.read_table(Path(folder) / "scores.csv") for folder in (a, b))
+    a, b = (score.read_table(Path(folder) / "scores.csv", "label", "regularity") for folder in (a, b))
     return a.label, 1 - a.regularity, 1 - b.regularity, score.table_lengths(a)

@@ -152,10 +152,13 @@ def write_table(path, frames:pd.DataFrame):
     "Write a table of frames as CSV, whole or not at all."
     write_csv(path, frames)
 
-def read_table(path) -> pd.DataFrame:
+def read_table(
+    path,
+    *needed:str, # further columns that must be there, without gaps
+) -> pd.DataFrame:
     "A table of frames from CSV. Raises `Problem` where the file is missing or is another kind of table."
     path, numbers = Path(path), ("psnr", "distance", "regular", "regularity", "causal", "label")
-    return read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None), "delete it and evaluate the run again", "evaluate the run first",
+    return read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None) | dict.fromkeys(needed, float), "delete it and evaluate the run again", "evaluate the run first",
                     path.with_name("metrics.json"))
 
 def table_lengths(frames:pd.DataFrame) -> np.ndarray: # (V,)
