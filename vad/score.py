@@ -158,8 +158,8 @@ def read_table(
 ) -> pd.DataFrame:
     "A table of frames from CSV. Raises `Problem` where the file is missing or is another kind of table."
     path, numbers = Path(path), ("psnr", "distance", "regular", "regularity", "causal", "label")
-    return read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None) | dict.fromkeys(needed, float), "delete it and evaluate the run again", "evaluate the run first",
-                    path.with_name("metrics.json"))
+    columns = dict(video=str, frame=int) | dict.fromkeys(numbers, float|None) | dict.fromkeys(needed, float)
+    return read_csv(path, columns, "delete it and evaluate the run again", "evaluate the run first", path.with_name("metrics.json"))
 
 def table_lengths(frames:pd.DataFrame) -> np.ndarray: # (V,)
     "How many rows each video of a table of frames has, in order."
