@@ -115,7 +115,7 @@ def in_words(m:dict) -> str:
             if (d := k[key]): lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %, "
                                            f"confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
     if m["pixel_auc"] is not None:
-        lines.append(f"where: pixel AUC {percent(m['pixel_auc']):.2f} %, regions found (RBDC) {percent(m['rbdc']):.2f} %, tracks found (TBDC) {percent(m['tbdc']):.2f} %")
+        lines.append(f"where: pixel AUC {say(m['pixel_auc'])} %, regions found (RBDC) {say(m['rbdc'])} %, tracks found (TBDC) {say(m['tbdc'])} %")
     return "\n".join(lines)
 
 # %% ../nbs/13a_figure.ipynb #007
