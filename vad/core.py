@@ -240,13 +240,14 @@ DEEPEST = 50 # levels of nesting; what we write has fewer than ten
 
 def misfit(
     x,                 # from JSON
-    kind,              # a type, such as float, list[int], dict[str, float], tuple[int, int], str|None; or a dict of field -> type
+    kind,              # a type, such as float, list[int], dict[str, float], tuple[int, int], str|None; or a dict of field -> type; or a tuple of alternatives
     where:str="it",    # what to call `x`
 ) -> str:              # empty: it fits
     "What is wrong with a value."
     if isinstance(kind, dict):
         if not isinstance(x, dict): return f"{where} should be an object"
         return next((bad for k, v in kind.items() if (bad := misfit(x.get(k), v, k) if k in x or not _may_miss(v) else "")), "")
+    if isinstance(kind, tuple): return min((misfit(x, k, where) for k in kind), key=len) # the shortest: none, where one fits
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType): return "" if any(not misfit(x, k) for k in inner) else _no_such(x, kind, where)
     if origin in (list, dict):
@@ -260,7 +261,7 @@ def misfit(
     fits = not isinstance(x, bool) and numbers[kind]() if kind in numbers else x is None if kind in (None, type(None)) else isinstance(x, kind)
     return "" if fits else _no_such(x, kind, where)
 
-def _may_miss(kind) -> bool: return kind is object or type(None) in get_args(kind)
+def _may_miss(kind) -> bool: return kind is object or isinstance(kind, tuple) and None in kind or type(None) in get_args(kind)
 
 def _no_such(x, kind, where:str) -> str:
     shown = repr(x) if len(repr(x)) <= 40 else repr(x)[:37] + "..."

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_curve
 
 from . import learner, memory, plot, score
 from .cache import cache_frames
-from .core import pick_device, printable, read_csv
+from .core import Problem, pick_device, printable, read_csv
 from .data import Dataset
 from .evaluation import read_metrics
 from .row import percent
@@ -36,7 +36,7 @@ def draw_scores(
     most:int=12,          # videos shown
 ):
     "Score over time of each test video, anomalous spans shaded."
-    tables = {name: abnormality(score.read_table(Path(folder) / "scores.csv")) for name, folder in runs.items()}
+    tables = {name: abnormality(score.read_table(Path(folder) / "scores.csv", "regularity")) for name, folder in runs.items()}
     videos = list(next(iter(tables.values())))[:most]
     columns = min(3, len(videos))
     rows = -(-len(videos) // columns)
@@ -61,7 +61,7 @@ def draw_roc(
     ax = plot.axes(None, (4.2, 4))
     curves = []
     for name, folder in runs.items():
-        t = score.read_table(Path(folder) / "scores.csv")
+        t = score.read_table(Path(folder) / "scores.csv", "regularity", "label")
         plot.roc(t.label.to_numpy(), 1 - t.regularity.to_numpy(), ax, name=name)
         false, true, _ = roc_curve(t.label, 1 - t.regularity)
         curves.append(pd.DataFrame(dict(run=name, false_positive_rate=false, true_positive_rate=true)).round(5))
@@ -77,6 +77,7 @@ def draw_confusion(
     lines = []
     for row, (name, folder) in zip(axs, runs.items()):
         m = read_metrics(folder)
+        if "regularity" not in m or not m["regularity"]["published"]: raise Problem(f"{folder} holds no measures of decisions: evaluate the run on data with labels.")
         honest = m["causal" if "causal" in m else "regularity"]
         kinds = [("threshold from training scores (causal score)", (honest["at_threshold"] or honest["best_f1"])["confusion"], ("normal", "anomalous")),
                  ("best F1 on the test labels: optimistic", m["regularity"]["best_f1"]["confusion"], ("normal", "anomalous")),
@@ -114,14 +115,14 @@ def in_words(m:dict) -> str:
             if (d := k[key]): lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %, "
                                            f"confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
     if m["pixel_auc"] is not None:
-        lines.append(f"where: pixel AUC {percent(m['pixel_auc']):.2f} %, regions found (RBDC) {percent(m['rbdc']):.2f} %, tracks found (TBDC) {percent(m['tbdc']):.2f} %")
+        lines.append(f"where: pixel AUC {say(m['pixel_auc'])} %, regions found (RBDC) {say(m['rbdc'])} %, tracks found (TBDC) {say(m['tbdc'])} %")
     return "\n".join(lines)
 
 # %% ../nbs/13a_figure.ipynb #007
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation, for a terminal."
     c = read_csv(folder / "controls.csv", dict(control=str, note=str|None, auc_micro=float|None, auc_macro=float|None), "delete it and evaluate the run again",
-                 "evaluate the run first", folder / "metrics.json")
+                 "evaluate the run first", folder / "metrics.json").reindex(columns=["control", "auc_micro", "auc_macro"])
     return "controls, AUC micro and macro in %\n" + "\n".join(
         f"  {r.control:28} {percent(r.auc_micro):6.1f} {percent(r.auc_macro):6.1f}" for r in c.itertuples())
 
@@ -173,7 +174,7 @@ def draw_frames(
     folder:Path, data:Dataset, path:Path, n:int=4, device:str="auto",
 ):
     "Frame, prediction, error and (where the model has gates) attention of the worst frame of `n` videos."
-    worst = worst_frames(score.read_table(Path(folder) / "scores.csv"), n)
+    worst = worst_frames(score.read_table(Path(folder) / "scores.csv", "regularity"), n)
     seen = look(folder, data, worst, device)
     titles = ["frame", "prediction", "squared error", *MAPS[:len(gate_maps(seen[0]))]]
     fig, axs = plot.grid(len(seen), len(titles), (1.9, 1.35))
@@ -194,7 +195,7 @@ def draw_comparison(
     rows:pd.DataFrame|None=None, # of scores.csv to show; None: the worst frames of the first run
 ):
     "Predictions and errors of two runs on the same frames, and the maps of the second where it has gates."
-    tables = [score.read_table(Path(f) / "scores.csv") for f in runs.values()]
+    tables = [score.read_table(Path(f) / "scores.csv", "regularity") for f in runs.values()]
     rows = worst_frames(tables[0], n) if rows is None else rows
     both = [look(f, data, rows, device) for f in runs.values()]
     maps = MAPS[:len(gate_maps(both[1][0]))]
@@ -242,7 +243,7 @@ def draw_sheets(
     folder:Path, data:Dataset, into:Path, videos:int=3, frames:int=5, device:str="auto",
 ) -> list[Path]:
     "A sheet for each of some frames spread over some videos."
-    table = spread_frames(score.read_table(Path(folder) / "scores.csv"), videos, frames)
+    table = spread_frames(score.read_table(Path(folder) / "scores.csv", "regularity"), videos, frames)
     paths = [Path(into) / f"{v}-{n:04d}.png" for v, n in zip(table.video, table.frame)]
     for k, (path, seen) in enumerate(zip(paths, look(folder, data, table, device))): plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths

@@ -148,7 +148,7 @@ def gains(
 
 def scores_of(a:str, b:str) -> tuple: # folders -> labels, scores, others, lengths
     "The paper's scores of two runs. Raises `Problem` where these are not of the same frames."
-    one, other = (score.read_table(Path(folder) / "scores.csv") for folder in (a, b))
+    one, other = (score.read_table(Path(folder) / "scores.csv", "label", "regularity") for folder in (a, b))
     if not one[["video", "frame", "label"]].equals(other[["video", "frame", "label"]]):
         raise Problem(f"{a} and {b} scored different frames: evaluate both on the same videos.")
     return one.label, 1 - one.regularity, 1 - other.regularity, score.table_lengths(one)

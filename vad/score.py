@@ -158,11 +158,15 @@ def write_table(path, frames:pd.DataFrame):
     "Write a table of frames as CSV, whole or not at all."
     write_csv(path, frames)
 
-def read_table(path) -> pd.DataFrame:
+def read_table(
+    path,
+    *needed:str, # further columns that must be there, without gaps
+) -> pd.DataFrame:
     "A table of frames from CSV. Raises `Problem` where the file is missing or is another kind of table."
     path, numbers = Path(path), ("psnr", "distance", "regular", "regularity", "causal", "label")
     cure, missing = "delete it and evaluate the run again", "evaluate the run first"
-    table = read_csv(path, dict(video=str, frame=int) | dict.fromkeys(numbers, float|None), cure, missing, path.with_name("metrics.json"))
+    columns = dict(video=str, frame=int) | dict.fromkeys(numbers, float|None) | dict.fromkeys(needed, float)
+    table = read_csv(path, columns, cure, missing, path.with_name("metrics.json"))
     for c in table.columns.intersection(numbers):
         if (gone := table[c].isna()).any(): raise Problem(f"{path}, line {int(np.argmax(gone)) + 2}, holds no number in its column {c!r}: {cure}.")
     return table

@@ -214,7 +214,7 @@ def thresholds_of(folder:Path, s:Settings, evaluated:bool) -> dict[str, float|No
     "The thresholds that training frames set, by the names of `Film.scores`; None: nobody knows."
     kept = read_statistics(folder, s)
     paper = (read_metrics(folder).get("regularity") or {}).get("at_threshold") if evaluated else None
-    return {CAUSAL: kept and kept[1], PAPER: paper and paper["threshold"]}
+    return {CAUSAL: kept and kept[1], PAPER: paper and paper.get("threshold")}
 
 # %% ../nbs/11a_sight.ipynb #019
 @dataclass(frozen=True)
