@@ -9,6 +9,7 @@ __all__ = ['NORMAL', 'films', 'holds_frames', 'Collection', 'read_sources', 'ord
 # %% ../nbs/08a_collection.ipynb #002
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Iterator
 import numpy as np
 import pandas as pd
 
-from .core import Problem
+from .core import Problem, regular_file
 from .truth import fill
 from .video import MOVIES, images, visible
 
@@ -26,14 +27,14 @@ def films(
     folder:Path,         # searched with everything below it
     above:tuple=(),      # the folders on the way here
 ) -> Iterator[Path]:     # video files and folders of frames, naturally sorted
-    "Every video under `folder`. Links are followed once; a folder that cannot be listed is passed on as if it were a video."
-    try: stat = folder.stat(); entries = visible(folder)
+    "Every video under `folder`. Links are followed once; what cannot be listed, and a link to nothing, is passed on as if it were a video."
+    try: stat = folder.stat(); entries = [(p, p.is_dir()) for p in visible(folder)]
     except OSError: yield folder; return
     me = stat.st_dev, stat.st_ino
     if me in above: return
-    for p in entries:
-        if not p.is_dir():
-            if p.suffix.lower() in MOVIES: yield p
+    for p, inside in entries:
+        if not inside:
+            if p.suffix.lower() in MOVIES or p.is_symlink() and not p.exists(): yield p
         elif holds_frames(p): yield p
         else: yield from films(p, (*above, me))
 
@@ -75,8 +76,8 @@ def read_sources(
 ) -> dict[str, str]:          # video -> source; without those whose source is unknown
     "The sources that `sources.csv` names: columns clip (or video) and source (or source_video). Raises `Problem` where these are missing."
     path = root / "sources.csv"
-    if not path.is_file(): return {}
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not path.exists() and not path.is_symlink(): return {}
+    try: table = pd.read_csv(regular_file(path), dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError): table = pd.DataFrame()
     columns = [next((c for c in names if c in table), None) for names in (("video", "clip"), ("source", "source_video"))]
     if None in columns: raise Problem(f"{path} lacks the columns video and source: write them in its first line, or remove it.")
@@ -121,6 +122,7 @@ def collect(
     if not root.is_dir(): raise Problem(f"{root} is no folder: name one with a folder of videos for each class.")
     me = root.stat().st_dev, root.stat().st_ino
     found = {p.name: list(films(p, (me,))) for p in visible(root) if p.is_dir() and not holds_frames(p)}
+    if lost := [p for p in visible(root) if p.is_symlink() and not p.exists()]: warnings.warn(f"Left out: {lost[0]} is a link that leads to nothing.", stacklevel=2)
     found = {n: videos for n, videos in found.items() if videos}
     if not found: raise Problem(f"{root} holds no class folders with videos ({' '.join(MOVIES)}): make one folder a class, such as normal/ and anomalous/.")
     classes, known = order_classes(list(found), kind, normal, root), read_sources(root)
@@ -134,19 +136,19 @@ def read_ucf(
 ) -> pd.DataFrame:      # name (of the file), label, split (train | test), ranges ([(first, last), ...], None where nobody annotated)
     "UCF-Crime's official lists (Sultani et al. 2018). Raises `Problem` where one is missing or broken."
     train, test = (Path(folder) / n for n in ("Anomaly_Train.txt", "Temporal_Anomaly_Annotation.txt"))
+    if absent := [p for p in (train, test) if not p.exists()]: raise Problem(f"{absent[0]} is missing: put UCF-Crime's official lists there.")
     rows = []
     try:
-        for line in train.read_text(encoding="utf-8").split("\n"):
+        for line in regular_file(train).read_text(encoding="utf-8").split("\n"):
             if not line.strip(): continue
             label, name = line.strip().split("/")
             normal = "normal" in label.casefold()
             rows.append((name, "normal" if normal else label, "train", [] if normal else None))
-        for line in test.read_text(encoding="utf-8").split("\n"):
+        for line in regular_file(test).read_text(encoding="utf-8").split("\n"):
             if not line.strip(): continue
             name, label, *ends = line.split()
             a, b, c, d = map(int, ends)
             rows.append((name, "normal" if label == "Normal" else label, "test", [(i, j) for i, j in ((a, b), (c, d)) if i >= 0]))
-    except FileNotFoundError as e: raise Problem(f"{e.filename} is missing: put UCF-Crime's official lists there.") from None
     except ValueError: raise Problem(f"{line.strip()[:60]!r} is no line of UCF-Crime's lists in {folder}: restore them from the official archive.") from None
     return pd.DataFrame(rows, columns=["name", "label", "split", "ranges"])
 

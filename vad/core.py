@@ -58,8 +58,7 @@ def regular_file(
     except OSError as e:
         link = e.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink()
         if e.errno == errno.ENOENT and not link: raise Problem(f"{path} does not exist: restore it, or name another file.") from None
-        what = "is a link that leads to no file" if link else f"cannot be looked at ({e.strerror})"
-        raise Problem(f"{path} {what}: mend or remove it.") from None
+        raise Problem(f"{path} cannot be read ({'it is a link that leads to no file' if link else e.strerror}): mend or remove it.") from None
     except ValueError: raise Problem(f"{str(path)!r} cannot be the name of a file: name another.") from None # a null byte
     if kind != stat.S_IFREG: raise Problem(f"{path} is {SPECIAL.get(kind, 'something else')}, not a file: put a file in its place, or remove it.")
     return path

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import Problem
+from .core import Problem, regular_file
 from .truth import fill, read_labels, read_mask, read_ranges
 from .video import IMAGES, MOVIES, Video, images, natural, open_video, visible
 
@@ -85,7 +85,8 @@ class Layout:
 def videos_in(folder:Path) -> list[Path]:
     "The video files and the folders of frames in `folder`."
     if not folder.is_dir(): return []
-    return [p for p in visible(folder) if (p.is_dir() and not p.name.endswith("_gt")) or p.suffix.lower() in MOVIES]
+    def lost(p): return p.is_symlink() and not p.exists() # what it led to is missed when it is opened
+    return [p for p in visible(folder) if ((p.is_dir() or lost(p)) and not p.name.endswith("_gt")) or p.suffix.lower() in MOVIES]
 
 def split_in(folder:Path) -> list[Path]:
     "The videos of one split: in `frames`, else in `videos`, else in `folder` itself."
@@ -147,13 +148,13 @@ def avenue_layout(root:Path) -> Layout|None:
 def plain_layout(root:Path) -> Layout|None:
     "A folder of videos, a folder of frame folders, one folder of frames, or one video file: all for testing."
     if root.is_file() or images(root): found = [root]
-    else: found = [p for p in videos_in(root) if p.is_file() or images(p)]
+    else: found = [p for p in videos_in(root) if not p.is_dir() or images(p)]
     return Layout(root.stem if root.is_file() else root.name, [], found, plain=True) if found else None
 
 def find_layout(root:Path) -> Layout:
     "The layout of `root`. Raises `Problem` where it is none of those we know."
     if not root.exists(): raise Problem(f"{root} does not exist: name the folder of a dataset.")
-    if root.is_file(): return plain_layout(root)
+    if not root.is_dir(): return plain_layout(regular_file(root))
     kinds = (split_layout, ucsd_layout, avenue_layout, plain_layout)
     for kind in kinds:
         if layout := kind(root): return layout

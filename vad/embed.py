@@ -36,7 +36,7 @@ from . import core
 from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
 from .cache import shrink
 from .collection import Collection, collect
-from .core import Problem, keep_memory, locked, pick_device, progress, read_json, room_for, whole, write_csv, write_json
+from .core import Problem, keep_memory, locked, no_link, pick_device, progress, read_json, regular_file, room_for, whole, write_csv, write_json
 from .video import Video, capture, decode, open_video
 
 # %% ../nbs/08c_embed.ipynb #006
@@ -71,7 +71,7 @@ def walk(
 
 def readable(path:Path):
     "Raise `Problem` where the operating system does not give the file out."
-    try: next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+    try: next(path.iterdir(), None) if path.is_dir() else regular_file(path).open("rb").close()
     except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}): mend its link or its permissions.") from None
 
 # %% ../nbs/08c_embed.ipynb #012
@@ -276,6 +276,7 @@ def begin_rows(
 ) -> tuple[Path, Path]: # embeddings.npy, journal.jsonl
     "Find what a dead process left of the same array, or begin anew. Raises `Problem` where the disk has no room."
     array, lines, mark = folder / "embeddings.npy", folder / "journal.jsonl", folder / "key"
+    if links := [p for p in (folder, array, lines, mark) if p.is_symlink()]: raise Problem(f"{links[0]} is a link, and we write through none: remove it.")
     if not mark.is_file() or mark.read_text() != key: shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if lines.is_file() and not array.is_file() and target.is_file(): os.replace(target, array) # it died just after the move
@@ -300,7 +301,7 @@ class Rows:
         "Arguments as of `begin_rows`. Raises `Problem` on a full disk."
         self.folder, self.shape, self.row, self.target, self.done = folder, shape, 4 * shape[1] * shape[2], target, {}
         with room_for(target): self.array, lines = begin_rows(folder, key, shape, target)
-        self.file, self.journal = open(self.array, "rb+"), open(lines, "a+", encoding="utf-8")
+        self.file, self.journal = open(self.array, "rb+", opener=no_link), open(lines, "a+", encoding="utf-8", opener=no_link)
         self.start = self.array.stat().st_size - shape[0] * self.row # behind the header
         self.recall()
 
@@ -411,8 +412,8 @@ def load_pair(
     labels:Path,      # {method}_labels.npy
 ) -> tuple[np.ndarray, np.ndarray]:
     "The two arrays, the first mapped. Raises `Problem` where one is missing, broken, or they do not belong together."
-    try: x, y = (np.load(p, mmap_mode=mode, allow_pickle=False) for p, mode in ((embeddings, "r"), (labels, None)))
-    except FileNotFoundError as e: raise Problem(f"{e.filename} is missing: embed the videos first, or name another file.") from None
+    if absent := [p for p in (embeddings, labels) if not p.exists()]: raise Problem(f"{absent[0]} is missing: embed the videos first, or name another file.")
+    try: x, y = (np.load(regular_file(p), mmap_mode=mode, allow_pickle=False) for p, mode in ((embeddings, "r"), (labels, None)))
     except (OSError, ValueError, EOFError) as e: raise Problem(f"{embeddings} and {labels} cannot be read as arrays ({e}): embed the videos again.") from None
     if x.ndim != 3 or x.dtype.kind != "f" or y.shape != x.shape[:1] or y.dtype.kind not in "iub":
         raise Problem(f"{embeddings} has shape {x.shape} and {labels} {y.shape}: they should be (videos, frames, width) numbers and (videos,) whole numbers.")

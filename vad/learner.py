@@ -36,7 +36,7 @@ from torch import Tensor
 from . import memory
 from .autoencoder import MNAD, check_variant, from_original
 from .cache import Frames, Held, cache_frames, hold
-from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, locked, pick_device, progress, read_json, seed_all, whole, write_csv
+from .core import Problem, Run, Stopped, code_fingerprint, keep_memory, locked, pick_device, progress, read_json, regular_file, seed_all, whole, write_csv
 from .data import Dataset
 from .replay import Replay
 
@@ -146,10 +146,10 @@ def save_tensors(
 
 def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
     "Tensors and facts of a safetensors file. Raises `Problem` where it is missing or broken."
+    if not Path(path).exists(): raise Problem(f"{path} is missing: name the folder of a run that has been trained.")
     try:
-        with safe_open(path, "pt") as f:
+        with safe_open(regular_file(path), "pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get("facts", "{}"))
-    except FileNotFoundError: raise Problem(f"{path} is missing: name the folder of a run that has been trained.") from None
     except (SafetensorError, OSError, ValueError) as e:
         raise Problem(f"{path} cannot be read as safetensors ({e}): delete it and train again.") from None
 
@@ -594,8 +594,8 @@ def load_plain(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore") # torch warns of what we refuse in a sentence of our own
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError: raise Problem(f"{path} is missing: name the file that torch.save wrote.") from None
+            return torch.load(regular_file(path), map_location="cpu", weights_only=True)
+    except Problem: raise
     except Exception as e: # a pickled object, a truncated archive, any other file: torch raises a dozen types
         raise Problem(f"{path} holds no plain tensors ({type(e).__name__}): save model.state_dict(), not the model, and try again.") from None
 

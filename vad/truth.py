@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from .core import Problem
+from .core import Problem, regular_file
 from .video import decode, images
 
 # %% ../nbs/00b_truth.ipynb #005
 def load_array(path:Path) -> np.ndarray:
     "The array in a `.npy` file. Raises `Problem` where it is broken, no array, or holds pickled objects."
-    try: array = np.load(path, allow_pickle=False)
+    try: array = np.load(regular_file(path), allow_pickle=False)
     except FileNotFoundError: raise Problem(f"{path} does not exist: restore it.") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
         what = "holds Python objects, which are never unpickled" if "allow_pickle" in str(e) or "pickle" in str(e).lower() else "is not a readable .npy file"
@@ -45,7 +45,7 @@ def read_ranges(
     path:Path, # UCSDped1.m or UCSDped2.m
 ) -> list[list[tuple[int, int]]]: # for each test video its anomalous ranges (first, last), counted from 1
     "The anomalous ranges in UCSD's label script. Raises `Problem` where it holds none."
-    code = re.sub("%.*", "", path.read_text(encoding="utf-8", errors="replace"))
+    code = re.sub("%.*", "", regular_file(path).read_text(encoding="utf-8", errors="replace"))
     lines = re.findall(r"gt_frame\s*=\s*\[([^\]]*)\]", code)
     if not lines: raise Problem(f"{path} holds no line such as 'gt_frame = [61:180]': restore it from the official archive.")
     return [[(int(a), int(b or a)) for a, b in re.findall(r"(\d+)\s*(?::\s*(\d+))?", line)] for line in lines]
@@ -71,7 +71,7 @@ def read_mask(
     readers = {".npz": mask_npz, ".mat": mask_mat, ".npy": mask_npy}
     reader = mask_folder if path.is_dir() else readers.get(path.suffix.lower())
     if reader is None: raise Problem(f"{path} is no kind of mask we know (a folder of images, .mat, .npy, .npz): convert it.")
-    try: mask = reader(path)
+    try: mask = reader(path if path.is_dir() else regular_file(path))
     except (Problem, MemoryError): raise
     except Exception as e: # parsers fail on broken bytes in a dozen ways
         raise Problem(f"{path} cannot be read as masks ({type(e).__name__}): restore it from its source.") from None

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import Problem, progress
+from .core import Problem, progress, regular_file
 
 # %% ../nbs/00a_video.ipynb #006
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
@@ -64,7 +64,7 @@ def image_size(
 ) -> tuple[int, int]:        # (height, width) pixels
     "The size of an image, from the ends of its file. Raises `Problem` where it is empty, truncated or no image."
     cure = "restore the file from its source"
-    with open(path, "rb") as f:
+    with open(regular_file(path), "rb") as f:
         n = f.seek(0, os.SEEK_END)
         if n == 0: raise Problem(f"{path} is empty (0 bytes): {cure}.")
         f.seek(max(0, n - 1024))
@@ -103,7 +103,7 @@ def box_ends(path:Path) -> Iterator[int]: # bytes from the start of the file
 
 def capture(path:Path):
     "An open decoder. Raises `Problem` where `path` is no video that OpenCV can read."
-    if path.stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
+    if regular_file(path).stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
     try: str(path).encode()
     except UnicodeEncodeError: raise Problem(f"{str(path)!a} has a name that is no text in UTF-8: rename the file.") from None # OpenCV crashes on it
     film = cv2.VideoCapture(str(path), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1]) # films are read side by side, and starting threads costs more than a short one
@@ -179,7 +179,7 @@ def digest(
 ) -> bytes:
     "SHA-256 of a file's length and bytes; of a file over 256 MB, of 256 blocks of 1 MB spread evenly from its first to its last."
     block, h = 2**20, hashlib.sha256(str(size).encode())
-    with open(path, "rb") as f:
+    with open(regular_file(path), "rb") as f:
         if size > 256 * block:
             for i in range(256):
                 f.seek((size - block) * i // 255)
@@ -195,8 +195,9 @@ def open_video(
 ) -> Video:
     "Open a video. Raises `Problem` where it is missing, empty, has gaps, unreadable frames, or frames of several sizes."
     path = Path(path)
-    if not path.exists(): raise Problem(f"{path} does not exist: name a folder of frames or a video file.")
-    return (open_folder if path.is_dir() else open_file)(path, partial)
+    if not path.exists() and not path.is_symlink(): raise Problem(f"{path} does not exist: name a folder of frames or a video file.")
+    try: return (open_folder if path.is_dir() else open_file)(path, partial)
+    except PermissionError as e: raise Problem(f"{e.filename or path} cannot be read ({e.strerror}): mend its permissions.") from None
 
 def open_folder(path:Path, partial:bool) -> Video:
     "Open a folder of frames: every header is read, the first and the last frame decoded."
