@@ -185,7 +185,7 @@ def twin(
 ) -> Path|None:
     "The file that belongs to a video: the same name, where 1 and 01 are the same."
     def key(name): return natural(re.sub("(_label|_gt)$", "", name))[0]
-    return next((p for p in files if key(p.stem if p.is_file() else p.name) == key(video.name)), None)
+    return next((p for p in files if key(p.name if p.is_dir() else p.stem) == key(video.name)), None)
 
 def number(video:Video) -> int|None:
     "7 for a video called 07 or Test007."

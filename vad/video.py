@@ -196,7 +196,7 @@ def open_video(
     "Open a video. Raises `Problem` where it is missing, empty, has gaps, unreadable frames, or frames of several sizes."
     path = Path(path)
     if not path.exists() and not path.is_symlink(): raise Problem(f"{path} does not exist: name a folder of frames or a video file.")
-    try: return (open_folder if path.is_dir() else open_file)(path, partial)
+    try: return open_folder(path, partial) if path.is_dir() else open_file(regular_file(path), partial)
     except PermissionError as e: raise Problem(f"{e.filename or path} cannot be read ({e.strerror}): mend its permissions.") from None
 
 def open_folder(path:Path, partial:bool) -> Video:
