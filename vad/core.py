@@ -299,7 +299,7 @@ def versions() -> dict:
 def commit() -> str|None:
     "The checkout's git commit, with `+` where its files differ from it; None outside a checkout."
     here = Path(vad.__file__).resolve().parent
-    def git(*args): return subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=20)
+    def git(*args): return subprocess.run(["git", "--no-optional-locks", "-C", here, *args], capture_output=True, text=True, timeout=20)
     try:
         head = git("rev-parse", "HEAD")
         if head.returncode: return None
