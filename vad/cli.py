@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
-           'Videos', 'PerVideo', 'MEMORY', 'STOPPED', 'setting_help', 'setting_options', 'with_settings', 'train',
-           'evaluate', 'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2',
-           'avenue', 'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
-           'visualize', 'export', 'compare', 'scarce', 'spread', 'run_app', 'main']
+           'Videos', 'PerVideo', 'MEMORY', 'setting_help', 'setting_options', 'with_settings', 'train', 'evaluate',
+           'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue',
+           'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize',
+           'export', 'compare', 'scarce', 'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import errno
@@ -22,6 +22,7 @@ from typing import Optional
 import cv2
 import typer
 
+from ._main import STOPPED
 from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import mirrored_split, open_clips
 from .core import NO_ROOM, Problem, Stopped, write_csv
@@ -406,8 +407,6 @@ def scarce(e:BaseException) -> str|None: # a sentence
     if isinstance(e, UnicodeEncodeError): return f"{e.object[:200]!a} is no text in UTF-8: rename the file or folder."
 
 # %% ../nbs/14_cli.ipynb #032
-STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
-
 def spread(words:list[str], option:str) -> list[str]:
     "Give each number behind `option` an option of its own, so that --seeds 0 1 2 says what it seems to say."
     said, on = [], False

@@ -10,6 +10,7 @@ __all__ = ['PUBLISHED', 'Dataset', 'known_name', 'Layout', 'videos_in', 'split_i
 
 # %% ../nbs/01_data.ipynb #002
 import hashlib
+import os
 import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -322,7 +323,7 @@ def open_dataset(
     clip:int=5,         # the length of a clip in frames; shorter videos break the contract
 ) -> Dataset:
     "Open a dataset in any of the layouts above. Raises `Problem` where it is not what was published or cannot be used."
-    root, findings = Path(root).expanduser().resolve(), []
+    root, findings = Path(os.path.realpath(Path(root).expanduser())), [] # `resolve` chokes on links that lead round
     layout = find_layout(root)
     train, test = open_all(layout.train, findings), open_all(layout.test, findings)
     findings += check_counts(layout, "train", train, root) + check_counts(layout, "test", test, root) + check_videos(train, test, clip, layout.plain)

@@ -235,7 +235,7 @@ def fetch_dataset(
 ) -> Path:              # the dataset's folder
     "Download, extract and check a dataset; what is there already is not fetched again. Raises `Problem` where that fails."
     if name not in OFFICIAL: raise Problem(f"{name!r} cannot be fetched: choose one of {', '.join(OFFICIAL)}, or get it from its authors and open its folder.")
-    root, mirror = Path(root).expanduser().resolve(), mirror or os.environ.get("VAD_MIRROR")
+    root, mirror = Path(os.path.realpath(Path(root).expanduser())), mirror or os.environ.get("VAD_MIRROR")
     if not (root / name).exists():
         with whole_folder(root / name) as part:
             for archive in OFFICIAL[name]:
@@ -277,7 +277,8 @@ def extract_frames(
     if suffix not in (".jpg", ".png"): raise Problem(f"Frames cannot be written as {suffix!r}: choose .jpg or .png.")
     out, jobs = Path(out).expanduser(), {}
     for path in [videos] if isinstance(videos, (str, Path)) else videos:
-        data, plain = open_dataset(path, partial=partial, clip=1), find_layout(Path(path).expanduser().resolve()).plain
+        data = open_dataset(path, partial=partial, clip=1)
+        plain = find_layout(data.root).plain
         for split in ("train", "test"):
             for v in getattr(data, split):
                 folder = out / v.name if plain else out / f"{split}ing/frames" / v.name
