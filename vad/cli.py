@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
-           'Videos', 'PerVideo', 'STOPPED', 'tell', 'setting_help', 'setting_options', 'with_settings', 'train',
+           'Videos', 'PerVideo', 'MEMORY', 'tell', 'setting_help', 'setting_options', 'with_settings', 'train',
            'evaluate', 'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2',
            'avenue', 'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
-           'visualize', 'export', 'compare', 'spread', 'run_app', 'main']
+           'visualize', 'export', 'compare', 'scarce', 'spread', 'run_app', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
+import errno
 import inspect
 import re
 import signal
@@ -18,11 +19,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Optional
 
+import cv2
 import typer
 
+from ._main import STOPPED
 from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import deal, open_clips
-from .core import Problem, Stopped, printable, say_some, write_csv
+from .core import NO_ROOM, Problem, Stopped, printable, say_some, write_csv
 from .data import mask_doubts, open_dataset, verify
 from .embed import Recipe
 from .segment import Cutting
@@ -408,8 +411,22 @@ def compare(
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/14_cli.ipynb #032
-STOPPED = 130 # what shells expect of Ctrl-C; typer turns a KeyboardInterrupt into it
+MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient memory", "bad alloc", "bad_alloc", "alloc_failed",
+          "could not create a primitive", "failed to map segment") # what libraries say
 
+def scarce(e:BaseException) -> str|None: # a sentence
+    "What to say where the machine has too little of something. None: the error is of another kind."
+    said, number = str(e).lower(), getattr(e, "errno", None)
+    if isinstance(e, MemoryError) or number == errno.ENOMEM or isinstance(e, RuntimeError | ImportError | cv2.error) and any(m in said for m in MEMORY):
+        return "The memory ran out: lower --batch, --size, --window or --workers, whichever the command has, or end other programs."
+    if number in (errno.EMFILE, errno.ENFILE): return "Too many files are open at once: lower --workers, or raise the limit (ulimit -n)."
+    if number == errno.EAGAIN or "can't start new thread" in said: return "No more threads or processes can be started: lower --workers, or raise the limit (ulimit -u)."
+    if number in NO_ROOM: return f"{NO_ROOM[number]}: {e.filename or 'what was asked for'} was not written. Free some space and run the same command again."
+    if isinstance(e, RuntimeError) and "home directory" in said:
+        return "A path begins with ~, and the system knows no such home folder: write the path out, or set HOME (for caches: VAD_CACHE and VAD_WEIGHTS)."
+    if isinstance(e, UnicodeEncodeError): return f"{e.object[:200]!a} is no text in UTF-8: rename the file or folder."
+
+# %% ../nbs/14_cli.ipynb #035
 def spread(words:list[str], option:str) -> list[str]:
     "Give each number behind `option` an option of its own, so that --seeds 0 1 2 says what it seems to say."
     said, on = [], False
@@ -425,8 +442,9 @@ def run_app() -> tuple[int, str]: # exit code, the sentence that goes with it
     try: code = app(spread(sys.argv[1:], "--seeds"), prog_name="vad", standalone_mode=False) or 0
     except Stopped as e: return STOPPED, str(e)
     except Problem as e: return 1, str(e).replace("open it with partial=True", "add --partial")
-    except OSError as e: return 1, f"{e.filename or 'The system'}: {e.strerror}; check that path, its permissions and the free space."
     except Exception as e:
+        if sentence := scarce(e): return 1, sentence
+        if isinstance(e, OSError): return 1, f"{e.filename or 'The system'}: {e.strerror or e}; check that path, its permissions and the free space."
         if not hasattr(e, "format_message"): raise # ours to mend, with its traceback
         if not (text := e.format_message()) or "\n" in text: return e.exit_code, e.show() or "" # no arguments: the help
         return e.exit_code, f"{text.rstrip('.')}. See {e.ctx.command_path if e.ctx else 'vad'} --help."

@@ -33,14 +33,14 @@ def films(
     folder:Path,         # searched with everything below it
     above:tuple=(),      # the folders on the way here
 ) -> Iterator[Path]:     # video files and folders of frames, naturally sorted
-    "Every video under `folder`. Links are followed once; a folder that cannot be listed is passed on as if it were a video."
-    try: stat = folder.stat(); entries = visible(folder)
+    "Every video under `folder`. Links are followed once; what cannot be listed, and a link to nothing, is passed on as if it were a video."
+    try: stat = folder.stat(); entries = [(p, p.is_dir()) for p in visible(folder)]
     except OSError: yield folder; return
     me = stat.st_dev, stat.st_ino
     if me in above: return
-    for p in entries:
-        if not p.is_dir():
-            if p.suffix.lower() in MOVIES: yield p
+    for p, inside in entries:
+        if not inside:
+            if p.suffix.lower() in MOVIES or p.is_symlink() and not p.exists(): yield p
         elif holds_frames(p): yield p
         else: yield from films(p, (*above, me))
 
@@ -188,7 +188,7 @@ def read_sources(
 ) -> dict[str, str]:          # clip -> source; without those whose source is unknown
     "The sources that `sources.csv` names: columns clip (or video) and source (or source_video). Raises `Problem` on a line that is not clear."
     path, known, find = root / "sources.csv", {}, find_clips(clips)
-    if not path.is_file(): return {}
+    if not path.exists() and not path.is_symlink(): return {}
     for i, name, source in source_table(path):
         found = find(name)
         if not found: raise Problem(f"{path}, line {i}: there is no clip {name!r} under {root}: correct the line, or remove it.")
@@ -226,6 +226,7 @@ def collect(
     if not root.is_dir(): raise Problem(f"{root} is no folder: name one with a folder of videos for each class.")
     me = root.stat().st_dev, root.stat().st_ino
     found = {p.name: list(films(p, (me,))) for p in visible(root) if p.is_dir() and not holds_frames(p)}
+    if lost := [p for p in visible(root) if p.is_symlink() and not p.exists()]: warnings.warn(f"Left out: {lost[0]} is a link that leads to nothing.", stacklevel=2)
     found = {n: videos for n, videos in found.items() if videos}
     if not found: raise Problem(f"{root} holds no class folders with videos ({' '.join(MOVIES)}): make one folder a class, such as normal/ and anomalous/.")
     classes, has_normal = order_classes(list(found), kind, normal, root)

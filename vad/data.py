@@ -10,6 +10,7 @@ __all__ = ['PUBLISHED', 'Dataset', 'known_name', 'Layout', 'videos_in', 'split_i
 
 # %% ../nbs/01_data.ipynb #002
 import hashlib
+import os
 import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import Problem
+from .core import Problem, regular_file
 from .truth import fill, read_labels, read_mask, read_ranges
 from .decoder import decoding_of
 from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, digest, images, is_film, natural, open_video, side_by_side, visible
@@ -99,7 +100,8 @@ class Layout:
 def videos_in(folder:Path) -> list[Path]:
     "The video files and the folders of frames in `folder`."
     if not folder.is_dir(): return []
-    return [p for p in visible(folder) if (p.is_dir() and not p.name.endswith("_gt")) or is_film(p)]
+    def lost(p): return p.is_symlink() and not p.exists() # what it led to is missed when it is opened
+    return [p for p in visible(folder) if ((p.is_dir() or lost(p)) and not p.name.endswith("_gt")) or is_film(p)]
 
 def split_in(folder:Path) -> list[Path]:
     "The videos of one split: in `frames`, else in `videos`, else in `folder` itself."
@@ -161,13 +163,13 @@ def avenue_layout(root:Path) -> Layout|None:
 def plain_layout(root:Path) -> Layout|None:
     "A folder of videos, a folder of frame folders, one folder of frames, or one video file: all for testing."
     if root.is_file() or images(root): found = [root]
-    else: found = [p for p in videos_in(root) if p.is_file() or images(p)]
+    else: found = [p for p in videos_in(root) if not p.is_dir() or images(p)]
     return Layout(root.stem if root.is_file() else root.name, [], found, plain=True) if found else None
 
 def find_layout(root:Path) -> Layout:
     "The layout of `root`. Raises `Problem` where it is none of those we know."
     if not root.exists(): raise Problem(f"{root} does not exist: name the folder of a dataset.")
-    if root.is_file(): return plain_layout(root)
+    if not root.is_dir(): return plain_layout(regular_file(root))
     kinds = (split_layout, ucsd_layout, avenue_layout, plain_layout)
     for kind in kinds:
         if layout := kind(root): return layout
@@ -198,7 +200,7 @@ def twin(
 ) -> Path|None:
     "The file that belongs to a video: the same name, where 1 and 01 are the same."
     def key(name): return natural(re.sub("(_label|_gt)$", "", name))[0]
-    return next((p for p in files if key(p.stem if p.is_file() else p.name) == key(video.name)), None)
+    return next((p for p in files if key(p.name if p.is_dir() else p.stem) == key(video.name)), None)
 
 def number(video:Video) -> int|None:
     "7 for a video called 07 or Test007."
@@ -365,7 +367,7 @@ def open_dataset(
     clip:int=5,         # the length of a clip in frames; shorter videos break the contract
 ) -> Dataset:
     "Open a dataset in any of the layouts above. Raises `Problem` where it is not what was published or cannot be used."
-    root, findings = Path(root).expanduser().resolve(), []
+    root, findings = Path(os.path.realpath(Path(root).expanduser())), [] # `resolve` chokes on links that lead round
     layout = find_layout(root)
     train, test = (open_all(paths, findings, partial) for paths in (layout.train, layout.test))
     known = [note for v in train + test for note in v.notes]

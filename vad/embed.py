@@ -39,8 +39,8 @@ from . import core
 from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
 from .cache import shrink
 from .collection import Collection, collect
-from .core import (Problem, Unread, check_seals, file_seal, file_seals, keep_memory, line_of, lines_in, locked, misfit, parse_json, pick_device, progress, read_array,
-                      read_csv, read_json, reading, room_for, system_fault, whole, write_csv, write_json)
+from .core import (Problem, Unread, check_seals, file_seal, file_seals, keep_memory, line_of, lines_in, locked, misfit, no_link, parse_json, pick_device, progress,
+                      read_array, read_csv, read_json, reading, regular_file, room_for, system_fault, whole, write_csv, write_json)
 from .decoder import decoding_of
 from .video import open_video
 
@@ -58,7 +58,7 @@ def pick(
 # %% ../nbs/08c_embed.ipynb #010
 def readable(path:Path):
     "Raise `Problem` where the operating system does not give the file out."
-    try: next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+    try: next(path.iterdir(), None) if path.is_dir() else regular_file(path).open("rb").close()
     except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}): mend its link or its permissions.") from None
 
 # %% ../nbs/08c_embed.ipynb #012
@@ -279,6 +279,7 @@ def begin_rows(
 ) -> tuple[Path, Path]: # embeddings.npy, journal.jsonl
     "Find what a dead process left of the same array, or begin anew. Raises `Problem` where the disk has no room."
     array, lines, mark = folder / "embeddings.npy", folder / "journal.jsonl", folder / "key"
+    if links := [p for p in (folder, array, lines, mark) if p.is_symlink()]: raise Problem(f"{links[0]} is a link, and we write through none: remove it.")
     if not mark.is_file() or mark.read_bytes() != key.encode(): shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if lines.is_file() and not array.is_file() and target.is_file(): os.replace(target, array) # it died just after the move
@@ -306,7 +307,7 @@ class Rows:
         "Arguments as of `begin_rows`. Raises `Problem` on a full disk."
         self.folder, self.shape, self.row, self.target, self.done = folder, shape, 4 * shape[1] * shape[2], target, {}
         with room_for(target): self.array, lines = begin_rows(folder, key, shape, target)
-        self.file, self.journal = open(self.array, "rb+"), open(lines, "a+", encoding="utf-8", errors="replace")
+        self.file, self.journal = open(self.array, "rb+", opener=no_link), open(lines, "a+", encoding="utf-8", errors="replace", opener=no_link)
         self.start = self.array.stat().st_size - shape[0] * self.row # behind the header
         self.recall()
 

@@ -43,6 +43,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL) # what nbclient leaves undone when it is stopped is no news
     (log := target.with_suffix(".log")).unlink(missing_ok=True)
+    if target.is_symlink(): target.unlink() # it is written anew, not what it leads to
     os.environ["VAD_PROGRESS"] = str(log) # the notebook's process inherits it
     try:
         papermill.execute_notebook(notebook, target, parameters, kernel_name="python3", progress_bar=False, cwd=target.parent,

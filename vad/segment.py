@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .collection import Collection, collect, frame_labels
-from .core import Problem, line_of, lines_in, locked, progress, reading, whole, write_csv
+from .core import Problem, line_of, lines_in, locked, no_link, progress, reading, regular_file, whole, write_csv
 from .video import open_video
 
 # %% ../nbs/08b_segment.ipynb #006
@@ -64,7 +64,7 @@ def read_film(path:Path) -> Film:
     "Read all packets of a film, decoding nothing. Raises `Problem` where it has none or does not know its speed."
     av = pyav()
     try:
-        with av.open(str(path)) as source:
+        with av.open(str(regular_file(path))) as source:
             if not source.streams.video: raise Problem(f"{path} has no pictures: restore the file from its source.")
             stream = source.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
@@ -208,7 +208,7 @@ def segment(
         done = read_journal(journal, key)
         with whole(journal) as part: part.write_text("".join(line_of(fact) for fact in [dict(key=key), *(dict(video=v, clips=c) for v, c in done.items())]))
         jobs = [job for job in zip(videos.paths(), clip_names(videos), videos.table.itertuples()) if job[2].video not in done]
-        with open(journal, "a", encoding="utf-8") as lines, in_order(lambda job: try_film(*job, output, how, videos.root), jobs, workers) as cutting:
+        with open(journal, "a", encoding="utf-8", opener=no_link) as lines, in_order(lambda job: try_film(*job, output, how, videos.root), jobs, workers) as cutting:
             for (_, _, row), clips in zip(jobs, progress(cutting, "cutting", "film", len(jobs))):
                 done[row.video] = clips
                 lines.write(line_of(dict(video=row.video, clips=clips)))

@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from .core import Problem
+from .core import Problem, regular_file
 from .video import image_size, images
 
 # %% ../nbs/00b_truth.ipynb #005
 def load_array(path:Path) -> np.ndarray:
     "The array in a `.npy` file. Raises `Problem` where it is broken, no array, or holds pickled objects."
-    try: array = np.load(path, allow_pickle=False)
+    try: array = np.load(regular_file(path), allow_pickle=False)
     except FileNotFoundError: raise Problem(f"{path} does not exist: restore it.") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
         what = "holds Python objects, which are never unpickled" if "allow_pickle" in str(e) or "pickle" in str(e).lower() else "is not a readable .npy file"
@@ -56,7 +56,7 @@ def read_ranges(
     path:Path, # UCSDped1.m or UCSDped2.m
 ) -> list[list[tuple[int, int]]]: # for each test video its anomalous ranges (first, last), counted from 1
     "The anomalous ranges in UCSD's label script. Raises `Problem` where it holds none."
-    code = re.sub("%.*", "", path.read_text(encoding="utf-8", errors="replace"))
+    code = re.sub("%.*", "", regular_file(path).read_text(encoding="utf-8", errors="replace"))
     lines = re.findall(r"gt_frame\s*=\s*\[([^\]]*)\]", code)
     if not lines: raise Problem(f"{path} holds no line such as 'gt_frame = [61:180]': restore it from the official archive.")
     return [[(int(a), int(b or a)) for a, b in re.findall(r"(\d+)\s*(?::\s*(\d+))?", line)] for line in lines]
@@ -72,15 +72,15 @@ def fill(
         labels[a - 1:b] = 1
     return labels
 
-# %% ../nbs/00b_truth.ipynb #197ea625
+# %% ../nbs/00b_truth.ipynb #011
 def plain_text(path:Path) -> str:
     "The text of a file in UTF-8, or in UTF-16 with its mark; lines end in a newline. Raises `Problem` where it is no text."
-    data = Path(path).read_bytes()
+    data = (regular_file(path) if os.path.lexists(path) else Path(path)).read_bytes()
     try: text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError: raise Problem(f"{path} is no text in UTF-8: save it as UTF-8.") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
-# %% ../nbs/00b_truth.ipynb #98dce6dd
+# %% ../nbs/00b_truth.ipynb #014
 def read_mask(
     path:Path,   # a folder of images, .mat, .npy or .npz
     frames:int,  # what the video has
@@ -90,7 +90,7 @@ def read_mask(
     readers = {".npz": mask_npz, ".mat": mask_mat, ".npy": mask_npy}
     reader = mask_folder if path.is_dir() else readers.get(path.suffix.lower())
     if reader is None: raise Problem(f"{path} is no kind of mask we know (a folder of images, .mat, .npy, .npz): convert it.")
-    try: mask = reader(path)
+    try: mask = reader(path if path.is_dir() else regular_file(path))
     except (Problem, MemoryError): raise
     except Exception as e: # parsers fail on broken bytes in a dozen ways
         raise Problem(f"{path} cannot be read as masks ({type(e).__name__}): restore it from its source.") from None
@@ -117,7 +117,7 @@ def coloured(
     flat = alpha.size and (colours == colours[:1, :1, :1]).all() and (alpha != alpha[:1, :1, :1]).any()
     return not_zero(alpha if flat else colours, path).any(-1)
 
-# %% ../nbs/00b_truth.ipynb #7f596868
+# %% ../nbs/00b_truth.ipynb #016
 def mask_folder(path:Path) -> np.ndarray: # (N, H, W) bool
     "The masks in a folder of images."
     found = [mask_image(p) for p in images(path)]
@@ -152,7 +152,7 @@ def indexed(picture) -> np.ndarray: # (H, W) bool
     by_colour = colours[0].any() and not colours[used].any(1).all()
     return colours[index].any(-1) if by_colour else index != 0
 
-# %% ../nbs/00b_truth.ipynb #155c087d
+# %% ../nbs/00b_truth.ipynb #019
 def array_mask(values:np.ndarray, path:Path) -> np.ndarray: # (N, H, W) bool
     "A mask of an array of numbers, (N, H, W) or with 1, 3 or 4 channels behind."
     if values.ndim == 4 and values.shape[-1] in (3, 4): return coloured(values, path)
@@ -170,7 +170,7 @@ def mask_npz(path:Path) -> np.ndarray: # (N, H, W) bool
         n, h, w = z["shape"]
         return np.unpackbits(mask, axis=-1, count=int(w)).reshape(n, h, w).view(bool)
 
-# %% ../nbs/00b_truth.ipynb #ec01490d
+# %% ../nbs/00b_truth.ipynb #021
 MAT_SECONDS, MAT_MEMORY = 120, 8 * 2**30 # that reading one file may take
 
 def serve_mat(memory:int): # bytes

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import Problem, progress, regular_file
+from .core import Problem, progress, regular_file, unread
 from .decoder import ASSUMED_FPS, Contents, Listener, decoding, film_contents, film_frames, looks_like_film, pyav
 
 # %% ../nbs/00a_video.ipynb #006
@@ -67,7 +67,7 @@ def gaps(
     for a, b in zip(sorted(there), sorted(there)[1:]): missing += range(a + 1, min(b, a + 11))
     return missing[:10]
 
-# %% ../nbs/00a_video.ipynb #ce219601
+# %% ../nbs/00a_video.ipynb #012
 TURNS = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)} # EXIF orientation -> axes to flip; from 5 on rows and columns are swapped first
 
 def orientation(picture:Image.Image) -> int:
@@ -84,7 +84,7 @@ def upright(
     if said > 4: frame = frame.swapaxes(0, 1)
     return np.ascontiguousarray(np.flip(frame, TURNS[said])) if said > 1 else frame
 
-# %% ../nbs/00a_video.ipynb #e04ab2d2
+# %% ../nbs/00a_video.ipynb #014
 def image_size(
     path:Path,               # an image file
 ) -> tuple[int, int]:        # (height, width) pixels, as the picture is to be seen
@@ -124,7 +124,7 @@ def scan_begins(
     while at + 4 <= len(data) and data[at] == 0xff and data[at + 1] != 0xda: at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
     return at
 
-# %% ../nbs/00a_video.ipynb #da1d6391
+# %% ../nbs/00a_video.ipynb #016
 ALL_THE_SAME = " To use what is there all the same, open it with partial=True."
 ZEROS = bytes(64) # a run that the code of a picture hardly ever has
 
@@ -173,7 +173,7 @@ def eight_bits(frame:np.ndarray, path:Path) -> np.ndarray: # uint8
     if frame.max() < 4096: raise Problem(f"{path} has 16 bits a channel and uses 12 at most (its brightest value is {frame.max()}): {cure}.")
     return ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
-# %% ../nbs/00a_video.ipynb #7af9cce1
+# %% ../nbs/00a_video.ipynb #023
 @dataclass(frozen=True)
 class Video:
     "A folder of frames or a video file."
@@ -228,7 +228,7 @@ class Video:
         for p in self.files(): h.update(digest(p, p.stat().st_size, p.stat().st_mtime_ns))
         return h.hexdigest()[:16]
 
-# %% ../nbs/00a_video.ipynb #c82d613f
+# %% ../nbs/00a_video.ipynb #024
 def read_folder(video:Video, gray:bool, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode images of a folder."
     files = video.files()
@@ -265,7 +265,7 @@ def contents(path:Path, thorough:bool=False) -> Contents:
     found = regular_file(path).stat()
     return film_contents(path.absolute(), found.st_size, found.st_mtime_ns, thorough, decoding())
 
-# %% ../nbs/00a_video.ipynb #020
+# %% ../nbs/00a_video.ipynb #026
 @lru_cache(100_000)
 def digest(
     path:Path,    # a file
@@ -274,7 +274,7 @@ def digest(
 ) -> bytes:
     "SHA-256 of a file's length and bytes; of a file over 256 MB, of 256 blocks of 1 MB spread evenly from its first to its last."
     block, h = 2**20, hashlib.sha256(str(size).encode())
-    with open(path, "rb") as f:
+    with open(regular_file(path), "rb") as f:
         if size > 256 * block:
             for i in range(256):
                 f.seek((size - block) * i // 255)
@@ -283,7 +283,7 @@ def digest(
             while data := f.read(block): h.update(data)
     return h.digest()
 
-# %% ../nbs/00a_video.ipynb #022
+# %% ../nbs/00a_video.ipynb #028
 def open_video(
     path:str|Path,      # a folder of frames or a video file
     partial:bool=False, # True: gaps in the numbering, damaged frames and a broken end are let pass, and said in `notes`
@@ -291,7 +291,8 @@ def open_video(
     "Open a video. Raises `Problem` where it is missing, empty, has gaps, unreadable frames, or frames of several sizes."
     path = Path(path)
     if not path.exists() and not path.is_symlink(): raise Problem(f"{path} does not exist: name a folder of frames or a video file.")
-    return (open_folder if path.is_dir() else open_file)(path, partial)
+    try: return (open_folder if path.is_dir() else open_file)(path, partial)
+    except OSError as e: raise unread(e.filename or path, e) from None
 
 def open_folder(path:Path, partial:bool) -> Video:
     "Open a folder of frames: every header is read, the first and the last frame decoded."
@@ -347,7 +348,7 @@ def notes_on(path:Path, c:Contents) -> Iterator[str]:
     if c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
     if c.whole and c.said and c.said != c.frames: yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
 
-# %% ../nbs/00a_video.ipynb #024
+# %% ../nbs/00a_video.ipynb #030
 def side_by_side(
     work,             # work(item, beat): does one item, calls beat() after every frame
     items:list,

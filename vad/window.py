@@ -708,7 +708,7 @@ class Film:
             for fps in (self.fps, float(round(self.fps) or 1)): # MPEG-4 knows only some rates
                 with quiet(): self.writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, self.size)
                 if self.writer.isOpened(): break
-            else: raise Problem(f"{self.path.parent} cannot take a video: check its permissions and free space, or use video=False.")
+            else: raise Problem(f"{self.path.name} cannot be written: check its folder's permissions and free space, or use video=False.")
             self.shape = image.shape
         if image.shape != self.shape: image = cv2.resize(image, self.shape[1::-1])
         self.writer.write(np.ascontiguousarray(image[:self.size[1], :self.size[0]]))
@@ -720,7 +720,7 @@ class Film:
         try: n = contents(self.path).frames
         except Problem: n = 0
         if n != self.frames:
-            raise Problem(f"Only {n} of {self.frames} frames of the scored video could be written to {self.path.parent}: free some space, or use video=False.")
+            raise Problem(f"Only {n} of {self.frames} frames of the scored video {self.path.name} could be written: free some space, or use video=False.")
 
 # %% ../nbs/11_window.ipynb #060
 def draw_curve(table:pd.DataFrame, threshold:float|None, path:Path):
