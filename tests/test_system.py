@@ -350,7 +350,7 @@ def test_closed_streams(tiny, tmp_path):
     "nothing that is printed lands in a file that is opened later; the command does its work"
     code, out, err = after(tmp_path, without_errors, "train", tiny, "--out", tmp_path / "run", *SMALL)
     assert code == 0 and "parameters moved" in out
-    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and (b"epoch " in p.read_bytes() or b"decoding" in p.read_bytes())]
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and (b"epoch " in p.read_bytes() or b"decoding:" in p.read_bytes())]
     assert after(tmp_path, without_output, "data", "check", tiny) == (0, "", "")
 
 def test_a_reader_that_went_away(tiny, tmp_path):
