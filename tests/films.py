@@ -1,0 +1,95 @@
+"Films whose frames carry their number as black and white blocks, in any codec and container that PyAV can write."
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av", reason="PyAV is not installed")
+
+ROWS, COLUMNS = 4, 4 # blocks: each bit of the number, lowest first, and beside it its inverse
+HIDES = (".mp4", ".mov", ".m4v", ".3gp") # containers whose edit list hides frames in front of a cut
+
+
+def picture(number, size=(96, 128)): # -> (H, W, 3) uint8 BGR
+    "a frame: the number above, and a strip of colours in which a white bar moves by two pixels a frame"
+    bits = [number >> i // 2 & 1 ^ i % 2 for i in range(ROWS * COLUMNS)]
+    h, w = size
+    top = h * 2 // 3 // ROWS * ROWS
+    frame = np.empty((h, w, 3), np.uint8)
+    frame[:top] = np.kron(255 * np.array(bits, np.uint8).reshape(ROWS, COLUMNS), np.ones((top // ROWS, -(-w // COLUMNS)), np.uint8))[:, :w, None]
+    frame[top:] = np.linspace((40, 200, 90), (220, 60, 150), w).astype(np.uint8)
+    frame[top:, np.arange(2 * number, 2 * number + 8) % w] = 255
+    return frame
+
+def woven(number, size, first): # first: tff | bff, the field that is seen first
+    "an interlaced frame: its two fields are half a frame apart, the bar one pixel on"
+    frame = picture(number, size)
+    frame[1 if first == "tff" else 0::2] = np.roll(frame, 1, 1)[1 if first == "tff" else 0::2]
+    top = size[0] * 2 // 3 // ROWS * ROWS
+    frame[:top] = picture(number, size)[:top]
+    return frame
+
+def number_of(frame): # (H, W, 3) or (H, W) -> int, -1 where it shows no number
+    "the number that a frame shows, whatever its size"
+    gray = frame.mean(2) if frame.ndim == 3 else frame.astype(float)
+    h, w = gray.shape[0] * 2 // 3 // ROWS, gray.shape[1] / COLUMNS
+    cells = [gray[r * h + h // 4:(r + 1) * h - h // 4, int((c + .25) * w):int((c + .75) * w)].mean() for r in range(ROWS) for c in range(COLUMNS)]
+    bits = [b > 128 for b in cells]
+    clear = all(abs(b - 128) > 50 for b in cells) and all(a != b for a, b in zip(bits[::2], bits[1::2]))
+    return sum(int(b) << i for i, b in enumerate(bits[::2])) if clear else -1
+
+def numbers_of(frames): return [number_of(f) for f in frames]
+
+def marked(frame, order):
+    "a frame of PyAV that says that it is interlaced"
+    graph = av.filter.Graph()
+    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+             graph.add("setfield", order), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
+    graph.push(frame)
+    return graph.pull()
+
+def write_film(path, numbers, codec="libx264", fps=25, pts=None, size=(96, 128), options=None, interlaced=None, pix_fmt="yuv420p", rotation=0,
+               sound=False, container=None):
+    "a film of numbered frames; pts: seconds of each; interlaced: tff | bff; rotation: degrees counter-clockwise that players turn it"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = dict(threads="1") | (dict(flags="+ildct+ilme") if interlaced else {}) | (options or {})
+    base = Fraction(1, 90_000) if pts is not None else 1 / Fraction(fps).limit_denominator(1001)
+    try: av.codec.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError: pytest.skip(f"this FFmpeg cannot write {codec}")
+    with av.open(str(path), "w", format=container) as out:
+        stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=extra)
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
+        if pts is not None: stream.codec_context.time_base = base
+        if interlaced: stream.codec_context.field_order = dict(tff=2, bff=3)[interlaced] if hasattr(stream.codec_context, "field_order") else None
+        if rotation: stream.set_display_rotation(rotation)
+        if sound: mux_silence(out, len(numbers) / fps)
+        for i, n in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(woven(n, size, interlaced) if interlaced else picture(n, size), format="bgr24")
+            frame.time_base, frame.pts = base, round(pts[i] / base) if pts is not None else i
+            if interlaced: frame = marked(frame.reformat(format=pix_fmt, threads=1), interlaced)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+def mux_silence(out, seconds): raise NotImplementedError
+
+def copy_film(source, path, start=0., key=True, **options): # options: of the container
+    """a stream copy of a film from `start` seconds on. key: from the key frame before that, the frames in front of `start` at times below 0 (an edit list
+    hides them, in containers that have one); else without a key frame in front"""
+    with av.open(str(source)) as film:
+        stream = film.streams.video[0]
+        packets = [p for p in film.demux(stream) if p.size]
+        base, zero = stream.time_base, min(p.pts for p in packets)
+        at = [float((p.pts - zero) * base) for p in packets]
+        begin = max(i for i, p in enumerate(packets) if p.is_keyframe and at[i] <= start + 1e-6) if key else next(i for i, t in enumerate(at) if t >= start - 1e-6)
+        offset = zero + round(start / base)
+        with av.open(str(path), "w", options=dict(avoid_negative_ts="disabled" if key else "make_zero") | options) as out:
+            copy = out.add_stream_from_template(stream)
+            for p in packets[begin:]:
+                p.pts -= offset
+                if p.dts is not None: p.dts -= offset
+                p.stream = copy
+                out.mux(p)
+    return path
