@@ -49,22 +49,20 @@ def marked(frame, order):
     graph.push(frame)
     return graph.pull()
 
-def write_film(path, numbers, codec="libx264", fps=25, pts=None, size=(96, 128), options=None, interlaced=None, pix_fmt="yuv420p", rotation=0,
-               sound=False, container=None):
+def write_film(path, numbers, codec="libx264", fps=25, pts=None, size=(96, 128), options=None, interlaced=None, pix_fmt="yuv420p", rotation=0):
     "a film of numbered frames; pts: seconds of each; interlaced: tff | bff; rotation: degrees counter-clockwise that players turn it"
     path.parent.mkdir(parents=True, exist_ok=True)
     extra = dict(threads="1") | (dict(flags="+ildct+ilme") if interlaced else {}) | (options or {})
     base = Fraction(1, 90_000) if pts is not None else 1 / Fraction(fps).limit_denominator(1001)
     try: av.codec.Codec(codec, "w")
     except av.codec.codec.UnknownCodecError: pytest.skip(f"this FFmpeg cannot write {codec}")
-    with av.open(str(path), "w", format=container) as out:
+    with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=extra)
         stream.height, stream.width = size
         stream.pix_fmt = pix_fmt
         if pts is not None: stream.codec_context.time_base = base
         if interlaced: stream.codec_context.field_order = dict(tff=2, bff=3)[interlaced] if hasattr(stream.codec_context, "field_order") else None
         if rotation: stream.set_display_rotation(rotation)
-        if sound: mux_silence(out, len(numbers) / fps)
         for i, n in enumerate(numbers):
             frame = av.VideoFrame.from_ndarray(woven(n, size, interlaced) if interlaced else picture(n, size), format="bgr24")
             frame.time_base, frame.pts = base, round(pts[i] / base) if pts is not None else i
@@ -72,8 +70,6 @@ def write_film(path, numbers, codec="libx264", fps=25, pts=None, size=(96, 128),
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
-
-def mux_silence(out, seconds): raise NotImplementedError
 
 def copy_film(source, path, start=0., key=True, **options): # options: of the container
     """a stream copy of a film from `start` seconds on. key: from the key frame before that, the frames in front of `start` at times below 0 (an edit list
@@ -93,3 +89,10 @@ def copy_film(source, path, start=0., key=True, **options): # options: of the co
                 p.stream = copy
                 out.mux(p)
     return path
+
+def flip(path, at=.5, n=60):
+    "flip the bits of some bytes in the middle of the pictures"
+    data = bytearray(path.read_bytes())
+    begin = data.find(b"mdat") + 8
+    for i in range(n): data[int(begin + at * (len(data) - begin)) + i] ^= 0xff
+    path.write_bytes(data)

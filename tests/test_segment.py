@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from typer.testing import CliRunner
 
 from conftest import fill
-from films import HIDES, copy_film, numbers_of, picture, write_film
+from films import HIDES, copy_film, flip, numbers_of, picture, write_film
 from vad.cli import app
 from vad.collection import Collection, collect, films
 from vad.core import Problem, shared
@@ -231,13 +231,6 @@ def test_what_begins_as_interlaced_is_cut_as_it_is_shown(tmp_path, monkeypatch):
 
 
 # ---- what is damaged
-
-def flip(path, at=.5, n=60):
-    "flip the bits of some bytes in the middle of the pictures"
-    data = bytearray(path.read_bytes())
-    begin = data.find(b"mdat") + 8
-    for i in range(n): data[int(begin + at * (len(data) - begin)) + i] ^= 0xff
-    path.write_bytes(data)
 
 def caught(call):
     with warnings.catch_warnings(record=True) as said:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'Archive', 'place', 'download', 'check_hash', 'members', 'check_member', 'unpack',
-           'fetch_dataset', 'write_frames', 'extract_frames']
+           'fetch_dataset', 'write_frames', 'lost_in_folder', 'extract_frames']
 
 # %% ../nbs/01c_fetch.ipynb #003
 import gzip
@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tarfile
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 
 from .core import Problem, progress, read_json, room_for, whole, whole_folder, write_json
 from .data import find_layout, open_dataset
-from .video import Video, images, side_by_side
+from .video import Video, images, open_video, side_by_side
 
 # %% ../nbs/01c_fetch.ipynb #006
 @dataclass(frozen=True)
@@ -189,23 +190,32 @@ def write_frames(
             beat()
 
 # %% ../nbs/01c_fetch.ipynb #022
+def lost_in_folder(video:Video) -> Iterator[str]:
+    "What to know of a video that becomes a folder of frames."
+    yield from video.notes
+    if not video.even: yield f"{video.path} has frames that do not come evenly: a folder keeps no times, use the film itself where they matter."
+
 def extract_frames(
     videos,             # a video, a folder of videos, a dataset, or a list of these
     out:str|Path,       # gets a folder of frames for each video; for a dataset training/frames, testing/frames and its labels
     suffix:str=".jpg",  # .jpg (quality 98) | .png (nothing is lost)
-    partial:bool=False, # True: what is wrong with a dataset is no error
+    partial:bool=False, # True: what is wrong with a dataset is no error, and a damaged film is used as far as it goes; warnings say it
     workers:int=None,   # videos done at once
 ) -> list[Path]:        # the folders
-    "Write videos as folders of frames whose names sort rightly. Raises `Problem` on videos that cannot be read."
+    "Write videos as folders of frames whose names sort rightly; warns of what is lost. Raises `Problem` on videos that cannot be read."
     if suffix not in (".jpg", ".png"): raise Problem(f"Frames cannot be written as {suffix!r}: choose .jpg or .png.")
     out, jobs = Path(out).expanduser(), {}
     for path in [videos] if isinstance(videos, (str, Path)) else videos:
         data, plain = open_dataset(path, partial=partial, clip=1), find_layout(Path(path).expanduser().resolve()).plain
-        for split in ("train", "test"):
-            for v in getattr(data, split):
+        train, test = ([open_video(v.path, True) if partial else v for v in videos] for videos in (data.train, data.test)) # decoded once, so that damage is counted
+        for split, videos in (("train", train), ("test", test)):
+            for v in videos:
                 folder = out / v.name if plain else out / f"{split}ing/frames" / v.name
                 if folder in jobs: raise Problem(f"{v.path} and {jobs[folder].path} would both become {folder}: rename one.")
                 jobs[folder] = v
+        for v, y in zip(test, data.labels or ()):
+            if len(y) != v.frames: raise Problem(f"{v.path} has {v.frames} frames that can be decoded and {len(y)} labels: leave it out.")
+        for said in dict.fromkeys((*data.warnings, *(s for v in train + test for s in lost_in_folder(v)))): warnings.warn(said, stacklevel=2)
         if data.labels:
             with whole(out / f"frame_labels_{data.name}.npy") as part: np.save(part, np.concatenate(data.labels)[None])
     side_by_side(lambda job, beat: write_frames(*job, suffix, beat), [(v, f) for f, v in jobs.items()], sum(v.frames for v in jobs.values()), "extracting", workers)

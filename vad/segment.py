@@ -58,13 +58,9 @@ def clip_label(
 class Film:
     "A film, and where it can be cut."
     video: Video
-    unit: float            # ticks a second
+    unit: float            # ticks a second: a tick is a frame where frames come evenly, else a millisecond
     ticks: np.ndarray      # (frames + 1,) when each frame begins; the last: when the film ends
     keys: dict[int, int]   # frame in front of which it can be cut by copying -> the packet that holds it
-
-    @property
-    def even(self) -> bool: # whether a tick is a frame
-        return len(self.ticks) == self.ticks[-1] + 1
 
 def read_film(
     path:Path,
@@ -75,7 +71,7 @@ def read_film(
     if video.rate == "assumed":
         raise Problem(f"{path} does not say how many frames it has a second: write it as a film that does (ffmpeg -framerate FPS -i {path.name} NEW.mp4).")
     times = video.times()
-    unit = video.fps if np.allclose(times * video.fps, np.arange(video.frames), rtol=0, atol=1e-3) else 1000.
+    unit = video.fps if video.even else 1000.
     ticks = np.rint(np.append(times, times[-1] + 1 / video.fps) * unit).astype(int)
     return Film(video, unit, ticks, {} if partial and not contents(path).whole or video.damaged else key_packets(video))
 
@@ -164,10 +160,10 @@ def encode_clip(frames, film:Film, times:np.ndarray, path:Path, quality:int):
     with av.open(str(path.absolute()), "w") as out:
         stream = out.add_stream("libx264", rate=av_rate(film.video.fps), options=dict(crf=str(quality), preset="veryfast", threads="1"))
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
-        if not film.even: stream.codec_context.time_base = TIME_BASE
+        if not film.video.even: stream.codec_context.time_base = TIME_BASE
         for frame, t in zip(frames, times):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:h, :w]), format="bgr24")
-            if not film.even: picture.pts, picture.time_base = round((t - times[0]) / TIME_BASE), TIME_BASE
+            if not film.video.even: picture.pts, picture.time_base = round((t - times[0]) / TIME_BASE), TIME_BASE
             out.mux(stream.encode(picture))
         out.mux(stream.encode())
 
