@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TIME_BASE', 'LINE', 'marks', 'clip_label', 'Film', 'read_film', 'key_packets', 'snap', 'copy_clips', 'write_packets',
-           'is_copy', 'encode_clips', 'encode_clip', 'av_rate', 'Cutting', 'clip_names', 'cut_film', 'why_no_copy',
-           'write_clips', 'try_film', 'segment', 'in_order', 'read_journal']
+           'is_copy', 'first_picture', 'encode_clips', 'encode_clip', 'av_rate', 'Cutting', 'clip_names', 'cut_film',
+           'why_no_copy', 'write_clips', 'try_film', 'segment', 'in_order', 'read_journal']
 
 # %% ../nbs/08b_segment.ipynb #003
 import errno
@@ -25,7 +25,7 @@ import pandas as pd
 
 from .collection import Collection, collect, frame_labels
 from .core import Problem, locked, progress, whole, write_csv
-from .decoder import decoded, decoding, open_film, pyav
+from .decoder import Listener, Pixels, decoded, decoding, open_film, pyav
 from .video import Video, contents, damage_in, film_damage, open_video
 
 # %% ../nbs/08b_segment.ipynb #006
@@ -115,17 +115,18 @@ def copy_clips(film:Film, at:list[int], paths:list[Path]):
         for path, first, stop in zip(paths, at, at[1:]):
             count = None if ends[stop] is None else ends[stop] - ends[first]
             with whole(path) as part:
-                try: write_packets(islice(packets, count), stream, part)
+                try:
+                    with Listener() as listener: write_packets(islice(packets, count), stream, part)
                 except (av.FFmpegError, ValueError) as e: # this container does not take them
                     if getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT): raise
                     raise _Unlike from None
-                if not is_copy(part, film, first, stop): raise _Unlike
+                if listener.serious or not is_copy(part, film, first, stop): raise _Unlike
 
 def write_packets(packets, stream, path:Path):
     "Write packets of a stream as a film that begins with the first of them."
     av, start = pyav(), None
     with av.open(str(path.absolute()), "w") as out:
-        copy = out.add_stream_from_template(stream)
+        copy = out.add_stream_from_template(stream, opaque=True) # whether or not there is an encoder
         for packet in packets:
             start = packet.pts if start is None else start # a key frame is shown first
             packet.pts -= start
@@ -139,12 +140,16 @@ def is_copy(
     first:int,    # the frames of the film that it should show: first ..
     stop:int,     # .. stop - 1
 ) -> bool:
-    "Whether a clip, decoded, has as many frames, none damaged, at the same times (to 2 ms) and turned the same way."
+    "Whether a clip, decoded, has as many frames, none damaged, at the same times (to 2 ms), and begins with the picture with which the film begins."
     try: clip = contents(path, thorough=True)
     except Problem: return False
     times = film.video.times()[first:stop]
     return clip.frames == stop - first and clip.damaged == 0 and np.abs(clip.seconds - (times - times[0])).max() <= .002 \
-        and next(decoded(path)).rotation == next(decoded(film.video.path)).rotation
+        and (first > 0 or np.array_equal(first_picture(path), first_picture(film.video.path))) # the other clips are written alike
+
+def first_picture(path:Path) -> np.ndarray: # (H, W, 3) uint8 BGR
+    "The first frame of a film as it is stored."
+    return Pixels(gray=False)(next(decoded(path)))
 
 # %% ../nbs/08b_segment.ipynb #2e19c0a8
 def encode_clips(film:Film, at:list[int], paths:list[Path], quality:int=18):
