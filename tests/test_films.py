@@ -236,6 +236,12 @@ def test_a_film_that_broke_off(tmp_path, suffix, codec):
 
 # ---- what other programs write
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_leading_frames_that_cannot_be_decoded_are_no_damage(tmp_path, suffix):
+    "HEVC's key frames, as x265 sets them, are followed by frames that are shown before them and need others that were cut off"
+    film = write_film(tmp_path / f"full{suffix}", range(16), codec="libx265", options=dict(g="7"))
+    assert_one_answer(copy_film(film, tmp_path / f"cut{suffix}", .32, key=False), [14, 15], tmp_path)
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("place", ["in", "out"])
 def test_ffmpeg_trims_without_encoding(tmp_path, suffix, place):

@@ -181,7 +181,9 @@ def decoded(
                 if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
                 broken = True
             if packet is not None and packet.is_keyframe and not begun: begun, key = True, packet.pts
-            if begun and (broken or listener.serious): damage.packet(packet.pts if packet is not None else None)
+            pts = packet.pts if packet is not None else None
+            leading = None not in (key, pts) and pts < key # shown before the first key frame, if it could be decoded
+            if begun and not leading and (broken or listener.serious): damage.packet(pts)
             for f in frames:
                 if not begun or None not in (key, f.pts) and f.pts < key: continue
                 yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
