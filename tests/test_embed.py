@@ -25,11 +25,9 @@ from apart import Apart, hold
 from conftest import fill
 from vad import embed as embedding
 from vad.backbone import MOBILENET, Backbone, TwoDepths, drawn, find_weights, fold, make_backbone, read_weights, timm_models
-from vad.collection import Collection, collect, collect_ucf, films, frame_labels
+from vad.collection import collect, collect_ucf, frame_labels
 from vad.core import Problem, shared
 from vad.embed import Outcome, Recipe, Rows, embed, mask_of, open_embeddings, pick, stream
-from vad.segment import clip_label, marks, read_film, segment, snap
-from vad.video import open_video
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
@@ -544,87 +542,3 @@ def test_ucf_crime(tmp_path):
 def test_frame_labels_are_the_ranges(ranges, frames):
     want = [int(any(a <= i + 1 <= b for a, b in ranges)) for i in range(frames)]
     assert frame_labels(ranges, frames).tolist() == want
-
-@given(st.integers(1, 500), st.integers(1, 100), st.integers(0, 100))
-def test_cuts_tile_the_film(frames, length, shortest):
-    at = marks(frames, length, shortest)
-    sizes = np.diff(at)
-    assert all(s == length for s in sizes[:-1]) and (not at or at[0] == 0 and 0 < sizes[-1] <= length and frames - at[-1] < max(shortest, 1))
-
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(5, 40), st.integers(0, 20))
-def test_snapped_cuts_are_near_key_frames(gaps, length, tolerance):
-    from vad.segment import Film
-    keys = tuple(np.cumsum([0, *gaps])[:-1].tolist())
-    film = Film(Path(), 10., tuple(range(sum(gaps))), keys)
-    at = marks(sum(gaps), length, 1)
-    if (near := snap(at, film, tolerance)) is None: return
-    assert near[0] == 0 and (np.diff(near) > 0).all() and all(abs(a - b) <= tolerance for a, b in zip(at, near))
-    assert all(n in keys or n == sum(gaps) for n in near)
-
-@given(st.integers(0, 40), st.integers(0, 30), st.integers(0, 20), st.integers(1, 20), st.floats(.05, 1))
-def test_a_clip_has_the_class_of_enough_frames(a, n, first, length, share):
-    ranges = [(a + 1, a + n)] if n else []
-    inside = sum(a <= i < a + n for i in range(first, first + length))
-    assert clip_label("x", ranges, first, first + length, share) == ("x" if inside / length >= share else "normal", "frames")
-    assert clip_label("x", None, first, first + length, share) == ("x", "film")
-
-def write_h264(path, frames, **options):
-    av = pytest.importorskip("av", reason="PyAV is not installed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=10, options=dict(threads="1") | options)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        for f in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(f, format="bgr24")))
-        out.mux(stream.encode())
-    return path
-
-@pytest.fixture(scope="module")
-def blocks():
-    return [np.kron(np.random.default_rng(i).integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for i in range(47)]
-
-@pytest.mark.parametrize("name, options", [
-    ("b.mp4", dict(g="10", bf="2")), ("b.mkv", dict(g="10")), ("open.mp4", {"g": "10", "bf": "3", "x264-params": "open-gop=1"}), ("one.mp4", dict(g="250"))])
-@pytest.mark.parametrize("cut", ["auto", "encode"])
-def test_no_frame_is_lost_between_clips(tmp_path, blocks, name, options, cut):
-    film = write_h264(tmp_path / "films/Arson" / name, blocks, sc_threshold="0", **options)
-    table = segment(tmp_path / "films", tmp_path / "clips", seconds=1, shortest=.1, tolerance=.5, cut=cut, workers=1)
-    want = list(open_video(film).read())
-    have = [list(open_video(tmp_path / "clips" / v).read()) for v in table.video]
-    assert [len(h) for h in have] == (table.stop - table["first"]).tolist() and sum(map(len, have)) == 47
-    copied = (table.cut == "copied").all()
-    assert copied == (cut == "auto" and snap(marks(47, 10, 1), read_film(film), 5) is not None)
-    if name.startswith("b."): assert copied == (cut == "auto")
-    error = np.abs(np.stack(sum(have, [])).astype(int) - np.stack(want)).mean((1, 2, 3))
-    assert (error == 0).all() if copied else error.max() < 12
-    assert set(collect(tmp_path / "clips").table.source) == {f"Arson/{name}"}
-
-def test_cutting_goes_on_and_says_what_failed(tmp_path, blocks, monkeypatch):
-    for name in ("normal/a.mp4", "Arson/b.mp4", "Arson/sub/b.mp4"): write_h264(tmp_path / "films" / name, blocks, g="10", sc_threshold="0")
-    (tmp_path / "films/Arson/c.mp4").write_text("none")
-    write_h264(tmp_path / "films/Arson/short.mp4", blocks[:3])
-    import vad.segment as module
-    real, calls = module.cut_film, []
-    def cut_film(path, *args):
-        calls.append(path)
-        if len(calls) == 3: raise KeyboardInterrupt
-        return real(path, *args)
-    monkeypatch.setattr(module, "cut_film", cut_film)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(KeyboardInterrupt): segment(tmp_path / "films", tmp_path / "clips", seconds=2, shortest=1, workers=1)
-        with open(tmp_path / "clips/.segments.jsonl", "a") as f: f.write('["half a li')
-        table = segment(tmp_path / "films", tmp_path / "clips", seconds=2, shortest=1, workers=1)
-    assert calls.count(calls[0]) == calls.count(calls[1]) == 1                      # what was done stays done
-    ok, failed = table[table.status == "ok"], table[table.status == "failed"]
-    assert sorted(failed.film) == ["Arson/c.mp4", "Arson/short.mp4"] and failed.reason.str.len().min() > 10
-    assert ok.video.is_unique and all((tmp_path / "clips" / v).is_file() for v in ok.video) and len(ok) == len(list(films(tmp_path / "clips")))
-    assert ok.groupby("film").size().to_dict() == {"normal/a.mp4": 2, "Arson/b.mp4": 2, "Arson/sub/b.mp4": 2}
-
-def test_annotated_clips_embed(tmp_path, blocks):
-    write_h264(tmp_path / "films/Arson/a.mp4", blocks, g="10", sc_threshold="0")
-    c = collect(tmp_path / "films")
-    c = Collection(c.root, c.classes, c.table.assign(ranges=[[(1, 12)]]))
-    table = segment(c, tmp_path / "clips", seconds=1, shortest=.5, share=.5)
-    assert table.label.tolist() == ["Arson", "normal", "normal", "normal", "normal"] and set(table.truth) == {"frames"}
-    e = embed(tmp_path / "clips", tmp_path / "out", **TINY)
-    assert e.classes == ("normal", "Arson") and set(e.manifest.source) == {"Arson/a.mp4"} and (e.manifest.status == "ok").all()

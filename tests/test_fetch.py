@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import time
+import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +19,16 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from typer.testing import CliRunner
 
 import vad
-from vad.core import Problem
+from conftest import fill
+from films import HIDES, copy_film, flip, numbers_of, write_film
+from vad.cli import app
+from vad.core import Problem, shared
 from vad.data import PUBLISHED, open_dataset
 from vad.fetch import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
+from vad.scenes import write_film as write_scene_film
 from vad.video import open_video
 
 TOP = "UCSD_Anomaly_Dataset.v1p2"
@@ -301,3 +307,54 @@ def test_a_killed_extraction_goes_on(tmp_path):
     assert sorted(q.name for q in (tmp_path / "out").iterdir()) == ["0", "1", "2", "3"] and (tmp_path / "out/0/000001.png").stat().st_mtime_ns == made
     for i in range(4): assert open_video(tmp_path / f"out/{i}").frames == 50
     nothing_half(tmp_path / "out")
+
+
+# ---- film
+
+def extracted(folder): return numbers_of(cv2.imread(str(p)) for p in sorted(folder.iterdir()))
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
+def test_a_trimmed_film_gives_the_frames_that_it_shows(tmp_path, suffix):
+    full = write_film(tmp_path / "full.mp4", range(40), options=dict(g="12"))
+    for key in (True, False):
+        film = copy_film(full, tmp_path / f"{key}{suffix}", .7, key)
+        folder, = quietly(film, tmp_path / "out")
+        assert extracted(folder) == list(range(24 if not key else 18 if suffix in HIDES else 12, 40)) == numbers_of(open_video(film).read())
+
+def quietly(*args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return extract_frames(*args, **kwargs)
+
+def test_cases_give_as_many_frames_as_everywhere(tmp_path):
+    if not (cases := shared("cases")): pytest.skip("the cases are not here (set VAD_SHARED)")
+    folder, = quietly(cases / "trimmed/cut_in.mp4", tmp_path)
+    assert len(list(folder.iterdir())) == 47
+    for name, frames in (("counts/drops.avi", 60), ("counts/xvid.avi", 58), ("time/gap.mp4", 60)):
+        folder, = quietly(cases / name, tmp_path)
+        assert len(list(folder.iterdir())) == frames
+
+def test_what_a_folder_loses_is_said(tmp_path):
+    write_film(tmp_path / "in/even.mp4", range(12))
+    write_film(tmp_path / "in/vary.mp4", range(12), pts=[i / 30 if i < 6 else i / 5 for i in range(12)])
+    with pytest.warns(UserWarning) as said: extract_frames(tmp_path / "in", tmp_path / "out")
+    assert len(said) == 1 and "vary.mp4 has frames that do not come evenly" in str(said[0].message)
+
+def test_a_damaged_film_is_extracted_as_far_as_it_goes(tmp_path):
+    film = write_film(tmp_path / "in/a.mp4", range(40), options=dict(g="10"))
+    write_film(tmp_path / "in/b.mp4", range(20, 50), options=dict(g="10"))
+    flip(film)
+    video = open_video(film, partial=True)
+    assert 0 < video.damaged < 40
+    with pytest.raises(Problem, match=f"a.mp4 .*{video.damaged} of its frames"): quietly(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out/a").exists()
+    with pytest.warns(UserWarning, match=f"a.mp4 is damaged: {video.damaged} of its frames"): folders = extract_frames(tmp_path / "in", tmp_path / "out", partial=True)
+    assert len(list(folders[0].iterdir())) == video.frames and extracted(folders[1]) == list(range(20, 50))
+    assert extracted(folders[0])[:10] == numbers_of(video.read())[:10] == list(range(10))
+    quietly(tmp_path / "in", tmp_path / "out", partial=True)                           # a second time finds all as it is
+    done = CliRunner().invoke(app, ["data", "extract", str(tmp_path / "in"), "--out", str(tmp_path / "cli"), "--partial"])
+    assert done.exit_code == 0 and len(list((tmp_path / "cli/a").iterdir())) == video.frames
+
+def test_scenes_on_a_full_disk(disk):
+    fill(disk, 2000)
+    with pytest.raises(Problem, match="disk"): write_scene_film(disk / "a.mp4", np.random.default_rng(0).integers(0, 256, (40, 120, 180), np.uint8))

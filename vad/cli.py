@@ -282,10 +282,11 @@ def walkway(root:Path = Root, seed:int = typer.Option(0, help="Of everything ran
 def extract(
     videos:list[Path] = typer.Argument(..., help="Video files, or folders of them."),
     out:Path = typer.Option(..., help="Folder that gets one folder of frames a video."),
+    partial:bool = typer.Option(False, "--partial", help="Use damaged and truncated videos as far as they go, with warnings."),
 ):
     "Write videos as folders of frames whose names sort rightly."
     from vad.fetch import extract_frames
-    for folder in extract_frames(videos, out): tell(folder)
+    for folder in extract_frames(videos, out, partial=partial): tell(folder)
 
 @data.command()
 def check(

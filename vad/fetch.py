@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'MEMBERS', 'LARGEST', 'NESTED', 'RATIO', 'FREELY', 'Archive', 'place', 'download',
            'check_hash', 'Meter', 'unfolds_to', 'zip_members', 'tar_members', 'members', 'check_member', 'check_twins',
-           'pour', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
+           'pour', 'unpack', 'fetch_dataset', 'write_frames', 'lost_in_folder', 'extract_frames']
 
 # %% ../nbs/01c_fetch.ipynb #003
 import gzip
@@ -16,6 +16,7 @@ import stat
 import struct
 import tarfile
 import unicodedata
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def unfolds_to(path:Path) -> int:
     "How many bytes an archive may unfold to."
     return FREELY + RATIO * path.stat().st_size
 
-# %% ../nbs/01c_fetch.ipynb #c60ae76a
+# %% ../nbs/01c_fetch.ipynb #013
 def zip_members(file:Meter) -> Iterator[tuple]:
     "What is in a .zip archive; see `members`."
     kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
@@ -170,7 +171,7 @@ def members(path:Path) -> Iterator[tuple]: # name, "file" | "folder" | what else
             if i == MEMBERS: raise ValueError(f"it holds more than {MEMBERS} files and folders")
             yield member
 
-# %% ../nbs/01c_fetch.ipynb #362b5715
+# %% ../nbs/01c_fetch.ipynb #014
 def check_member(name:str, kind:str, path:Path):
     "Raise `Problem` where a member of an archive could reach outside its folder."
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
@@ -186,7 +187,7 @@ def check_twins(target:Path, spelled:dict[str, str], path:Path):
         known = spelled.setdefault(unicodedata.normalize("NFC", str(p)).casefold(), str(p))
         if known != str(p): raise Problem(f"{path} holds {str(known)!r} and {str(p)!r}, which are one name on some disks: it is not the official archive, delete it.")
 
-# %% ../nbs/01c_fetch.ipynb #013
+# %% ../nbs/01c_fetch.ipynb #015
 def pour(
     file, out,   # open files
     most:int,    # bytes
@@ -225,7 +226,7 @@ def unpack(
         raise Problem(f"{path} is damaged ({e or type(e).__name__}): delete it and run again.") from None
     return files
 
-# %% ../nbs/01c_fetch.ipynb #017
+# %% ../nbs/01c_fetch.ipynb #019
 def fetch_dataset(
     name:str,           # ped1 | ped2 | avenue
     root:str|Path,      # the dataset goes to root/name, its archives to root/archives
@@ -247,7 +248,7 @@ def fetch_dataset(
     open_dataset(root / name, partial=partial)
     return root / name
 
-# %% ../nbs/01c_fetch.ipynb #021
+# %% ../nbs/01c_fetch.ipynb #023
 def write_frames(
     video:Video,
     folder:Path, # made when complete
@@ -265,15 +266,20 @@ def write_frames(
             (part / f"{i:0{digits}d}{suffix}").write_bytes(cv2.imencode(suffix, frame, quality)[1])
             beat()
 
-# %% ../nbs/01c_fetch.ipynb #022
+# %% ../nbs/01c_fetch.ipynb #024
+def lost_in_folder(video:Video) -> Iterator[str]:
+    "What to know of a video that becomes a folder of frames."
+    yield from video.notes
+    if not video.even: yield f"{video.path} has frames that do not come evenly: a folder keeps no times, use the film itself where they matter."
+
 def extract_frames(
     videos,             # a video, a folder of videos, a dataset, or a list of these
     out:str|Path,       # gets a folder of frames for each video; for a dataset training/frames, testing/frames and its labels
     suffix:str=".jpg",  # .jpg (quality 98) | .png (nothing is lost)
-    partial:bool=False, # True: what is wrong with a dataset is no error
+    partial:bool=False, # True: what is wrong with a dataset is no error, and a damaged film is used as far as it goes; warnings say it
     workers:int=None,   # videos done at once
 ) -> list[Path]:        # the folders
-    "Write videos as folders of frames whose names sort rightly. Raises `Problem` on videos that cannot be read."
+    "Write videos as folders of frames whose names sort rightly; warns of what is lost. Raises `Problem` on videos that cannot be read."
     if suffix not in (".jpg", ".png"): raise Problem(f"Frames cannot be written as {suffix!r}: choose .jpg or .png.")
     out, jobs = Path(out).expanduser(), {}
     for path in [videos] if isinstance(videos, (str, Path)) else videos:
@@ -284,6 +290,7 @@ def extract_frames(
                 folder = out / v.name if plain else out / f"{split}ing/frames" / v.name
                 if folder in jobs: raise Problem(f"{v.path} and {jobs[folder].path} would both become {folder}: rename one.")
                 jobs[folder] = v
+        for said in dict.fromkeys((*data.warnings, *(s for v in data.train + data.test for s in lost_in_folder(v)))): warnings.warn(said, stacklevel=2)
         if data.labels:
             with whole(out / f"frame_labels_{data.name}.npy") as part: np.save(part, np.concatenate(data.labels)[None])
     side_by_side(lambda job, beat: write_frames(*job, suffix, beat), [(v, f) for f, v in jobs.items()], sum(v.frames for v in jobs.values()), "extracting", workers)

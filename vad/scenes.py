@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Problem, progress, read_json, whole_folder, write_csv, write_json
+from .video import open_video
 from .walkway import KINDS, foliage, ground, video
 
 # %% ../nbs/01d_scenes.ipynb #005
@@ -23,11 +24,14 @@ def write_film(
     frames:np.ndarray, # (T, H, W) uint8
     fps:float=15,
 ):
-    "Write gray frames as an .mp4 file. Raises `Problem` where OpenCV cannot."
+    "Write gray frames as an .mp4 file. Raises `Problem` where OpenCV cannot, and on a full disk."
     film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, frames.shape[:0:-1])
     if not film.isOpened(): raise Problem(f"{path} cannot be written: this OpenCV has no MPEG-4 encoder, install opencv-python from PyPI.")
     for frame in frames: film.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
     film.release()
+    try: written = open_video(path).frames
+    except Problem: written = 0
+    if written != len(frames): raise Problem(f"{path} was not written whole, the disk may be full: free some space and run the same command again.") # OpenCV says nothing
 
 def scene(
     camera:int,

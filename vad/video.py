@@ -192,6 +192,11 @@ class Video:
         "When each frame is shown."
         return np.arange(self.frames) / self.fps if self.seconds is None else self.seconds
 
+    @property
+    def even(self) -> bool:
+        "Whether frames come at one rate: number / fps is when each is shown."
+        return np.allclose(self.times() * self.fps, np.arange(self.frames), rtol=0, atol=1e-3)
+
     def read(self,
         gray:bool=False, # True: (H, W), luminance
         start:int=0,     # the first frame to yield

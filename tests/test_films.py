@@ -1,0 +1,299 @@
+"One film, one answer: whoever reads a film, by whatever command, gets the same frames with the same numbers at the same times."
+import warnings
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
+
+from films import av, copy_film, ffmpeg, flip, number_of, numbers_of, shown_by_copy, write_film, write_streams
+from vad.cache import cache_frames
+from vad.collection import collect
+from vad.core import Problem, shared
+from vad.data import open_dataset
+from vad.decoder import film_frames
+from vad.embed import embed, lay
+from vad.fetch import extract_frames
+from vad.segment import read_film, segment
+from vad.video import contents, open_video
+
+
+# ---- all who read
+
+def embedded(path, partial=False):
+    "the numbers of the frames that the network is given"
+    belt, recipe = [], SimpleNamespace(partial=partial, frames=10_000, skip=None, interpolation="area", flip=False)
+    _, n, outcome = lay(recipe, (48, 64), 0, path, belt.append)
+    assert not outcome.reason, outcome.reason
+    assert [place for _, place, _ in belt] == list(range(n))
+    return numbers_of(frame for _, _, frame in belt)
+
+def cut_up(path, folder, **how):
+    "the numbers and times of all clips, one after another"
+    tree = folder / "tree/Arson"
+    tree.mkdir(parents=True)
+    (tree / path.name).symlink_to(path)
+    table = segment(folder / "tree", folder / "clips", **dict(seconds=.4, shortest=.001, tolerance=.2, workers=1) | how)
+    assert (table.status == "ok").all(), table.reason.tolist()
+    numbers, times = [], []
+    for line in table.itertuples():
+        clip = open_video(folder / "clips" / line.video)
+        assert clip.frames == line.stop - line.first and line.first == len(numbers)
+        numbers += numbers_of(clip.read())
+        times += (clip.times() + line.begins).tolist()
+    return numbers, times
+
+def assert_one_answer(path, numbers, folder, times=None, partial=False):
+    "every reader of the film shows these numbers, at these times since the first"
+    n, video = len(numbers), open_video(path, partial)
+    assert video.frames == n == len(video.times()) and numbers_of(video.read()) == numbers
+    if times is not None: assert np.abs(video.times() - (np.array(times) - times[0])).max() < .0021
+    assert numbers_of(video.read(gray=True)) == numbers and numbers_of(video.read(start=n // 3, stop=n - 1)) == numbers[n // 3:n - 1]
+    some = np.unique(np.linspace(0, n - 1, 5).astype(int))
+    assert numbers_of(video.select(some)) == [numbers[i] for i in some]
+    assert numbers_of(cache_frames([video], (48, 64), folder=folder / "cache", interpolation="area").array) == numbers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pictures, = extract_frames(path, folder / "out", ".png", partial=partial)
+    assert numbers_of(cv2.imread(str(p)) for p in sorted(pictures.iterdir())) == numbers == numbers_of(open_video(pictures).read())
+    assert embedded(path, partial) == numbers
+    for cut in ("encode", "auto"):
+        got, at = cut_up(path, folder / cut, cut=cut, partial=partial)
+        assert got == numbers and np.abs(np.array(at) - video.times()).max() < .004
+
+
+# ---- container x codec x rate x cut
+
+MADE = [(".mp4", "libx264"), (".mov", "libx264"), (".mkv", "libx264"), (".ts", "libx264"), (".mts", "libx264"), (".m4v", "libx264"),
+        (".flv", "libx264"), (".avi", "libx264"), (".h264", "libx264"), (".mp4", "mpeg4"), (".avi", "mpeg4"), (".3gp", "mpeg4"), (".mov", "mjpeg"),
+        (".avi", "mjpeg"), (".mjpeg", "mjpeg"), (".mpg", "mpeg2video"), (".ts", "mpeg2video"), (".mkv", "mpeg2video"), (".mpg", "mpeg1video"),
+        (".webm", "libvpx"), (".webm", "libvpx-vp9"), (".mp4", "libvpx-vp9"), (".mkv", "ffv1"), (".avi", "ffv1"), (".mp4", "libx265"),
+        (".mkv", "libx265"), (".mp4", "libsvtav1"), (".mkv", "libsvtav1"), (".flv", "flv"), (".wmv", "wmv2"), (".asf", "msmpeg4"),
+        (".mov", "prores_ks"), (".avi", "huffyuv"), (".mkv", "rawvideo"), (".m2v", "mpeg2video"), (".m2ts", "libx264"), (".mxf", "mpeg2video"),
+        (".hevc", "libx265"), (".264", "libx264"), (".vob", "mpeg2video"), (".3g2", "libx264"), (".mov", "libx265")]
+FORMATS = dict(mjpeg="yuvj420p", prores_ks="yuv422p10le", huffyuv="yuv422p")
+BASED_ON_TIMES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".ts", ".flv") # containers in which frames come when they like
+CUT = {".mp4", ".mov", ".m4v", ".mkv", ".ts", ".webm"}                    # and that are copied from the middle on
+B_FRAMES = ("libx264", "mpeg4", "mpeg2video")
+
+@st.composite
+def made(draw):
+    suffix, codec = draw(st.sampled_from(MADE))
+    slow = (25, 30, 30000 / 1001) if codec in ("mpeg2video", "mpeg1video") else (25, 30, 30000 / 1001, 10, 12.5, 15)
+    rate = draw(st.sampled_from((*slow, "vary") if suffix in BASED_ON_TIMES and codec != "mpeg2video" else slow))
+    cut = draw(st.sampled_from(("none", "key", "no key") if suffix in CUT and codec != "rawvideo" else ("none",)))
+    return SimpleNamespace(suffix=suffix, codec=codec, rate=rate, cut=cut, frames=draw(st.integers(8, 26)), group=draw(st.sampled_from((4, 7, 250))),
+                           b=draw(st.integers(0, 2)), at=draw(st.floats(.15, .6)), gaps=draw(st.lists(st.sampled_from((33, 40, 100, 200)), min_size=26, max_size=26)))
+
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(made())
+def test_every_reader_shows_the_same(tmp_path_factory, film):
+    folder = tmp_path_factory.mktemp("film")
+    times = np.cumsum([0, *film.gaps])[:film.frames] / 1000 if film.rate == "vary" else np.arange(film.frames) / film.rate
+    options = {} if film.codec in ("rawvideo", "huffyuv", "prores_ks", "mjpeg") else dict(g=str(film.group))
+    if film.codec in B_FRAMES and not (film.suffix == ".avi" and film.codec == "mpeg4"): options["bf"] = str(film.b)
+    path = write_film(folder / f"full{film.suffix}", range(film.frames), codec=film.codec, fps=25 if film.rate == "vary" else film.rate,
+                      pts=times if film.rate == "vary" else None, pix_fmt=FORMATS.get(film.codec, "yuv420p"), options=options)
+    shown = list(range(film.frames))
+    if film.cut != "none":
+        start = float(times[int(film.at * film.frames)])
+        try: shown = shown_by_copy(path, film.suffix, start, film.cut == "key")
+        except StopIteration: return                                       # no key frame behind the cut: nothing can be shown
+        try: path = copy_film(path, folder / f"cut{film.suffix}", start, film.cut == "key")
+        except av.error.ArgumentError: assume(False)                       # a muxer that does not take such packets
+    if film.suffix == ".mjpeg": assert_no_rate(path, shown)
+    else: assert_one_answer(path, shown, folder, times[shown])
+
+def assert_no_rate(path, numbers):
+    "pictures one after another, of which nobody says how many a second: they can be read, and are not cut by seconds"
+    video = open_video(path)
+    assert numbers_of(video.read()) == numbers and (video.rate, video.fps) == ("assumed", 25)
+    with pytest.raises(Problem, match="does not say how many frames it has a second"): read_film(path)
+
+
+# ---- what cameras and programs write
+
+FIELDS = [(".mp4", "libx264"), (".mkv", "libx264"), (".mts", "libx264"), (".mpg", "mpeg2video"), (".ts", "mpeg2video"), (".avi", "mpeg4"),
+          (".mp4", "mpeg4"), (".dv", "dvvideo"), (".mov", "dvvideo")]
+
+@pytest.mark.parametrize("first", ["tff", "bff"])
+@pytest.mark.parametrize("suffix, codec", FIELDS)
+def test_interlaced_film_is_deinterlaced_or_as_it_is_stored(tmp_path, monkeypatch, suffix, codec, first):
+    size = (576, 720) if codec == "dvvideo" else (96, 128)
+    film = write_film(tmp_path / f"film{suffix}", range(9), codec=codec, size=size, interlaced=first, options=dict(b="4M") if codec != "dvvideo" else {})
+    def combs(frames): return np.mean([np.abs(2. * f[1:-1] - f[:-2] - f[2:])[size[0] * 2 // 3:].mean() for f in frames])
+    frames = list(open_video(film).read())
+    assert numbers_of(frames) == list(range(9)) and min(f.mean() for f in frames) > 50
+    assert_one_answer(film, list(range(9)), tmp_path)
+    monkeypatch.setenv("VAD_FIELDS", "stored")
+    stored = list(open_video(film).read())
+    assert numbers_of(stored) == list(range(9)) and min(f.mean() for f in stored) > 50
+    assert combs(frames) < .6 * combs(stored)
+
+def by_opencv(path):
+    film, frames = cv2.VideoCapture(str(path)), []
+    while (got := film.read())[0]: frames.append(got[1])
+    return frames
+
+TAGGED = {"turned a quarter": dict(rotation=90), "turned half": dict(rotation=180), "turned three quarters": dict(rotation=270),
+          "full range": dict(pix_fmt="yuvj420p"), "BT.601": dict(colorspace=6), "BT.709": dict(colorspace=1), "BT.709, full range": dict(colorspace=1, pix_fmt="yuvj420p"),
+          "4:2:2": dict(pix_fmt="yuv422p"), "4:4:4": dict(pix_fmt="yuv444p"), "MJPEG": dict(codec="mjpeg", pix_fmt="yuvj422p"), "HEVC": dict(codec="libx265")}
+
+@pytest.mark.parametrize("what", TAGGED)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_turned_and_tagged_film_is_as_opencv_shows_it(tmp_path, suffix, what):
+    how = dict(TAGGED[what])
+    film = write_film(tmp_path / f"film{suffix}", range(5), **how)
+    ours, theirs = list(open_video(film).read()), by_opencv(film)
+    assert len(ours) == len(theirs) == 5 and ours[0].shape == theirs[0].shape
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(ours, theirs)) <= 2
+    turns = how.get("rotation", 0) // 90
+    assert numbers_of(np.rot90(f, -turns) for f in ours) == list(range(5))
+    assert ours[0].shape[:2] == ((96, 128) if turns % 2 == 0 else (128, 96))
+
+ODD = [(".mp4", "libx264", "yuv420p10le"), (".mp4", "libx265", "yuv420p10le"), (".mkv", "libsvtav1", "yuv420p10le"),
+       (".mov", "prores_ks", "yuv422p10le"), (".mov", "prores_ks", "yuva444p10le"), (".mkv", "ffv1", "yuv420p10le"), (".mp4", "libx264", "yuv422p"),
+       (".mov", "qtrle", "argb"), (".webm", "libvpx-vp9", "yuva420p"), (".mov", "png", "rgba"), (".mov", "png", "rgb48be"),
+       (".mkv", "ffv1", "gray"), (".mkv", "ffv1", "gray16le"), (".mp4", "libx264", "gray"), (".mov", "png", "ya8"), (".mov", "png", "pal8"),
+       (".avi", "rawvideo", "bgr24"), (".avi", "rawvideo", "yuyv422"), (".mov", "gif", "rgb8"), (".mp4", "libx265", "gbrp")]
+
+@pytest.mark.parametrize("suffix, codec, pix_fmt", ODD)
+def test_every_kind_of_pixels_is_read(tmp_path, suffix, codec, pix_fmt):
+    film = write_film(tmp_path / f"film{suffix}", range(6), codec=codec, pix_fmt=pix_fmt)
+    frames = list(open_video(film).read())
+    assert numbers_of(frames) == list(range(6)) == numbers_of(open_video(film).read(gray=True))
+    top, low = (np.mean([f[:60].max() for f in frames]), np.mean([f[:60].min() for f in frames]))
+    assert top > 240 and low < 15                                          # the whole range, whatever the depth
+    assert_one_answer(film, list(range(6)), tmp_path)
+
+def test_several_streams(tmp_path):
+    cover = write_streams(tmp_path / "cover.mp4", [99], range(20), cover=(0,))
+    assert_one_answer(cover, list(range(20)), tmp_path / "1")
+    two = write_streams(tmp_path / "two.mkv", range(20), range(50, 70), sound=.8)
+    assert_one_answer(two, list(range(20)), tmp_path / "2")
+    sound = write_streams(tmp_path / "sound.mp4", sound=1)
+    with pytest.raises(Problem, match="sound.mp4 holds sound only"): open_video(sound)
+    album = write_streams(tmp_path / "album.mp4", [3], cover=(0,), sound=1)
+    with pytest.raises(Problem, match="album.mp4 holds sound only"): open_video(album)
+    (tmp_path / "tree/Arson").mkdir(parents=True)
+    for p in (sound, album): (tmp_path / "tree/Arson" / p.name).symlink_to(p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = segment(tmp_path / "tree", tmp_path / "clips")
+        made = embed(tmp_path / "tree", tmp_path / "out", "cnn", 5, "cpu", 4, width=16, size=32)
+    assert table.reason.str.contains("holds sound only").all() and made.manifest.reason.str.contains("holds sound only").all()
+
+def test_a_codec_that_nobody_knows_is_named(tmp_path):
+    film = write_film(tmp_path / "film.avi", range(6), codec="mjpeg", pix_fmt="yuvj420p")
+    film.write_bytes(film.read_bytes().replace(b"MJPG", b"Zq9x"))
+    with pytest.raises(Problem, match="film.avi is in a codec"): open_video(film)
+
+
+# ---- damage
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory): # with more than 20,000 bytes of pictures
+    return write_film(tmp_path_factory.mktemp("large") / "large.mp4", range(60), size=(240, 320), options=dict(g="12"), noise=30)
+
+def zero(path, n=20_000):
+    data = bytearray(path.read_bytes())
+    begin = data.find(b"mdat") + 8
+    middle = (begin + len(data)) // 2
+    data[middle - n // 2:middle + n // 2] = bytes(n)
+    path.write_bytes(data)
+
+@pytest.mark.parametrize("harm", [flip, zero])
+def test_damage_is_counted_and_the_rest_is_used(tmp_path, large, harm):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(large.read_bytes())
+    assert film.stat().st_size > 30_000
+    harm(film)
+    with pytest.raises(Problem, match=r"film.mp4 is damaged: \d+ of its frames are wrong or lost"): list(open_video(film).read())
+    part = open_video(film, partial=True)
+    shown = numbers_of(part.read())
+    assert 0 < part.damaged < 60 and len(shown) == part.frames and shown[:12] == list(range(12)) and shown[-3:] == [57, 58, 59]
+    sound = [number_of(frame) for frame, damaged in film_frames(film) if not damaged]
+    assert sound == sorted(set(sound)) and sound[0] == 0 and len(sound) + part.damaged >= 60 # whatever is not right has been counted
+    assert_one_answer(film, shown, tmp_path, partial=True)
+
+def test_a_film_without_its_end(tmp_path, large):
+    film = copy_film(large, tmp_path / "film.mp4", movflags="faststart")
+    film.write_bytes(film.read_bytes()[:film.stat().st_size * 2 // 3])
+    with pytest.raises(Problem, match="film.mp4 ends after .* truncated"): open_video(film)
+    shown = numbers_of(open_video(film, partial=True).read())
+    assert 12 < len(shown) < 60 and shown[:-1] == list(range(len(shown) - 1))
+    assert_one_answer(film, shown, tmp_path, partial=True)
+
+
+@pytest.mark.parametrize("suffix, codec", [(".avi", "mpeg4"), (".avi", "mjpeg"), (".mkv", "libx264"), (".webm", "libvpx"), (".ts", "libx264"), (".mpg", "mpeg2video"),
+                                           (".flv", "flv"), (".h264", "libx264"), (".wmv", "wmv2")])
+def test_a_film_that_broke_off(tmp_path, suffix, codec):
+    film = write_film(tmp_path / f"film{suffix}", range(40), codec=codec, size=(240, 320), noise=40, pix_fmt=FORMATS.get(codec, "yuv420p"),
+                      options=dict(g="10", b="2M"))
+    film.write_bytes(film.read_bytes()[:film.stat().st_size * 2 // 3])
+    part = open_video(film, partial=True)
+    shown = numbers_of(part.read())
+    assert 12 < len(shown) < 40 and shown[:-4] == list(range(len(shown) - 4)) # the last may be half there, and frames before it missing
+    assert_one_answer(film, shown, tmp_path, partial=True)
+    try: whole = numbers_of(open_video(film).read())                          # a stream may end anywhere
+    except Problem as e: assert film.name in str(e) and ("truncated" in str(e) or "damaged" in str(e))
+    else: assert whole == shown == sorted(set(shown)) and shown[0] == 0
+
+
+# ---- what other programs write
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_leading_frames_that_cannot_be_decoded_are_no_damage(tmp_path, suffix):
+    "HEVC's key frames, as x265 sets them, are followed by frames that are shown before them and need others that were cut off"
+    film = write_film(tmp_path / f"full{suffix}", range(16), codec="libx265", options=dict(g="7"))
+    assert_one_answer(copy_film(film, tmp_path / f"cut{suffix}", .32, key=False), [14, 15], tmp_path)
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("place", ["in", "out"])
+def test_ffmpeg_trims_without_encoding(tmp_path, suffix, place):
+    film = write_film(tmp_path / "full.mp4", range(60), options=dict(g="12", sc_threshold="0"))
+    cut = tmp_path / f"cut{suffix}"
+    ffmpeg(*(("-ss", "0.7", "-i", film) if place == "in" else ("-i", film, "-ss", "0.7")), "-c", "copy", cut)
+    shown = numbers_of(by_opencv(cut))                # what a player shows
+    assert -1 not in shown and shown == list(range(shown[0], 60)) and shown[0] in (12, 18, 24)
+    assert_one_answer(cut, shown, tmp_path)
+
+def test_theora(tmp_path):
+    film = write_film(tmp_path / "full.mkv", range(20), codec="ffv1")
+    ffmpeg("-i", film, "-c:v", "libtheora", "-q:v", "9", tmp_path / "film.ogv")
+    assert_one_answer(tmp_path / "film.ogv", list(range(20)), tmp_path)
+
+
+# ---- one count everywhere
+
+def test_labels_and_vectors_are_as_many_as_frames(tmp_path, large):
+    (tmp_path / "data/testing").mkdir(parents=True)
+    film = copy_film(large, tmp_path / "data/testing/01.mp4", .7)         # 18 to 59 are shown
+    (tmp_path / "data/training").mkdir()
+    write_film(tmp_path / "data/training/01.mp4", range(20), size=(240, 320))
+    np.save(tmp_path / "data/frame_labels_data.npy", np.arange(42) % 2)
+    data = open_dataset(tmp_path / "data")
+    assert len(data.labels[0]) == 42 == data.test[0].frames == contents(film).frames
+    np.save(tmp_path / "data/frame_labels_data.npy", np.arange(60) % 2)
+    with pytest.raises(Problem, match="60 labels and the test videos have 42 frames"): open_dataset(tmp_path / "data")
+    made = embed(tmp_path / "data", tmp_path / "out", "cnn", 100, "cpu", 4, width=16, size=32)
+    assert sorted(made.mask.sum(1).tolist()) == [20, 42]
+
+COUNTS = {"trimmed/full.mp4": range(60), "trimmed/cut_in.mp4": range(13, 60), "trimmed/cut_end.mp4": None, "trimmed/cut_out.mkv": None, "trimmed/nokey.mp4": None,
+          "counts/drops.avi": None, "counts/xvid.avi": None, "counts/bf.avi": None, "containers/mpeg_as.avi": None, "containers/x.webm": None, "codecs/av1.mp4": None}
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_cases_have_one_count(tmp_path, name):
+    if not (case := shared(f"cases/{name}")): pytest.skip("the cases are not here (set VAD_SHARED)")
+    n = open_video(case).frames
+    if COUNTS[name]: assert n == len(COUNTS[name])
+    assert n == sum(1 for _ in open_video(case).read()) == len(cache_frames([open_video(case)], (48, 64), folder=tmp_path / "cache"))
+    (tmp_path / "tree/Arson").mkdir(parents=True)
+    (tmp_path / "tree/Arson" / case.name).symlink_to(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder, = extract_frames(case, tmp_path / "out")
+        table = segment(tmp_path / "tree", tmp_path / "clips", seconds=.4, shortest=.001)
+        made = embed(collect(tmp_path / "tree"), tmp_path / "vectors", "cnn", 200, "cpu", 4, width=16, size=32)
+    assert len(list(folder.iterdir())) == n == table.stop.iloc[-1] == made.mask.sum()
