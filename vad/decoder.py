@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'CONTAINERS', 'OF_THE_SYSTEM', 'HARMLESS', 'LUMA_601', 'Decoding', 'decoding', 'decoding_of', 'pyav',
            'refuse_film', 'what_it_is', 'open_film', 'choose_stream', 'Listener', 'Shown', 'Damage', 'decoded',
-           'Deinterlacer', 'deinterlaced', 'Pixels', 'film_frames', 'opencv_frames', 'capture', 'Contents', 'Stamps',
-           'packet_stamps', 'frame_times', 'film_contents', 'opencv_contents', 'last_box_ends', 'matroska_end']
+           'decoded_stream', 'Deinterlacer', 'deinterlaced', 'Pixels', 'film_frames', 'stamped_frames',
+           'whole_pictures', 'opencv_frames', 'capture', 'Contents', 'Stamps', 'packet_stamps', 'frame_times', 'Clock',
+           'film_contents', 'stamped_contents', 'times_of', 'opencv_contents', 'last_box_ends', 'matroska_end']
 
 # %% ../nbs/00a_decoder.ipynb #74d22852
 import errno
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -167,25 +169,33 @@ def decoded(
     damage:Damage|None=None, # keeps count of what is lost
 ) -> Iterator[Shown]:
     "The frames of a film in order, from its first key frame on. Errors as of `open_film`."
-    av, damage, key = pyav(), damage or Damage(), None # key: time stamp of the first key frame; nothing before it can be decoded
-    with open_film(path) as (container, stream):
-        packets, begun = container.demux(stream), False
-        while True:
-            packet, frames, broken = None, [], False
-            try:
-                with Listener() as listener:
-                    packet = next(packets, None)
-                    if packet is not None: frames = packet.decode()
-            except av.InvalidDataError: broken = True
-            except (av.FFmpegError, OSError, MemoryError) as e:
-                if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
-                broken = True
-            if packet is not None and packet.is_keyframe and not begun: begun, key = True, packet.pts
-            if begun and (broken or listener.serious): damage.packet(packet.pts if packet is not None else None)
-            for f in frames:
-                if not begun or None not in (key, f.pts) and f.pts < key: continue
-                yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
-            if packet is None: break
+    def failed(e):
+        if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
+    with open_film(path) as (container, stream): yield from decoded_stream(container, stream, damage or Damage(), failed)
+
+def decoded_stream(
+    container, stream, # of PyAV, open
+    damage:Damage,     # keeps count of what is lost
+    failed,            # failed(error): what becomes of an error that is not the film's; returns where reading is to go on
+) -> Iterator[Shown]:
+    "The frames of an open stream in order, from its first key frame on."
+    av, packets, begun, key = pyav(), container.demux(stream), False, None # key: time stamp of the first key frame; nothing before it can be decoded
+    while True:
+        packet, frames, broken = None, [], False
+        try:
+            with Listener() as listener:
+                packet = next(packets, None)
+                if packet is not None: frames = packet.decode()
+        except av.InvalidDataError: broken = True
+        except (av.FFmpegError, OSError, MemoryError) as e:
+            failed(e)
+            broken = True
+        if packet is not None and packet.is_keyframe and not begun: begun, key = True, packet.pts
+        if begun and (broken or listener.serious): damage.packet(packet.pts if packet is not None else None)
+        for f in frames:
+            if not begun or None not in (key, f.pts) and f.pts < key: continue
+            yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
+        if packet is None: break
     damage.end()
 
 # %% ../nbs/00a_decoder.ipynb #8a8c3ccc
@@ -259,13 +269,24 @@ def film_frames(
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
 ) -> Iterator[tuple[np.ndarray|None, bool]]: # (H, W, 3) uint8 BGR or (H, W), None where not wanted; whether it is damaged
     "The frames of a film as the environment has them decoded. Errors as of `open_film`."
-    how = decoding()
-    if how.decoder == "opencv":
+    if decoding().decoder == "opencv":
         yield from opencv_frames(path, gray, keep)
         return
-    frames, pixels = decoded(path), Pixels(gray)
-    for i, s in enumerate(deinterlaced(frames) if how.fields == "deinterlaced" else frames):
-        yield (pixels(s) if keep(i) else None), s.damaged
+    for frame, s in stamped_frames(path, gray, keep): yield frame, s.damaged
+
+def stamped_frames(
+    path:Path,
+    gray:bool=False,
+    keep=lambda number: True,
+    damage:Damage|None=None,   # keeps count of what is lost
+) -> Iterator[tuple[np.ndarray|None, Shown]]:
+    "The same by PyAV, with all that is known of each frame."
+    pixels = Pixels(gray)
+    for i, s in enumerate(whole_pictures(decoded(path, damage))): yield (pixels(s) if keep(i) else None), s
+
+def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
+    "Frames as the environment wants their fields."
+    return deinterlaced(frames) if decoding().fields == "deinterlaced" else frames
 
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, bool]]:
     "The same by OpenCV, which says nothing of damage."
@@ -303,7 +324,8 @@ class Contents:
 
 class Stamps(NamedTuple):
     "What packets say."
-    pts: list        # of the packets that are shown; None: without one
+    pts: list        # of the packets that are shown, in order where they are `timed`; None: without one
+    timed: bool      # whether each has one of its own
     sure: bool       # whether there are as many frames
     base: float      # seconds of a unit
     rates: tuple     # frames a second that the stream may have, best guess first
@@ -322,10 +344,13 @@ def packet_stamps(path:Path) -> Stamps:
                 packets = []
         pts, codec = [p for p, _, _, hidden in packets if not hidden], stream.codec_context
         packed = codec.name == "mpeg4" and container.format.name == "avi" and codec.has_b_frames # two frames in a packet, and an empty one after it
-        sure = bool(pts) and None not in pts and len(set(pts)) == len(pts) and packets[0][1] and packets[0][0] <= min(pts) \
-            and not packed and not listener.serious and not any(p[2] for p in packets)
+        if None not in pts: # what stands before the first key frame cannot be decoded
+            start = next((p for p, key, _, _ in packets if key), None)
+            pts = [p for p in pts if start is None or p >= start]
+        timed = bool(pts) and None not in pts and len(set(pts)) == len(pts) and not packed
+        sure = timed and packets[0][1] and packets[0][0] <= min(pts) and not listener.serious and not any(p[2] for p in packets)
         rates = tuple(float(r) for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r)
-        return Stamps(pts, sure, float(stream.time_base), rates, stream.frames, codec.name, container.format.name)
+        return Stamps(sorted(pts) if timed else pts, timed, sure, float(stream.time_base), rates, stream.frames, codec.name, container.format.name)
 
 def frame_times(
     pts:list,      # of the frames in order; None: without one
@@ -345,6 +370,28 @@ def frame_times(
         if np.abs(seconds - even).max() <= 1.001 * base: return even, fps, "stated"
     return seconds, mean, "stated"
 
+class Clock:
+    "Turns the time stamps of a film's frames into seconds, whichever of its frames are lost."
+    def __init__(self, stamps:Stamps): # timed
+        self.pts, self.base = stamps.pts, stamps.base
+        seconds, self.fps, self.rate = frame_times(stamps.pts, stamps.base, stamps.rates)
+        self.even = bool((seconds == np.arange(len(seconds)) / self.fps).all()) # 1 / fps apart
+
+    def seconds(self,
+        pts,       # (n,) of frames
+        first:int, # time stamp of the first frame that is shown
+    ) -> np.ndarray: # (n,)
+        "When frames are shown."
+        seconds = (np.asarray(pts, float) - first) * self.base
+        return np.round(seconds * self.fps) / self.fps if self.even else seconds
+
+    def following(self,
+        pts:int, # of a frame
+    ) -> int|None: # None: it is the last
+        "The next frame's time stamp."
+        at = bisect_right(self.pts, pts)
+        return self.pts[at] if at < len(self.pts) else None
+
 @lru_cache(4096)
 def film_contents(
     path:Path,
@@ -356,16 +403,30 @@ def film_contents(
     "What a film holds. Errors as of `open_film`; `Problem` where not a single frame can be decoded."
     if how.decoder == "opencv": return opencv_contents(path)
     s, damaged = packet_stamps(path), None
-    pts = sorted(s.pts) if s.sure else None
-    whole = not s.said or last_box_ends(path) <= size
-    short = s.said > len(s.pts) and not whole
+    pts, found = s.pts, stamped_contents(path, s)
+    short = s.said > len(s.pts) and not found.whole
     if thorough or not s.sure or short:
         damage = Damage()
         shown = [(f.pts, f.damaged) for f in decoded(path, damage)]
         pts, damaged = [p for p, _ in shown], sum(d for _, d in shown) + damage.lost
     if not pts:
         raise Problem(f"{path} holds no frame that can be decoded (codec {s.codec}): restore the file from its source, or convert it.")
-    return Contents(len(pts), *frame_times(pts, s.base, s.rates), s.said, whole, s.codec, s.container, damaged)
+    seconds, fps, rate = times_of(pts, s)
+    return replace(found, frames=len(pts), seconds=seconds, fps=fps, rate=rate, damaged=damaged)
+
+def stamped_contents(path:Path, s:Stamps) -> Contents:
+    "What a film holds by its packets."
+    whole = not s.said or last_box_ends(path) <= path.stat().st_size
+    return Contents(len(s.pts), *times_of(s.pts, s), s.said, whole, s.codec, s.container, None)
+
+def times_of(
+    pts:list, # of the frames that are shown
+    s:Stamps, # of all packets
+) -> tuple[np.ndarray, float, str]: # as `frame_times` gives them
+    "When the frames of a film are shown: a lost one leaves a hole."
+    if not s.timed or None in pts or (np.diff(pts) <= 0).any(): return frame_times(pts, s.base, s.rates)
+    clock = Clock(s)
+    return clock.seconds(pts, pts[0]), clock.fps, clock.rate
 
 def opencv_contents(path:Path) -> Contents:
     "The same by OpenCV: frames are counted one by one, and time stamps are not known."

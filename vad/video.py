@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGES', 'MOVIES', 'TURNS', 'ZEROS', 'KINDS', 'natural', 'visible', 'images', 'gaps', 'orientation', 'upright',
            'image_size', 'image_header', 'has_end', 'scan_begins', 'decode', 'decode_image', 'decode_jpeg', 'complaint',
-           'eight_bits', 'Video', 'read_folder', 'read_file', 'film_damage', 'damage_in', 'contents', 'digest',
-           'open_video', 'open_folder', 'is_damaged', 'open_file', 'refuse_contents', 'truncation', 'notes_on',
-           'side_by_side']
+           'eight_bits', 'Video', 'odd_size', 'read_folder', 'read_file', 'film_damage', 'damage_in', 'contents',
+           'digest', 'open_video', 'open_folder', 'folder_faults', 'notes_on_folder', 'is_damaged', 'open_file',
+           'refuse_contents', 'truncation', 'notes_on', 'Timed', 'Reading', 'side_by_side']
 
 # %% ../nbs/00a_video.ipynb #003
 import hashlib
@@ -15,18 +15,19 @@ import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .core import Problem, progress, regular_file
-from .decoder import ASSUMED_FPS, Contents, Listener, decoding, film_contents, film_frames, pyav
+from .decoder import (ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames, packet_stamps, pyav,
+                         stamped_contents, stamped_frames)
 
 # %% ../nbs/00a_video.ipynb #006
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
@@ -207,8 +208,7 @@ class Video:
         "The frames before `stop`; None for those that are not to be kept. Raises `Problem` as `read`."
         for frame in (read_folder if self.path.is_dir() else read_file)(self, gray, keep, stop):
             if frame is not None and frame.shape[:2] != self.size:
-                raise Problem(f"{self.path} has frames of {self.size[1]} x {self.size[0]} and of {frame.shape[1]} x {frame.shape[0]} "
-                              "pixels: bring them to one size.")
+                raise Problem(odd_size(self.path, self.size, frame.shape))
             yield frame
 
     def files(self) -> list[Path]:
@@ -222,6 +222,10 @@ class Video:
         return h.hexdigest()[:16]
 
 # %% ../nbs/00a_video.ipynb #c82d613f
+def odd_size(path:Path, size, shape) -> str:
+    "What there is to say where frames differ in size."
+    return f"{path} has frames of {size[1]} x {size[0]} and of {shape[1]} x {shape[0]} pixels: bring them to one size."
+
 def read_folder(video:Video, gray:bool, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode images of a folder."
     files = video.files()
@@ -286,23 +290,34 @@ def open_video(
     if not path.exists() and not path.is_symlink(): raise Problem(f"{path} does not exist: name a folder of frames or a video file.")
     return (open_folder if path.is_dir() else open_file)(path, partial)
 
-def open_folder(path:Path, partial:bool) -> Video:
+def open_folder(
+    path:Path,
+    partial:bool,
+    thorough:bool=True, # of what is partial: decode all frames, and say how many are damaged
+) -> Video:
     "Open a folder of frames: every header is read, the first and the last frame decoded."
     files = images(path)
     if not files: raise Problem(f"{path} holds no frames ({' '.join(IMAGES)}): put them there, or remove the folder.")
-    if (missing := gaps(files)) and not partial:
-        raise Problem(f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what is missing, or number the frames without gaps.")
-    kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
-    if len(kinds) > 1 and not partial:
-        raise Problem(f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames.")
+    if not partial:
+        for fault in folder_faults(path, files): raise Problem(fault)
     size = decode(files[0], partial).shape[:2]
     decode(files[-1], partial)
     for p in files:
         if image_size(p) != size:
             raise Problem(f"{p} is {image_size(p)[1]} x {image_size(p)[0]} pixels and {files[0].name} is {size[1]} x {size[0]}: bring the frames of a video to one size.")
-    damaged = sum(is_damaged(p) for p in files) if partial else 0
-    notes = (f"{path} has {damaged} damaged frames of {len(files)}.",) if damaged else ()
-    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=notes)
+    damaged = sum(is_damaged(p) for p in files) if partial and thorough else 0
+    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=tuple(notes_on_folder(path, len(files), damaged)))
+
+def folder_faults(path:Path, files:list[Path]) -> Iterator[str]:
+    "What is wrong with the frames of a folder by their names."
+    if missing := gaps(files):
+        yield f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what is missing, or number the frames without gaps."
+    kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
+    if len(kinds) > 1: yield f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames."
+
+def notes_on_folder(path:Path, frames:int, damaged:int) -> Iterator[str]:
+    "What to know of a folder that is used."
+    if damaged: yield f"{path} has {damaged} damaged frames of {frames}."
 
 KINDS = {".jpeg": ".jpg", ".tiff": ".tif"} # two names of one kind
 
@@ -334,6 +349,85 @@ def notes_on(path:Path, c:Contents) -> Iterator[str]:
     if not c.whole: yield f"{path} is truncated: it is used as far as it goes, {c.frames} frames."
     if c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
     if c.whole and c.said and c.said != c.frames: yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
+
+# %% ../nbs/00a_video.ipynb #5581a56e
+class Timed(NamedTuple):
+    "A frame and when it is shown."
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    seconds: float     # since the first
+    until: float       # when the next one is
+    number: int        # its place, counted in frames: with holes where frames that come evenly are lost
+
+class Reading:
+    "A video to be read once, as far as it goes; what is wrong with it is counted. Raises `Problem` where it has no frame at all."
+    def __init__(self, path:str|Path):
+        self.path, self.clock, self.contents = Path(path), None, None
+        self.frames, self.spoiled, self.damage, self.over = 0, 0, Damage(), False # read; wrong ones among them; what is lost; whether all are read
+        (self.open_folder if self.path.is_dir() else self.open_file)()
+
+    def open_folder(self):
+        v = open_folder(self.path, True, thorough=False)
+        self.name, self.size, self.expected, self.fps, self.rate, self.even = v.name, v.size, v.frames, v.fps, v.rate, True
+
+    def open_file(self):
+        stamps = packet_stamps(self.path) if decoding().decoder == "pyav" else None
+        if stamps and stamps.timed: self.clock, c = Clock(stamps), stamped_contents(self.path, stamps)
+        else: c = contents(self.path)
+        first = next(film_frames(self.path), None)
+        if first is None: contents(self.path) # raises what is wrong
+        self.contents, self.name, self.size, self.expected, self.fps, self.rate = c, self.path.stem, first[0].shape[:2], c.frames, c.fps, c.rate
+        self.even = bool((c.seconds == np.arange(c.frames) / c.fps).all())
+
+    def __iter__(self) -> Iterator[Timed]:
+        "The frames in order. Raises `Problem` on one of another size, or one that cannot be decoded at all."
+        for t in (self.read_folder if self.path.is_dir() else self.read_file)():
+            if t.image.shape[:2] != self.size: raise Problem(odd_size(self.path, self.size, t.image.shape))
+            self.frames += 1
+            yield t
+        self.over = True
+
+    def read_folder(self) -> Iterator[Timed]:
+        for i, p in enumerate(images(self.path)):
+            try: frame = decode(p)
+            except Problem: frame, self.spoiled = decode(p, partial=True), self.spoiled + 1
+            yield Timed(frame, i / self.fps, (i + 1) / self.fps, i)
+
+    def read_file(self) -> Iterator[Timed]:
+        pyav, first, last = decoding().decoder == "pyav", None, -1 / self.fps
+        for i, (frame, s) in enumerate(stamped_frames(self.path, damage=self.damage) if pyav else film_frames(self.path)):
+            if pyav: self.spoiled, first = self.spoiled + s.damaged, first if i else s.pts
+            seconds, until = self.by_number(i, last) if None in (self.clock, first, s.pts) else self.by_stamp(s.pts, first)
+            yield Timed(frame, seconds, until, round(seconds * self.fps) if self.even else i)
+            last = seconds
+
+    def by_number(self, i:int, last:float) -> tuple[float, float]: # seconds
+        "When frame `i` of a film without time stamps is shown, and when the next one is."
+        t = self.contents.seconds
+        seconds = float(t[i]) if i < len(t) else last + 1 / self.fps
+        return seconds, float(t[i + 1]) if i + 1 < len(t) else seconds + 1 / self.fps
+
+    def by_stamp(self, pts:int, first:int) -> tuple[float, float]: # seconds
+        "The same by time stamps."
+        after = self.clock.following(pts)
+        seconds, until = self.clock.seconds([pts, pts if after is None else after], first).tolist()
+        return seconds, seconds + 1 / self.fps if after is None else until
+
+    @property
+    def damaged(self) -> int: return self.spoiled + self.damage.lost
+
+    def most(self,
+        window:float, # seconds
+    ) -> int:
+        "How many frames so many seconds of the video hold at most."
+        if self.even: return int(np.ceil(window * self.fps)) + 1
+        t = self.contents.seconds
+        return int((np.searchsorted(t, t + window + 1e-5) - np.arange(len(t))).max())
+
+    def notes(self) -> list[str]:
+        "What somebody should know of what was read, a sentence each."
+        if not self.over: return [f"{self.path} is damaged: {self.damaged} of the {self.frames} frames that were read are wrong or lost."] * (self.damaged > 0)
+        if self.path.is_dir(): return [*folder_faults(self.path, images(self.path)), *notes_on_folder(self.path, self.frames, self.damaged)]
+        return list(notes_on(self.path, replace(self.contents, frames=self.frames, damaged=self.damaged)))
 
 # %% ../nbs/00a_video.ipynb #024
 def side_by_side(
