@@ -130,7 +130,8 @@ class Listener:
         "Whether a picture may be wrong. FFmpeg calls some things errors that change no picture."
         return any(level <= 16 and not any(h in text for h in HARMLESS) for level, _, text in self.logs) # 16: AV_LOG_ERROR
 
-HARMLESS = ("mmco: unref short failure", "co located POCs unavailable") # of films that were cut without encoding: about references that nobody uses
+HARMLESS = ("mmco: unref short failure", "co located POCs unavailable", # of films that were cut without encoding: about references that nobody uses
+            "Stream ends prematurely") # of a connection, not of a picture
 
 # %% ../nbs/00a_decoder.ipynb #ce47e206
 class Shown(NamedTuple):
@@ -169,14 +170,15 @@ def decoded(
     damage:Damage|None=None, # keeps count of what is lost
 ) -> Iterator[Shown]:
     "The frames of a film in order, from its first key frame on. Errors as of `open_film`."
-    def failed(e):
+    def failed(e, packet):
         if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
+        return True, []
     with open_film(path) as (container, stream): yield from decoded_stream(container, stream, damage or Damage(), failed)
 
 def decoded_stream(
     container, stream, # of PyAV, open
     damage:Damage,     # keeps count of what is lost
-    failed,            # failed(error): what becomes of an error that is not the film's; returns where reading is to go on
+    failed,            # failed(error, packet): of an error that is not the film's, without a packet where none could be read: damage?, frames
 ) -> Iterator[Shown]:
     "The frames of an open stream in order, from its first key frame on."
     av, packets, begun, key = pyav(), container.demux(stream), False, None # key: time stamp of the first key frame; nothing before it can be decoded
@@ -187,9 +189,7 @@ def decoded_stream(
                 packet = next(packets, None)
                 if packet is not None: frames = packet.decode()
         except av.InvalidDataError: broken = True
-        except (av.FFmpegError, OSError, MemoryError) as e:
-            failed(e)
-            broken = True
+        except (av.FFmpegError, OSError, MemoryError) as e: broken, frames = failed(e, packet)
         if packet is not None and packet.is_keyframe and not begun: begun, key = True, packet.pts
         if begun and (broken or listener.serious): damage.packet(packet.pts if packet is not None else None)
         for f in frames:
@@ -269,9 +269,6 @@ def film_frames(
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
 ) -> Iterator[tuple[np.ndarray|None, bool]]: # (H, W, 3) uint8 BGR or (H, W), None where not wanted; whether it is damaged
     "The frames of a film as the environment has them decoded. Errors as of `open_film`."
-    if decoding().decoder == "opencv":
-        yield from opencv_frames(path, gray, keep)
-        return
     for frame, s in stamped_frames(path, gray, keep): yield frame, s.damaged
 
 def stamped_frames(
@@ -280,7 +277,10 @@ def stamped_frames(
     keep=lambda number: True,
     damage:Damage|None=None,   # keeps count of what is lost
 ) -> Iterator[tuple[np.ndarray|None, Shown]]:
-    "The same by PyAV, with all that is known of each frame."
+    "The same with all that is known of each frame."
+    if decoding().decoder == "opencv":
+        for frame, damaged in opencv_frames(path, gray, keep): yield frame, Shown(None, None, damaged, 0)
+        return
     pixels = Pixels(gray)
     for i, s in enumerate(whole_pictures(decoded(path, damage))): yield (pixels(s) if keep(i) else None), s
 

@@ -346,8 +346,9 @@ def truncation(path:Path, c:Contents) -> str:
 
 def notes_on(path:Path, c:Contents) -> Iterator[str]:
     "What to know of a film that is used."
-    if not c.whole: yield f"{path} is truncated: it is used as far as it goes, {c.frames} frames."
-    if c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
+    hurt = f" ({c.damaged} are wrong or lost)" * bool(c.damaged)
+    if not c.whole: yield f"{path} is truncated: it is used as far as it goes, {c.frames} frames{hurt}."
+    elif c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
     if c.whole and c.said and c.said != c.frames: yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
 
 # %% ../nbs/00a_video.ipynb #5581a56e
@@ -393,9 +394,9 @@ class Reading:
             yield Timed(frame, i / self.fps, (i + 1) / self.fps, i)
 
     def read_file(self) -> Iterator[Timed]:
-        pyav, first, last = decoding().decoder == "pyav", None, -1 / self.fps
-        for i, (frame, s) in enumerate(stamped_frames(self.path, damage=self.damage) if pyav else film_frames(self.path)):
-            if pyav: self.spoiled, first = self.spoiled + s.damaged, first if i else s.pts
+        first, last = None, -1 / self.fps
+        for i, (frame, s) in enumerate(stamped_frames(self.path, damage=self.damage)):
+            self.spoiled, first = self.spoiled + s.damaged, first if i else s.pts
             seconds, until = self.by_number(i, last) if None in (self.clock, first, s.pts) else self.by_stamp(s.pts, first)
             yield Timed(frame, seconds, until, round(seconds * self.fps) if self.even else i)
             last = seconds
