@@ -180,9 +180,10 @@ class Fuse:
         "How many frames the window has that is still wanted when the film ends here; 0: none is."
         w = self.windows
         if not self.sums: return 0
-        end = max(self.until, self.places[-1] + w.ticks(1 if w.unit == "frames" else 1 / w.fps))
-        if self.k and w.ends(self.k - 1) == end: return 0
-        return max(1, self.seen - self.count(end - w.ends(0)))
+        end = max(self.until, self.places[-1] + w.ticks(1 if w.unit == "frames" else 1 / w.fps)) - w.ticks(w.slack)
+        rounding = w.unit == "seconds" # a tick
+        if self.k and abs(w.ends(self.k - 1) - end) <= w.ticks(w.slack) + rounding: return 0
+        return max(1, self.seen - self.count(end - w.ends(0) - rounding))
 
     def close(self,
         value:float|None, # score of the last window; None: none was wanted
@@ -302,9 +303,13 @@ class Connection:
         s.codec_context.thread_count = 1 # its complaints belong to a packet: see `Listener`
         self.duration, self.base, self.bytes = (self.film.duration or 0) / av.time_base, s.time_base, self.film.size
         self.finite = self.duration > 0 or self.bytes > 0 and kind not in LISTS
-        self.rest = address.lower().startswith("http") and kind not in ("mpjpeg", *LISTS) # whether a proper end is the film's
-        self.stamped = kind not in UNSTAMPED
-        self.fps = next((float(r) for r in (s.average_rate, s.guessed_rate) if r and 0 < r <= 1000), 0) if self.stamped else 0
+        self.file = address.lower().startswith("http") and kind not in ("mpjpeg", *LISTS) # it may be a file: a proper end is the film's
+        packed = kind == "avi" and s.codec_context.name == "mpeg4" and s.codec_context.has_b_frames # two frames in a packet
+        self.stamped = kind not in UNSTAMPED and not packed
+        rates = [float(r) for r in (s.average_rate, s.guessed_rate, s.base_rate) if r and 0 < r <= 1000]
+        self.fps = rates[0] if rates and kind not in UNSTAMPED else 0
+        self.regular = all(abs(r / self.fps - 1) < .001 for r in rates if self.fps) # mean and usual rate are the same
+        self.apart = .5 / (self.fps or ASSUMED_FPS) if self.regular else .5 / max(30, min(120, max(rates)))
         self.frames = s.frames or None
         self.damage, self.spoiled, self.error, self.got, self.reached = Damage(), 0, None, 0, 0.
 
@@ -329,7 +334,7 @@ class Connection:
     @property
     def end(self) -> bool:
         "Whether the last frame was the film's last."
-        if self.error is None: return self.finite or self.rest
+        if self.error is None: return self.finite or self.file
         if self.bytes > 0: return False # fewer bytes than announced
         return bool(self.frames) and self.got >= self.frames or self.duration > 0 and self.reached + 1.5 / (self.fps or 25) >= self.duration
 
@@ -340,7 +345,7 @@ class Connection:
 
 class OpenCVConnection:
     "The same by OpenCV, for cameras at this machine. It says nothing of time stamps and damage."
-    finite, stamped, damaged, duration = False, False, 0, 0.
+    finite, stamped, file, damaged, regular, apart = False, False, False, 0, True, .5 / ASSUMED_FPS
 
     def __init__(self, address:int|str, timeout:float):
         self.where = f"camera {address}" if isinstance(address, int) else plain_address(address)
@@ -395,11 +400,12 @@ JUMP = 10. # seconds between successive frames above which stamps are not believ
 class StreamClock:
     "When the frames of a stream are shown, in seconds since the first."
     def __init__(self,
-        fps:float,
-        since=None, # () -> seconds since the first frame, by the clock; None: it does not matter, as for a film on a server
+        fps:float,    # frames a second, for those without a stamp
+        apart:float,  # the least time between frames, seconds: so many of them are in a window at most
+        since=None,   # () -> seconds since the first frame, by the clock; None: it does not matter, as for a film on a server
     ):
-        self.apart, self.since = .5 / fps, since # the least time between frames
-        self.stamp, self.last = None, None       # of the last frame
+        self.fps, self.apart, self.since = fps, apart, since
+        self.stamp, self.last = None, None # of the last frame
 
     def restart(self):
         "What comes now is a new connection."
@@ -410,7 +416,7 @@ class StreamClock:
         step = None if None in (stamp, self.stamp) else stamp - self.stamp
         if self.last is None: now = 0.
         elif step is not None and (0 < step <= JUMP or step > 0 and self.since is None): now = self.base + stamp
-        elif self.since is None: now = self.last + 2 * self.apart
+        elif self.since is None: now = self.last + 1 / self.fps
         else: now = self.since()
         if self.last is not None: now = max(now, self.last + self.apart)
         if stamp is not None and (step is None or not 0 < step <= JUMP): self.base = now - stamp
@@ -420,12 +426,12 @@ class StreamClock:
 # %% ../nbs/11_window.ipynb #023
 def read_stream(film, source:Source, open, stop, attempts, pause):
     "Frames of a stream that is opened again when it breaks; notes in `source` what happened."
-    piece, got, frames, first, begun = 0, 0, iter(film), None, None
-    clock = StreamClock(source.fps, (lambda: time.monotonic() - begun) if source.live else None)
+    piece, got, frames, first, begun, opening = 0, 0, iter(film), None, None, None
+    clock = StreamClock(source.fps, film.apart, (lambda: time.monotonic() - begun) if source.live else None)
     while True:
         source.damage = lambda before=source.damage(), film=film: before + film.damaged
         for image, stamp in chain([first] if first else [], frames):
-            begun = begun or time.monotonic()
+            begun, opening = begun or time.monotonic(), opening or (image, stamp)
             got, first = got + 1, None
             if source.even: yield piece, image
             else:
@@ -435,7 +441,8 @@ def read_stream(film, source:Source, open, stop, attempts, pause):
         film.close()
         if stop.is_set() or film.end: return
         if film.finite: # a new connection would begin at its beginning
-            source.notes.append(f"{source.where} broke off after {got}{f' of {film.frames}' * bool(film.frames)} frames: the scores end there.")
+            said = f"{source.where} broke off after {got}{f' of {film.frames}' * bool(film.frames)} frames"
+            source.notes.append(f"{said}: the scores end there." if got else f"{said}: download the film and name the file, the server may be unable to send parts of it.")
             return
         broke = time.monotonic()
         back = connect_again(open, stop, attempts, pause)
@@ -444,6 +451,9 @@ def read_stream(film, source:Source, open, stop, attempts, pause):
                 source.notes.append(f"{source.where} broke off after {got} frames and did not come back in {attempts} attempts: the scores end there.")
             return
         (film, frames, first), piece = back, piece + 1
+        if film.file and first[1] == opening[1] and np.array_equal(first[0], opening[0]): # a film whose length nobody announced, once more
+            film.close()
+            return
         clock.restart()
         source.breaks.append(dict(after=got, seconds_away=round(time.monotonic() - broke, 1)))
 
@@ -468,7 +478,7 @@ def stream_source(
     known = frame_rate(film.fps, fps)
     even = not film.stamped or known[1] == "given"
     source = Source(name, "camera" if camera else "stream", film.where, *known, None, live=not film.finite, frames=film.frames if film.finite else None,
-                    even=even, slack=0. if even else .5 / known[0], most=lambda seconds: int(2 * known[0] * seconds) + 2)
+                    even=even, slack=film.apart if film.regular and not even else 0., most=lambda seconds: int(seconds / film.apart) + 2)
     def read(stop):
         fetched = read_stream(film, source, open, stop, attempts, pause)
         return fetched if source.live or even else known_ahead(fetched, source.fps)
