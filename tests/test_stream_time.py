@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings as fewer, strategies as st
-from test_window import Mean, camera, naive # noqa: F401 - a fixture
+from test_window import Mean, camera, run # noqa: F401 - fixtures
 
 from vad.core import Problem, read_json, shared
 from vad.decoder import decoded, pyav
+from vad.sight import Sight
 from vad.video import Reading, open_video
 from vad.window import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
 
@@ -275,3 +276,16 @@ def test_opencv_is_asked_for(tmp_path, monkeypatch):
     assert record["source"]["decoding"]["decoder"].startswith("opencv") and record["frames"] == 25
     assert int(cv2.VideoCapture(str(tmp_path / "out/x.scored.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) == 25
     assert read_json(tmp_path / "out/x.scores.json")["source"]["decoding"] == record["source"]["decoding"]
+
+
+# ---- the explorers
+
+@needs_cases
+def test_what_a_model_saw_of_a_damaged_film(run, tmp_path): # noqa: F811
+    "as many frames, with the numbers and scores of the command, and the damage noted"
+    for name in ("flips.mp4", "zeros.mp4"):
+        path = shared(f"cases/damaged/{name}")
+        sight = Sight(run, path, "cpu")
+        video, film = open_video(path, partial=True), sight.film(0)
+        assert int(sight.frames.lengths[0]) == video.frames and film.frames[-1] == video.frames - 1
+        assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in sight.data.warnings)
