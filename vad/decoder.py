@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'CONTAINERS', 'OF_THE_SYSTEM', 'BEGINNINGS', 'HARMLESS', 'LUMA_601', 'BARE', 'Decoding', 'decoding',
            'decoding_of', 'pyav', 'refuse_film', 'what_it_is', 'open_film', 'choose_stream', 'looks_like_film',
-           'Listener', 'Shown', 'Damage', 'decoded', 'Deinterlacer', 'deinterlaced', 'Pixels', 'pixels_of',
-           'film_frames', 'opencv_frames', 'capture', 'Contents', 'Stamps', 'packet_stamps', 'frame_times',
-           'film_contents', 'opencv_contents', 'last_box_ends', 'matroska_end']
+           'Listener', 'Shown', 'Damage', 'decoded', 'decoded_stream', 'Deinterlacer', 'deinterlaced', 'Pixels',
+           'pixels_of', 'film_frames', 'stamped_frames', 'whole_pictures', 'opencv_frames', 'capture', 'Contents',
+           'Stamps', 'packet_stamps', 'frame_times', 'Clock', 'film_contents', 'stamped_contents', 'times_of',
+           'opencv_contents', 'last_box_ends', 'matroska_end']
 
-# %% ../nbs/00a_decoder.ipynb #74d22852
+# %% ../nbs/00a_decoder.ipynb #003
 import errno
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +27,7 @@ import numpy as np
 
 from .core import Problem, regular_file
 
-# %% ../nbs/00a_decoder.ipynb #8409a840
+# %% ../nbs/00a_decoder.ipynb #006
 ASSUMED_FPS = 25. # frames a second, where nobody says it
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def pyav():
     av.logging.set_skip_repeated(False)    # the same complaint of the next film counts too
     return av
 
-# %% ../nbs/00a_decoder.ipynb #49a1001f
+# %% ../nbs/00a_decoder.ipynb #009
 CONTAINERS = ("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "flv", "live_flv", "asf", "ogg", "h261", "h263", "h264", "hevc", "vvc",
               "av1", "obu", "ivf", "mjpeg", "dv", "mxf", "nut", "rm", "vc1", "wtv", "nsv", "dhav", "yuv4mpegpipe") # FFmpeg's names
 OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
@@ -140,9 +142,10 @@ class Listener:
         "Whether a picture may be wrong. FFmpeg calls some things errors that change no picture."
         return any(level <= 16 and not any(h in text for h in HARMLESS) for level, _, text in self.logs) # 16: AV_LOG_ERROR
 
-HARMLESS = ("mmco: unref short failure", "co located POCs unavailable") # of films that were cut without encoding: about references that nobody uses
+HARMLESS = ("mmco: unref short failure", "co located POCs unavailable", # of films that were cut without encoding: about references that nobody uses
+            "Stream ends prematurely") # of a connection, not of a picture
 
-# %% ../nbs/00a_decoder.ipynb #ce47e206
+# %% ../nbs/00a_decoder.ipynb #011
 class Shown(NamedTuple):
     "A frame as it is shown."
     frame: object      # av.VideoFrame
@@ -179,30 +182,37 @@ def decoded(
     damage:Damage|None=None, # keeps count of what is lost
 ) -> Iterator[Shown]:
     "The frames of a film in order, from its first key frame on. Errors as of `open_film`."
-    av, damage, key = pyav(), damage or Damage(), None # key: time stamp of the first key frame; nothing before it can be decoded
-    with open_film(path) as (container, stream):
-        packets, begun = container.demux(stream), False
-        while True:
-            packet, frames, broken = None, [], False
-            try:
-                with Listener() as listener:
-                    packet = next(packets, None)
-                    if packet is not None: frames = packet.decode()
-            except av.InvalidDataError: broken = True
-            except (av.FFmpegError, OSError, MemoryError) as e:
-                if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
-                broken = True
-            if packet is not None and packet.is_keyframe and not begun: begun, key = True, packet.pts
-            pts = packet.pts if packet is not None else None
-            leading = None not in (key, pts) and pts < key # shown before the first key frame, if it could be decoded
-            if begun and not leading and (broken or listener.serious): damage.packet(pts)
-            for f in frames:
-                if not begun or None not in (key, f.pts) and f.pts < key: continue
-                yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
-            if packet is None: break
+    def failed(e, packet):
+        if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
+        return True, []
+    with open_film(path) as (container, stream): yield from decoded_stream(container, stream, damage or Damage(), failed)
+
+def decoded_stream(
+    container, stream, # of PyAV, open
+    damage:Damage,     # keeps count of what is lost
+    failed,            # failed(error, packet): of an error that is not the film's, without a packet where none could be read: damage?, frames
+) -> Iterator[Shown]:
+    "The frames of an open stream in order, from its first key frame on."
+    av, packets, begun, key = pyav(), container.demux(stream), False, None # key: time stamp of the first key frame; nothing before it can be decoded
+    while True:
+        packet, frames, broken = None, [], False
+        try:
+            with Listener() as listener:
+                packet = next(packets, None)
+                if packet is not None: frames = packet.decode()
+        except av.InvalidDataError: broken = True
+        except (av.FFmpegError, OSError, MemoryError) as e: broken, frames = failed(e, packet)
+        pts = packet.pts if packet is not None else None
+        if packet is not None and packet.is_keyframe and not begun: begun, key = True, pts
+        leading = None not in (key, pts) and pts < key # shown before the first key frame, if it could be decoded
+        if begun and not leading and (broken or listener.serious): damage.packet(pts)
+        for f in frames:
+            if not begun or None not in (key, f.pts) and f.pts < key: continue
+            yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
+        if packet is None: break
     damage.end()
 
-# %% ../nbs/00a_decoder.ipynb #8a8c3ccc
+# %% ../nbs/00a_decoder.ipynb #015
 class Deinterlacer:
     "FFmpeg's bwdif on the frames that are marked as interlaced: as many frames out as in."
     def __init__(self): self.graph, self.kind, self.waiting = None, None, deque()
@@ -249,7 +259,7 @@ def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
     for s in frames: yield from filter.add(s)
     yield from filter.close()
 
-# %% ../nbs/00a_decoder.ipynb #4f56b8e0
+# %% ../nbs/00a_decoder.ipynb #017
 class Pixels:
     "Frames of PyAV to arrays."
     def __init__(self, gray:bool):
@@ -279,13 +289,24 @@ def film_frames(
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
 ) -> Iterator[tuple[np.ndarray|None, bool]]: # (H, W, 3) uint8 BGR or (H, W), None where not wanted; whether it is damaged
     "The frames of a film as the environment has them decoded. Errors as of `open_film`."
-    how = decoding()
-    if how.decoder == "opencv":
-        yield from opencv_frames(path, gray, keep)
+    for frame, s in stamped_frames(path, gray, keep): yield frame, s.damaged
+
+def stamped_frames(
+    path:Path,
+    gray:bool=False,
+    keep=lambda number: True,
+    damage:Damage|None=None,   # keeps count of what is lost
+) -> Iterator[tuple[np.ndarray|None, Shown]]:
+    "The same with all that is known of each frame."
+    if decoding().decoder == "opencv":
+        for frame, damaged in opencv_frames(path, gray, keep): yield frame, Shown(None, None, damaged, 0)
         return
-    frames, pixels = decoded(path), Pixels(gray)
-    for i, s in enumerate(deinterlaced(frames) if how.fields == "deinterlaced" else frames):
-        yield (pixels(s) if keep(i) else None), s.damaged
+    pixels = Pixels(gray)
+    for i, s in enumerate(whole_pictures(decoded(path, damage))): yield (pixels(s) if keep(i) else None), s
+
+def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
+    "Frames as the environment wants their fields."
+    return deinterlaced(frames) if decoding().fields == "deinterlaced" else frames
 
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, bool]]:
     "The same by OpenCV, which says nothing of damage."
@@ -307,7 +328,7 @@ def capture(path:Path):
     if not film.isOpened(): raise Problem(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
     return film
 
-# %% ../nbs/00a_decoder.ipynb #e1032685
+# %% ../nbs/00a_decoder.ipynb #021
 @dataclass(frozen=True)
 class Contents:
     "What a film holds."
@@ -325,7 +346,8 @@ BARE = ("h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpeg
 
 class Stamps(NamedTuple):
     "What packets say."
-    pts: list        # of the packets that are shown; None: without one
+    pts: list        # of the packets that are shown, in order where they are `timed`; None: without one
+    timed: bool      # whether each has one of its own
     sure: bool       # whether there are as many frames
     base: float      # seconds of a unit; 0: the file has no stamps, and FFmpeg makes them up
     rates: tuple     # frames a second that the stream may have, best guess first
@@ -344,11 +366,15 @@ def packet_stamps(path:Path) -> Stamps:
                 packets = []
         pts, codec = [p for p, _, _, hidden in packets if not hidden], stream.codec_context
         packed = codec.name == "mpeg4" and container.format.name == "avi" and codec.has_b_frames # two frames in a packet, and an empty one after it
-        sure = bool(pts) and None not in pts and len(set(pts)) == len(pts) and packets[0][1] and packets[0][0] <= min(pts) \
-            and not packed and not listener.serious and not any(p[2] for p in packets)
+        if None not in pts: # what stands before the first key frame cannot be decoded
+            start = next((p for p, key, _, _ in packets if key), None)
+            pts = [p for p in pts if start is None or p >= start]
         bare = container.format.name in BARE # of which FFmpeg says 25 frames a second, whatever the pictures say
+        stamped = bool(pts) and None not in pts and len(set(pts)) == len(pts) and not packed
+        sure = stamped and packets[0][1] and packets[0][0] <= min(pts) and not listener.serious and not any(p[2] for p in packets)
         rates = tuple(float(r) for r in ((codec.framerate,) if bare else (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r)
-        return Stamps(pts, sure, 0. if bare else float(stream.time_base), rates, stream.frames, codec.name, container.format.name)
+        return Stamps(sorted(pts) if stamped else pts, stamped and not bare, sure, 0. if bare else float(stream.time_base), rates, stream.frames,
+                      codec.name, container.format.name)
 
 def frame_times(
     pts:list,      # of the frames in order; None: without one
@@ -368,6 +394,28 @@ def frame_times(
         if np.abs(seconds - even).max() <= 1.001 * base: return even, fps, "stated"
     return seconds, mean, "stated"
 
+class Clock:
+    "Turns the time stamps of a film's frames into seconds, whichever of its frames are lost."
+    def __init__(self, stamps:Stamps): # timed
+        self.pts, self.base = stamps.pts, stamps.base
+        seconds, self.fps, self.rate = frame_times(stamps.pts, stamps.base, stamps.rates)
+        self.even = bool((seconds == np.arange(len(seconds)) / self.fps).all()) # 1 / fps apart
+
+    def seconds(self,
+        pts,       # (n,) of frames
+        first:int, # time stamp of the first frame that is shown
+    ) -> np.ndarray: # (n,)
+        "When frames are shown."
+        seconds = (np.asarray(pts, float) - first) * self.base
+        return np.round(seconds * self.fps) / self.fps if self.even else seconds
+
+    def following(self,
+        pts:int, # of a frame
+    ) -> int|None: # None: it is the last
+        "The next frame's time stamp."
+        at = bisect_right(self.pts, pts)
+        return self.pts[at] if at < len(self.pts) else None
+
 @lru_cache(4096)
 def film_contents(
     path:Path,
@@ -379,16 +427,30 @@ def film_contents(
     "What a film holds. Errors as of `open_film`; `Problem` where not a single frame can be decoded."
     if how.decoder == "opencv": return opencv_contents(path)
     s, damaged = packet_stamps(path), None
-    pts = sorted(s.pts) if s.sure else None
-    whole = not s.said or last_box_ends(path) <= size
-    short = s.said > len(s.pts) and not whole
+    pts, found = s.pts, stamped_contents(path, s)
+    short = s.said > len(s.pts) and not found.whole
     if thorough or not s.sure or short:
         damage = Damage()
         shown = [(f.pts, f.damaged) for f in decoded(path, damage)]
         pts, damaged = [p for p, _ in shown], sum(d for _, d in shown) + damage.lost
     if not pts:
         raise Problem(f"{path} holds no frame that can be decoded (codec {s.codec}): restore the file from its source, or convert it.")
-    return Contents(len(pts), *frame_times(pts, s.base, s.rates), s.said, whole, s.codec, s.container, damaged)
+    seconds, fps, rate = times_of(pts, s)
+    return replace(found, frames=len(pts), seconds=seconds, fps=fps, rate=rate, damaged=damaged)
+
+def stamped_contents(path:Path, s:Stamps) -> Contents:
+    "What a film holds by its packets."
+    whole = not s.said or last_box_ends(path) <= path.stat().st_size
+    return Contents(len(s.pts), *times_of(s.pts, s), s.said, whole, s.codec, s.container, None)
+
+def times_of(
+    pts:list, # of the frames that are shown
+    s:Stamps, # of all packets
+) -> tuple[np.ndarray, float, str]: # as `frame_times` gives them
+    "When the frames of a film are shown: a lost one leaves a hole."
+    if not s.timed or None in pts or (np.diff(pts) <= 0).any(): return frame_times(pts, s.base, s.rates)
+    clock = Clock(s)
+    return clock.seconds(pts, pts[0]), clock.fps, clock.rate
 
 def opencv_contents(path:Path) -> Contents:
     "The same by OpenCV: frames are counted one by one, and time stamps are not known."
@@ -400,7 +462,7 @@ def opencv_contents(path:Path) -> Contents:
     exact = path.suffix.lower() in (".mp4", ".mov", ".avi")
     return Contents(n, times, fps, rate, said if exact else 0, last_box_ends(path) <= path.stat().st_size, "", "", None)
 
-# %% ../nbs/00a_decoder.ipynb #46d285ab
+# %% ../nbs/00a_decoder.ipynb #023
 def last_box_ends(path:Path) -> int: # bytes from the start of the file
     "Where the last top-level box of an MP4, MOV, AVI or Matroska file says that it ends; 0 where the file has no boxes."
     end, size = 0, path.stat().st_size

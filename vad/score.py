@@ -215,12 +215,14 @@ def rates(
 def alarms_of(
     scores,      # (N,) of one video, high = anomalous; nan where there is none
     threshold,   # a frame that scores this much or more is called anomalous
-    gap:int=0,   # frames: runs no farther apart are one alarm
+    gap:float=0, # frames, or seconds where times are given: runs no farther apart are one alarm
+    times=None,  # (N,) seconds, of frames that need not come evenly
 ) -> list[tuple[int, int]]: # first and last frame of each
     "The alarms in a video."
     at = np.flatnonzero(np.asarray(scores, np.float64) >= threshold) # nan is not
     if not len(at): return []
-    cuts = np.flatnonzero(np.diff(at) > gap + 1)
+    apart = np.diff(at) - 1 if times is None else np.asarray(times)[at[1:]] - np.asarray(times)[at[:-1] + 1] # from where the next frame is
+    cuts = np.flatnonzero(apart > gap + 1e-6)
     return [(int(a), int(b)) for a, b in zip(at[np.r_[0, cuts + 1]], at[np.r_[cuts, len(at) - 1]])]
 
 def threshold_at(
@@ -228,16 +230,19 @@ def threshold_at(
     per_hour:float,   # false alarms that are bearable
     fps:float,        # frames a second
     gap:float=1.,     # seconds: alarms no farther apart are one
+    times:list|None=None, # (N,) seconds of each video's frames; None: they come evenly
 ) -> tuple[float, int]: # threshold; alarms it gives on these videos
     "The lowest threshold from which on normal footage gives no more alarms than bearable. Raises `Problem` without scores."
     videos = [np.asarray(v, np.float64) for v in videos]
     levels = np.unique(np.concatenate([v[np.isfinite(v)] for v in videos])) if videos else np.empty(0)
     if not len(levels): raise Problem("There are no scores of normal footage: score some normal videos that training has not seen.")
-    bearable = int(per_hour * sum(map(len, videos)) / fps / 3600)
+    def lasts(t): return (t[-1] - t[0]) * len(t) / max(1, len(t) - 1) # the last frame stays as long as the others do on average
+    seconds = sum(map(len, videos)) / fps if times is None else sum(lasts(np.asarray(t)) for t in times)
+    bearable = int(per_hour * seconds / 3600 + 1e-9)
     at, found = float(np.nextafter(levels[-1], np.inf)), 0
     tries = np.unique(np.geomspace(1, len(levels), 1000).astype(int)) # each of the highest, ever fewer of the lower ones
     for level in levels[-tries]:
-        n = sum(len(alarms_of(v, level, round(gap * fps))) for v in videos)
+        n = sum(len(alarms_of(v, level, round(gap * fps)) if times is None else alarms_of(v, level, gap, t)) for v, t in zip(videos, times or videos))
         if n > bearable: break
         at, found = float(level), n
     return at, found

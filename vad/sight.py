@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'CAUSAL', 'PAPER', 'QUIET', 'WIDTH', 'VIRIDIS', 'KINDS', 'GATES', 'look', 'squeeze', 'read_weights', 'Noting',
-           'Block', 'as_bytes', 'block_of', 'joined', 'watch', 'Shelf', 'Film', 'strongest', 'sight_data', 'scored_by',
-           'thresholds_of', 'Seen', 'Sight', 'Masks', 'first_pass', 'film_table', 'canvas_size', 'as_rgb', 'blend',
-           'overlay', 'item_colours', 'item_map', 'outlined', 'panels', 'readers', 'patch', 'draw_sight']
+           'Block', 'as_bytes', 'block_of', 'joined', 'watch', 'Shelf', 'Film', 'strongest', 'sight_data', 'noted',
+           'seen_frames', 'scored_by', 'thresholds_of', 'Seen', 'Sight', 'Masks', 'first_pass', 'film_table',
+           'canvas_size', 'as_rgb', 'blend', 'overlay', 'item_colours', 'item_map', 'outlined', 'panels', 'readers',
+           'patch', 'draw_sight']
 
 # %% ../nbs/11a_sight.ipynb #003
 from collections import OrderedDict
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from . import evaluation, learner, memory, plot, score
 from .autoencoder import MNAD, folded
-from .cache import cache_frames
+from .cache import Frames, cache_frames
 from .core import Problem, Run, pick_device, progress
 from .data import Dataset, open_dataset
 from .evaluation import Answer, Memory, answer, autocast, error_maps, read_metrics, read_statistics
 from .learner import Settings, load_model, sides
+from .video import open_video
 from .window import FAINT, PALETTE
 
 # %% ../nbs/11a_sight.ipynb #006
@@ -202,7 +204,21 @@ def sight_data(
     "What is to be looked at. Raises `Problem` where there is nothing to see."
     if not isinstance(data, Dataset): data = open_dataset(data, partial=True, clip=s.length) # what is broken is shown as far as it goes
     if not data.test: raise Problem(f"{data.root} has no test videos: add them under testing/, or name a video.")
-    return data
+    return noted(data)
+
+def noted(data:Dataset) -> Dataset:
+    "A dataset whose warnings hold what there is to say of each test video."
+    notes = [n.replace(str(data.root), data.root.name) for v in data.test for n in v.notes]
+    return replace(data, warnings=(*data.warnings, *(n for n in notes if n not in data.warnings)))
+
+def seen_frames(data:Dataset, s:Settings) -> tuple[Dataset, Frames]:
+    "The frames of the test videos. Films that turn out to be damaged are used as far as they go, where no labels belong to their frames."
+    def cached(data): return cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
+    try: return data, cached(data)
+    except Problem:
+        if data.labels or data.masks: raise
+        data = noted(replace(data, test=tuple(open_video(v.path, partial=True) for v in data.test)))
+        return data, cached(data)
 
 def scored_by(folder:Path, data:Dataset) -> pd.DataFrame|None:
     "The scores that an evaluation of this run on this dataset left."
@@ -246,8 +262,7 @@ class Sight:
         self.folder, self.device = run.folder if isinstance(run, Run) else Path(run), pick_device(device)
         model, self.items, self.settings = load_model(self.folder, self.device)
         self.model = folded(model)
-        self.data = sight_data(data, self.settings)
-        self.frames = cache_frames(self.data.test, self.settings.size, self.settings.channels, interpolation=self.settings.interpolation)
+        self.data, self.frames = seen_frames(sight_data(data, self.settings), self.settings)
         self.scored = scored_by(self.folder, self.data)
         self.thresholds = thresholds_of(self.folder, self.settings, self.scored is not None)
         self.blocks, self.masks, self.films = Shelf(keep), Shelf(keep // 8), {}

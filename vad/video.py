@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['IMAGES', 'MOVIES', 'OTHERS', 'TURNS', 'ALL_THE_SAME', 'ZEROS', 'KINDS', 'natural', 'visible', 'images', 'is_film',
            'gaps', 'orientation', 'upright', 'image_size', 'image_header', 'has_end', 'scan_begins', 'decode',
-           'decode_image', 'decode_jpeg', 'complaint', 'eight_bits', 'Video', 'read_folder', 'read_file', 'film_damage',
-           'damage_in', 'contents', 'digest', 'open_video', 'open_folder', 'folder_doubts', 'is_damaged', 'open_file',
-           'refuse_contents', 'truncation', 'notes_on', 'side_by_side']
+           'decode_image', 'decode_jpeg', 'complaint', 'eight_bits', 'Video', 'odd_size', 'read_folder', 'read_file',
+           'film_damage', 'damage_in', 'contents', 'digest', 'open_video', 'open_folder', 'folder_faults',
+           'notes_on_folder', 'is_damaged', 'open_file', 'refuse_contents', 'truncation', 'notes_on', 'Timed',
+           'Reading', 'side_by_side']
 
 # %% ../nbs/00a_video.ipynb #003
 import hashlib
@@ -15,18 +16,19 @@ import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .core import Problem, progress, regular_file, unread
-from .decoder import ASSUMED_FPS, Contents, Listener, decoding, film_contents, film_frames, looks_like_film, pyav
+from .decoder import (ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames, looks_like_film, packet_stamps, pyav,
+                         stamped_contents, stamped_frames)
 
 # %% ../nbs/00a_video.ipynb #006
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
@@ -173,7 +175,7 @@ def eight_bits(frame:np.ndarray, path:Path) -> np.ndarray: # uint8
     if frame.max() < 4096: raise Problem(f"{path} has 16 bits a channel and uses 12 at most (its brightest value is {frame.max()}): {cure}.")
     return ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
-# %% ../nbs/00a_video.ipynb #023
+# %% ../nbs/00a_video.ipynb #019
 @dataclass(frozen=True)
 class Video:
     "A folder of frames or a video file."
@@ -219,8 +221,7 @@ class Video:
         "The frames before `stop`; None for those that are not to be kept. Raises `Problem` as `read`."
         for frame in (read_folder if self.path.is_dir() else read_file)(self, gray, keep, stop):
             if frame is not None and frame.shape[:2] != self.size:
-                raise Problem(f"{self.path} has frames of {self.size[1]} x {self.size[0]} and of {frame.shape[1]} x {frame.shape[0]} "
-                              "pixels: bring them to one size.")
+                raise Problem(odd_size(self.path, self.size, frame.shape))
             yield frame
 
     def files(self) -> list[Path]:
@@ -233,7 +234,11 @@ class Video:
         for p in self.files(): h.update(digest(p, p.stat().st_size, p.stat().st_mtime_ns))
         return h.hexdigest()[:16]
 
-# %% ../nbs/00a_video.ipynb #024
+# %% ../nbs/00a_video.ipynb #020
+def odd_size(path:Path, size, shape) -> str:
+    "What there is to say where frames differ in size."
+    return f"{path} has frames of {size[1]} x {size[0]} and of {shape[1]} x {shape[0]} pixels: bring them to one size."
+
 def read_folder(video:Video, gray:bool, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode images of a folder."
     files = video.files()
@@ -270,7 +275,7 @@ def contents(path:Path, thorough:bool=False) -> Contents:
     found = regular_file(path).stat()
     return film_contents(path.absolute(), found.st_size, found.st_mtime_ns, thorough, decoding())
 
-# %% ../nbs/00a_video.ipynb #026
+# %% ../nbs/00a_video.ipynb #022
 @lru_cache(100_000)
 def digest(
     path:Path,    # a file
@@ -288,7 +293,7 @@ def digest(
             while data := f.read(block): h.update(data)
     return h.digest()
 
-# %% ../nbs/00a_video.ipynb #028
+# %% ../nbs/00a_video.ipynb #024
 def open_video(
     path:str|Path,      # a folder of frames or a video file
     partial:bool=False, # True: gaps in the numbering, damaged frames and a broken end are let pass, and said in `notes`
@@ -299,28 +304,34 @@ def open_video(
     try: return (open_folder if path.is_dir() else open_file)(path, partial)
     except OSError as e: raise unread(e.filename or path, e) from None
 
-def open_folder(path:Path, partial:bool) -> Video:
+def open_folder(
+    path:Path,
+    partial:bool,
+    thorough:bool=True, # of what is partial: decode all frames, and say how many are damaged
+) -> Video:
     "Open a folder of frames: every header is read, the first and the last frame decoded."
     files = images(path)
     if not files: raise Problem(f"{path} holds no frames ({' '.join(IMAGES)}): put them there, or remove the folder.")
-    notes = list(folder_doubts(path, files))
+    notes = list(folder_faults(path, files))
     if notes and not partial: raise Problem(notes[0])
     size = decode(files[0], partial).shape[:2]
     decode(files[-1], partial)
     for p in files:
         if image_size(p) != size:
             raise Problem(f"{p} is {image_size(p)[1]} x {image_size(p)[0]} pixels and {files[0].name} is {size[1]} x {size[0]}: bring the frames of a video to one size.")
-    damaged = sum(is_damaged(p) for p in files) if partial else 0
-    if damaged: notes.append(f"{path} has {damaged} damaged frames of {len(files)}.")
-    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=tuple(notes))
+    damaged = sum(is_damaged(p) for p in files) if partial and thorough else 0
+    return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=(*notes, *notes_on_folder(path, len(files), damaged)))
 
-def folder_doubts(path:Path, files:list[Path]) -> Iterator[str]:
-    "What may be wrong with a folder of frames by its names alone."
+def folder_faults(path:Path, files:list[Path]) -> Iterator[str]:
+    "What is wrong with the frames of a folder by their names."
     if missing := gaps(files):
         yield f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what is missing, or number the frames without gaps."
     kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
-    if len(kinds) > 1:
-        yield f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames."
+    if len(kinds) > 1: yield f"{path} holds pictures of {len(kinds)} kinds ({', '.join(f'{n} {k}' for k, n in kinds.items())}): keep one, the frames."
+
+def notes_on_folder(path:Path, frames:int, damaged:int) -> Iterator[str]:
+    "What to know of a folder that is used."
+    if damaged: yield f"{path} has {damaged} damaged frames of {frames}."
 
 KINDS = {".jpeg": ".jpg", ".tiff": ".tif"} # two names of one kind
 
@@ -349,11 +360,91 @@ def truncation(path:Path, c:Contents) -> str:
 
 def notes_on(path:Path, c:Contents) -> Iterator[str]:
     "What to know of a film that is used."
-    if not c.whole: yield f"{path} is truncated: it is used as far as it goes, {c.frames} frames."
-    if c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
+    hurt = f" ({c.damaged} are wrong or lost)" * bool(c.damaged)
+    if not c.whole: yield f"{path} is truncated: it is used as far as it goes, {c.frames} frames{hurt}."
+    elif c.damaged: yield f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)."
     if c.whole and c.said and c.said != c.frames: yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
 
-# %% ../nbs/00a_video.ipynb #030
+# %% ../nbs/00a_video.ipynb #026
+class Timed(NamedTuple):
+    "A frame and when it is shown."
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    seconds: float     # since the first
+    until: float       # when the next one is
+    number: int        # its place, counted in frames: with holes where frames that come evenly are lost
+
+class Reading:
+    "A video to be read once, as far as it goes; what is wrong with it is counted. Raises `Problem` where it has no frame at all."
+    def __init__(self, path:str|Path):
+        self.path, self.clock, self.contents = Path(path), None, None
+        self.frames, self.spoiled, self.damage, self.over = 0, 0, Damage(), False # read; wrong ones among them; what is lost; whether all are read
+        (self.open_folder if self.path.is_dir() else self.open_file)()
+
+    def open_folder(self):
+        v = open_folder(self.path, True, thorough=False)
+        self.name, self.size, self.expected, self.fps, self.rate, self.even = v.name, v.size, v.frames, v.fps, v.rate, True
+
+    def open_file(self):
+        stamps = packet_stamps(self.path) if decoding().decoder == "pyav" else None
+        if stamps and stamps.timed: self.clock, c = Clock(stamps), stamped_contents(self.path, stamps)
+        else: c = contents(self.path)
+        first = next(film_frames(self.path), None)
+        if first is None: contents(self.path) # raises what is wrong
+        self.contents, self.name, self.size, self.expected, self.fps, self.rate = c, self.path.stem, first[0].shape[:2], c.frames, c.fps, c.rate
+        self.even = bool((c.seconds == np.arange(c.frames) / c.fps).all())
+
+    def __iter__(self) -> Iterator[Timed]:
+        "The frames in order. Raises `Problem` on one of another size, or one that cannot be decoded at all."
+        for t in (self.read_folder if self.path.is_dir() else self.read_file)():
+            if t.image.shape[:2] != self.size: raise Problem(odd_size(self.path, self.size, t.image.shape))
+            self.frames += 1
+            yield t
+        self.over = True
+
+    def read_folder(self) -> Iterator[Timed]:
+        for i, p in enumerate(images(self.path)):
+            try: frame = decode(p)
+            except Problem: frame, self.spoiled = decode(p, partial=True), self.spoiled + 1
+            yield Timed(frame, i / self.fps, (i + 1) / self.fps, i)
+
+    def read_file(self) -> Iterator[Timed]:
+        first, last = None, -1 / self.fps
+        for i, (frame, s) in enumerate(stamped_frames(self.path, damage=self.damage)):
+            self.spoiled, first = self.spoiled + s.damaged, first if i else s.pts
+            seconds, until = self.by_number(i, last) if None in (self.clock, first, s.pts) else self.by_stamp(s.pts, first)
+            yield Timed(frame, seconds, until, round(seconds * self.fps) if self.even else i)
+            last = seconds
+
+    def by_number(self, i:int, last:float) -> tuple[float, float]: # seconds
+        "When frame `i` of a film without time stamps is shown, and when the next one is."
+        t = self.contents.seconds
+        seconds = float(t[i]) if i < len(t) else last + 1 / self.fps
+        return seconds, float(t[i + 1]) if i + 1 < len(t) else seconds + 1 / self.fps
+
+    def by_stamp(self, pts:int, first:int) -> tuple[float, float]: # seconds
+        "The same by time stamps."
+        after = self.clock.following(pts)
+        seconds, until = self.clock.seconds([pts, pts if after is None else after], first).tolist()
+        return seconds, seconds + 1 / self.fps if after is None else until
+
+    @property
+    def damaged(self) -> int: return self.spoiled + self.damage.lost
+
+    def most(self,
+        window:float, # seconds
+    ) -> int:
+        "How many frames so many seconds of the video hold at most."
+        if self.even: return int(np.ceil(window * self.fps)) + 1
+        t = self.contents.seconds
+        return int((np.searchsorted(t, t + window + 1e-5) - np.arange(len(t))).max())
+
+    def notes(self) -> list[str]:
+        "What somebody should know of what was read, a sentence each."
+        if not self.over: return [f"{self.path} is damaged: {self.damaged} of the {self.frames} frames that were read are wrong or lost."] * (self.damaged > 0)
+        if self.path.is_dir(): return [*folder_faults(self.path, images(self.path)), *notes_on_folder(self.path, self.frames, self.damaged)]
+        return list(notes_on(self.path, replace(self.contents, frames=self.frames, damaged=self.damaged)))
+
+# %% ../nbs/00a_video.ipynb #029
 def side_by_side(
     work,             # work(item, beat): does one item, calls beat() after every frame
     items:list,
