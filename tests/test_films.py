@@ -277,7 +277,7 @@ def test_labels_and_vectors_are_as_many_as_frames(tmp_path, large):
     assert len(data.labels[0]) == 42 == data.test[0].frames == contents(film).frames
     np.save(tmp_path / "data/frame_labels_data.npy", np.arange(60) % 2)
     with pytest.raises(Problem, match="60 labels and the test videos have 42 frames"): open_dataset(tmp_path / "data")
-    made = embed(tmp_path / "data", tmp_path / "out", "cnn", 100, "cpu", 4, width=16, size=32)
+    made = embed(tmp_path / "data", tmp_path / "out", "cnn", 100, "cpu", 4, kind="multiclass", width=16, size=32)
     assert sorted(made.mask.sum(1).tolist()) == [20, 42]
 
 COUNTS = {"trimmed/full.mp4": range(60), "trimmed/cut_in.mp4": range(13, 60), "trimmed/cut_end.mp4": None, "trimmed/cut_out.mkv": None, "trimmed/nokey.mp4": None,

@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from conftest import square, write_frames, write_tiny
 from vad import evaluation, learner, score
 from vad.cache import Frames, cache_frames
+from vad.catalogue import Plan, folder_of, row_job, state_of
 from vad.clips import open_clips
 from vad.core import Problem, Unread, line_of, lines_in, misfit, read_array, read_csv, read_json, write_csv, write_json
 from vad.data import open_dataset
 from vad.embed import embed, open_embeddings
 from vad.learner import Settings, fit, load_tensors, save_tensors
+from vad.report import plan_facts, read_plan
 from vad.video import open_video
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step")
@@ -416,3 +418,26 @@ def test_a_damaged_line_of_the_cutting_journal(embedded, tmp_path):
     for broken in (text.replace('"k"', '"j"', 1), "[[[\n", "\x00"):
         path.write_text(broken)
         sentence(lambda: read_journal(path, "k"), path, "damaged")
+
+
+# ---- plans, jobs and entries of a reproduction
+
+@pytest.mark.parametrize("change", [dict(state=3), dict(pid="x"), dict(key=None), dict(seconds=[]), dict(why={})])
+def test_jobs_that_do_not_fit(tmp_path, change):
+    plan = Plan(tmp_path)
+    job = row_job(plan, "predict-full", 0)
+    path = folder_of(job, plan) / "job.json"
+    write_json(path, dict(name=job.name, key="k", state="finished", pid=7))
+    assert state_of(job, plan, "k")["state"] == "finished"
+    write_json(path, read_json(path) | change)
+    sentence(lambda: state_of(job, plan, "k"), path)
+
+@pytest.mark.parametrize("plan, data", [(None, {}), ("x", {}), ({}, {}), (dict(seeds="0"), {}), (dict(seeds=["a"]), {}), (dict(classes="2"), {}),
+                                        (dict(colour=1), {}), ({}, dict(name=3))])
+def test_plans_that_do_not_fit(tmp_path, plan, data):
+    good = plan_facts(Plan(tmp_path))
+    write_json(tmp_path / "record.json", dict(plan=good, data=dict(name="tiny")))
+    assert read_plan(tmp_path).seeds == (0,)
+    broken = good | plan if plan and isinstance(plan, dict) else good if data else plan
+    write_json(tmp_path / "record.json", dict(plan=broken, data=data or dict(name="tiny")))
+    sentence(lambda: read_plan(tmp_path), tmp_path)

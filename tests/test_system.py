@@ -91,7 +91,7 @@ def test_commands_do_not_wait_for_pipes(tmp_path):
     for p in (run / "model.safetensors", tmp_path / "x.mp4", *(emb / f"cnn_{n}" for n in ("embeddings.npy", "labels.npy", "record.json")), tmp_path / "rep/record.json"):
         special(p, "pipe")
     code, out, err = Apart(tmp_path / "said", in_turn, [
-        ["data", "check", tmp_path / "x.mp4"], ["data", "extract", tmp_path / "x.mp4", "--out", tmp_path / "frames"],
+        ["data", "check", "--quick", tmp_path / "x.mp4"], ["data", "extract", tmp_path / "x.mp4", "--out", tmp_path / "frames"],
         ["score", tmp_path / "x.mp4", "--model", run, "--out", tmp_path / "s"], ["import", run / "model.safetensors", tmp_path / "x.mp4", "--out", tmp_path / "i"],
         ["classify", emb, "--out", tmp_path / "c"], ["report", tmp_path / "rep"]]).end()
     assert code == 0 and out.split() == ["1"] * 6, (out, err)
@@ -351,15 +351,15 @@ def test_closed_streams(tiny, tmp_path):
     code, out, err = after(tmp_path, without_errors, "train", tiny, "--out", tmp_path / "run", *SMALL)
     assert code == 0 and "parameters moved" in out
     assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and (b"epoch " in p.read_bytes() or b"decoding:" in p.read_bytes())]
-    assert after(tmp_path, without_output, "data", "check", tiny) == (0, "", "")
+    assert after(tmp_path, without_output, "data", "check", "--quick", tiny) == (0, "", "")
 
 def test_a_reader_that_went_away(tiny, tmp_path):
-    code, _, err = after(tmp_path, into_a_closed_pipe, "data", "check", tiny)
+    code, _, err = after(tmp_path, into_a_closed_pipe, "data", "check", "--quick", tiny)
     assert code != 0 and err == ""
 
 @pytest.mark.parametrize("name", ["caf\u00e9", os.fsdecode(b"caf\xe9")], ids=["utf8", "bytes"])
 def test_a_terminal_that_knows_only_ascii(tmp_path, name):
-    sentence(after(tmp_path, in_ascii, "data", "check", tmp_path / name), "caf\\", "does not exist")
+    sentence(after(tmp_path, in_ascii, "data", "check", "--quick", tmp_path / name), "caf\\", "does not exist")
 
 HELD = """
 import os, signal, sys, builtins
@@ -374,7 +374,7 @@ main()
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_while_the_libraries_load(name):
-    said = subprocess.run([sys.executable, "-c", HELD.format(name), "data", "check", "x"], capture_output=True, text=True, timeout=120)
+    said = subprocess.run([sys.executable, "-c", HELD.format(name), "data", "check", "--quick", "x"], capture_output=True, text=True, timeout=120)
     assert said.returncode == 130 and said.stderr.strip() == "vad: stopped.", said
 
 def test_libraries_that_do_not_load():
@@ -384,7 +384,7 @@ def test_libraries_that_do_not_load():
 
 @ROOT
 def test_a_user_without_a_home(tiny, tmp_path):
-    code, out, err = Apart(tmp_path / "said", as_nobody, [["data", "check", p] for p in ("~/x", "~nosuchuser/x")]).end()
+    code, out, err = Apart(tmp_path / "said", as_nobody, [["data", "check", "--quick", p] for p in ("~/x", "~nosuchuser/x")]).end()
     assert out.split() == ["1", "1"] and err.count("vad: ") == err.count("set HOME") == 2 and "Traceback" not in err, err
 
 def as_nobody(commands):

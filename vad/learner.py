@@ -37,7 +37,7 @@ from torch import Tensor
 from . import memory
 from .autoencoder import MNAD, check_variant, from_original, load_plain
 from .cache import Frames, Held, cache_frames, hold
-from .core import (Problem, Run, Stopped, code_fingerprint, fitting, keep_memory, locked, parse_json, pick_device, progress, read_json, reading, seed_all,
+from .core import (Problem, Run, Stopped, code_fingerprint, fitting, keep_memory, locked, parse_json, pick_device, progress, read_csv, read_json, reading, seed_all,
                       short_reason, whole, write_csv)
 from .data import Dataset
 from .replay import Replay
@@ -573,6 +573,8 @@ def saver(l:Learner, path, apart:bool): # apart: write in the background
 def train(l:Learner, run:Run):
     "All epochs that are left, with checkpoints and a table of losses."
     main, path, saved, take = l.accelerator.is_main_process, run / "checkpoint.safetensors", time.monotonic(), stepper(l)
+    if l.step and not l.table and (run / "losses.csv").exists(): # an older checkpoint has no table
+        l.table = read_csv(run / "losses.csv", dict(epoch=int, loss=float), "delete it").to_dict("records")[:l.step // l.steps]
     if main and l.table: write_csv(run / "losses.csv", pd.DataFrame(l.table)) # the checkpoint's word counts
     with stop_flag() as stop, saver(l, path, apart=l.device.type == "cuda") as save:
         def leave():

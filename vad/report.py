@@ -293,7 +293,7 @@ def read_record(folder:Path) -> dict:
     path = Path(folder) / "record.json"
     record = read_json(path, dict(plan=dict|None))
     fitting(record, {half: dict(name=str) for half in ("data", "clips") if half in record}, path)
-    if "plan" not in record: raise Problem(f"{folder} holds a run that vad reproduce did not make: name the folder of a reproduction.")
+    if not record.get("plan"): raise Problem(f"{folder} holds a run that vad reproduce did not make: name the folder of a reproduction.")
     return record
 
 def read_plan(folder:str|Path) -> Plan:
