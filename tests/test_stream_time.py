@@ -248,6 +248,28 @@ def test_a_playlist_opens_no_files(serve, tmp_path):
     record = score_video(f"{address}/own.m3u8", Mean(), tmp_path / "out", name="x", video=False)
     assert record["frames"] == 40 and record["ended"] == []
 
+def test_a_live_stream_with_time_stamps(tmp_path):
+    "each connection brings another stretch of film without a length: seconds go on, and a break is a new piece"
+    stretches = [write_film(tmp_path / f"{i}.ts", 2 + np.arange(40) / 25, range(20 + 50 * i, 60 + 50 * i)).read_bytes() for i in range(2)]
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args): pass
+        def do_GET(self):
+            if not stretches: return self.send_error(503)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(stretches.pop(0))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://127.0.0.1:{server.server_port}/live.ts", attempts=1, pause=.05)
+        got = list(source.read(threading.Event()))
+        server.shutdown()
+    seconds, pieces = (np.array([getattr(f, name) for f in got]) for name in ("seconds", "piece"))
+    assert source.live and not source.even and pieces.tolist() == [0] * 40 + [1] * 40
+    assert source.breaks[0]["after"] == 40 and "did not come back in 1 attempts" in source.notes[0]
+    for part in (seconds[:40], seconds[40:]): np.testing.assert_allclose(np.diff(part), .04, atol=1e-9)
+    assert seconds[0] == 0 and seconds[40] > seconds[39]
+    assert all(a.until <= b.seconds + 1e-9 for a, b in zip(got, got[1:]) if a.piece == b.piece) # what was said to be over is over
+
 def test_a_wrong_rate_of_a_camera(camera, tmp_path): # noqa: F811
     "a camera without time stamps gives more frames than windows count on: the record tells the right rate"
     c = camera([60])

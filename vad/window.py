@@ -290,7 +290,8 @@ class Connection:
         timeout:float, # seconds that opening and each frame may take
     ):
         av, self.where = pyav(), plain_address(address)
-        options = dict(protocol_whitelist=NETWORK, format_whitelist=",".join(CONTAINERS + STREAMS), rtsp_flags="prefer_tcp")
+        options = dict(protocol_whitelist=NETWORK, format_whitelist=",".join(CONTAINERS + STREAMS), rtsp_flags="prefer_tcp",
+                       analyzeduration=str(int(1e6 * min(5, timeout / 2)))) # microseconds: looking for streams must not use the time up
         try:
             with Listener(): self.film = av.open(address, timeout=(timeout, timeout), metadata_errors="ignore", options=options)
         except (av.FFmpegError, OSError, ValueError):
