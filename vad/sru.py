@@ -362,14 +362,18 @@ def recurrence(
 ) -> tuple[Tensor, Tensor]: # (L, B, directions, D) outputs, (B, directions, D) last state
     """The elementwise part of SRU, differentiable in `u`, `x`, `v`, `c0` (Lei et al. 2018); twice, in forward mode and under vmap by `loop` alone.
     Raises `Problem` where shapes do not fit or `implementation` is not to be had."""
+    if pad is not None: # zero times a number that is none would be none
+        u, x, v = (z if z is None or z.shape[:2] != pad.shape else z.masked_fill(pad.bool().view(*pad.shape, *[1] * (z.dim() - 2)), 0) for z in (u, x, v))
+    return _recur(u, x, v, c0, pad, drop, tanh, implementation)
+
+def _recur(u, x, v, c0, pad, drop, tanh, implementation):
+    "`recurrence` where the padding holds numbers for sure."
     name = pick(implementation, u.device)
     if u.dim() != 5 or u.shape[2] not in (3, 4): raise Problem(f"u must be a tensor of shape (length, batch, 3 or 4, directions, width), not {tuple(u.shape)}.")
     L, B, _, *plane = u.shape
     for what, z, *shapes in (("x", x, (L, B, *plane)), ("v", v, (1, 1, 2, *plane), (L, B, 2, *plane)), ("c0", c0, (B, *plane)), ("pad", pad, (L, B)),
                              ("drop", drop, (B, *plane))): _fits(what, z, *shapes)
-    if pad is not None: # zero times a number that is none would be none
-        pad = pad.bool()
-        u, x, v = (z if z is None or z.shape[:2] != pad.shape else z.masked_fill(pad.view(L, B, *[1] * (z.dim() - 2)), 0) for z in (u, x, v))
+    pad = None if pad is None else pad.bool()
     if name != "triton": # which loads what it finds
         dtype = torch.promote_types(u.dtype, v.dtype)
         u, x, v, c0, drop = (None if z is None else z.to(dtype) for z in (u, x, v, c0, drop))
@@ -477,7 +481,8 @@ class SRUCell(_Layer):
         u, v = self._transformed(inner, mask_pad=mask_pad, **attention)
         past = into(x * self.scale_x if self.rescale else x) if self.has_skip_term and self.num_matrices == 3 else None
         c0 = x.new_zeros(x.shape[1], self.output_size) if c0 is None else c0
-        h, c = recurrence(u, past, v, into(c0), pad, None if drop is None else into(drop), self.use_tanh, implementation)
+        recur = _recur if hasattr(self.transform_module, "last") else recurrence # matrices make numbers of the zeros in the padding; a module of one's own may not
+        h, c = recur(u, past, v, into(c0), pad, None if drop is None else into(drop), self.use_tanh, implementation)
         h = h.flatten(2)
         return self.layer_norm(h) if self.layer_norm is not None and self.normalize_after else h, c.flatten(1)
 
