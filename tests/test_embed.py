@@ -141,7 +141,7 @@ def test_rows_are_frames_then_zeros(tree, tmp_path):
     assert isinstance(e.x, np.memmap) and not e.x.flags.writeable and e.x.shape == (41, 5, 16) and e.x.dtype == np.float32
     assert ((e.x != 0).any(2) == e.mask).all() and np.isfinite(e.x).all()
     assert (e.manifest.frames + e.manifest.padded == 5).all() and (e.manifest.frames == e.mask.sum(1)).all()
-    assert list(e.manifest.columns) == ["video", "label", "source", "frames", "padded", "status", "reason", "seconds"]
+    assert list(e.manifest.columns) == ["video", "label", "source", "frames", "padded", "damaged", "status", "reason", "seconds"]
     assert [e.classes[i] for i in e.labels] == list(e.manifest.label) and e.classes == ("normal", "anomalous")
     assert (np.load(tmp_path / "cnn_mask.npy") == e.mask).all() and e.record["network"]["random"] == ["body", "projection", "attention"]
 

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['app', 'TRAINING', 'Data', 'Truth', 'Partial', 'Device', 'OWN', 'EMBEDDING', 'Normal', 'Kind', 'data', 'Root',
-           'Videos', 'PerVideo', 'MEMORY', 'tell', 'setting_help', 'setting_options', 'with_settings', 'train',
-           'evaluate', 'import_run', 'embed', 'segment', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2',
-           'avenue', 'walkway', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
-           'visualize', 'export', 'compare', 'scarce', 'spread', 'run_app', 'main']
+           'Videos', 'PerVideo', 'MEMORY', 'tell', 'setting_help', 'setting_options', 'with_settings',
+           'reading_of_film', 'train', 'evaluate', 'import_run', 'embed', 'segment', 'classify_command',
+           'score_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'extract', 'check', 'reproduce_command',
+           'report_command', 'scored', 'bench', 'visualize', 'export', 'compare', 'scarce', 'spread', 'run_app',
+           'in_command', 'main']
 
 # %% ../nbs/14_cli.ipynb #002
 import errno
 import inspect
+import os
 import re
 import signal
 import sys
+import warnings
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Optional
@@ -27,6 +30,7 @@ from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import deal, open_clips
 from .core import NO_ROOM, Problem, Stopped, printable, say_some, write_csv
 from .data import mask_doubts, open_dataset, verify
+from .decoder import decoding
 from .embed import Recipe
 from .segment import Cutting
 
@@ -76,6 +80,15 @@ def with_settings(
 app = typer.Typer(help="Video anomaly detection: train, evaluate, embed, classify, score, reproduce.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
 TRAINING = tuple(f.name for f in fields(learner.Settings))
+
+@app.callback()
+def reading_of_film(
+    decoder:str = typer.Option(None, help="How film is decoded: pyav, or opencv (neither times nor damage, interlaced film is black). Default: VAD_DECODER, or pyav."),
+    interlaced:str = typer.Option(None, "--fields", help="Of interlaced film: deinterlaced, or stored (with its combs). Default: VAD_FIELDS, or deinterlaced."),
+):
+    for name, value in dict(VAD_DECODER=decoder, VAD_FIELDS=interlaced).items():
+        if value: os.environ[name] = value # for every process that this command starts
+    decoding() # raises what is wrong with them
 
 Data = typer.Argument(..., help="Folder of a dataset: frame folders, videos, or an official archive's layout.")
 Truth = typer.Option(None, help="Ground truth by name where a dataset has two: mnad (its label file) or masks (any mask pixel).")
@@ -159,6 +172,7 @@ def embed(
     from vad.embed import embed
     found = collect(videos, kind, normal, source)
     tell(found.words())
+    if found.passed: tell(f"passed over: {say_some(found.passed)}")
     made = embed(found, output, method, frames, device, batch, workers=workers, engine=engine, address=address, **changes)
     tell(f"{made}: {output}")
 
@@ -178,6 +192,7 @@ def segment(
     from vad.segment import segment
     found = collect_ucf(videos, annotations) if annotations else collect(videos, kind, normal)
     tell(found.words())
+    if found.passed: tell(f"passed over: {say_some(found.passed)}")
     table = segment(found, out, workers=workers, **changes)
     tell(f"{out}: {(table.status == 'ok').sum()} clips, {(table.status != 'ok').sum()} films left out.")
 
@@ -442,7 +457,7 @@ def run_app() -> tuple[int, str]: # exit code, the sentence that goes with it
     "Run the command line without letting typer print errors in its own way."
     try: code = app(spread(sys.argv[1:], "--seeds"), prog_name="vad", standalone_mode=False) or 0
     except Stopped as e: return STOPPED, str(e)
-    except Problem as e: return 1, str(e).replace("open it with partial=True", "add --partial")
+    except Problem as e: return 1, str(e)
     except Exception as e:
         if sentence := scarce(e): return 1, sentence
         if isinstance(e, OSError): return 1, f"{e.filename or 'The system'}: {e.strerror or e}; check that path, its permissions and the free space."
@@ -451,9 +466,14 @@ def run_app() -> tuple[int, str]: # exit code, the sentence that goes with it
         return e.exit_code, f"{text.rstrip('.')}. See {e.ctx.command_path if e.ctx else 'vad'} --help."
     return code, "stopped; the same command goes on from what is saved." if code == STOPPED else ""
 
+def in_command(sentence:str) -> str:
+    "A sentence as somebody at a terminal needs it."
+    return printable(sentence.replace("open it with partial=True", "add --partial"))
+
 def main():
     "The `vad` command."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.formatwarning = lambda message, *where: f"vad: {in_command(str(message))}\n" # where in the code it was said helps nobody here
     code, sentence = run_app()
-    if sentence: print("\r\033[K" * sys.stderr.isatty() + f"vad: {printable(sentence)}", file=sys.stderr) # over what is left of a progress bar
+    if sentence: print("\r\033[K" * sys.stderr.isatty() + f"vad: {in_command(sentence)}", file=sys.stderr) # over what is left of a progress bar
     sys.exit(code)

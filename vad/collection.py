@@ -26,12 +26,13 @@ import pandas as pd
 
 from .core import Problem, from_cell
 from .truth import fill, plain_text
-from .video import MOVIES, images, open_video, visible
+from .video import MOVIES, images, is_film, open_video, visible
 
 # %% ../nbs/08a_collection.ipynb #005
 def films(
     folder:Path,         # searched with everything below it
     above:tuple=(),      # the folders on the way here
+    passed:list|None=None, # gets the files that are no videos
 ) -> Iterator[Path]:     # video files and folders of frames, naturally sorted
     "Every video under `folder`. Links are followed once; what cannot be listed, and a link to nothing, is passed on as if it were a video."
     try: stat = folder.stat(); entries = [(p, p.is_dir()) for p in visible(folder)]
@@ -40,9 +41,10 @@ def films(
     if me in above: return
     for p, inside in entries:
         if not inside:
-            if p.suffix.lower() in MOVIES or p.is_symlink() and not p.exists(): yield p
+            if is_film(p) or p.is_symlink() and not p.exists(): yield p
+            elif passed is not None: passed.append(p)
         elif holds_frames(p): yield p
-        else: yield from films(p, (*above, me))
+        else: yield from films(p, (*above, me), passed)
 
 def holds_frames(folder:Path) -> bool:
     "Whether a folder is a video of single images."
@@ -123,6 +125,7 @@ class Collection:
     classes: tuple[str, ...] # label 0, 1, ...; normal first
     table: pd.DataFrame      # video (path under root), label (a class), source; more columns where a dataset has more
     has_normal: bool = True  # False: nothing says which class is normal, and the first is the first by name
+    passed: tuple[str, ...] = () # what lies in the tree and is no video: files, and class folders without any
 
     def __len__(self): return len(self.table)
 
@@ -224,8 +227,9 @@ def collect(
     "The videos of a tree of class folders. Raises `Problem` where there is no such tree or it holds no videos."
     root = Path(root).expanduser().absolute()
     if not root.is_dir(): raise Problem(f"{root} is no folder: name one with a folder of videos for each class.")
-    me = root.stat().st_dev, root.stat().st_ino
-    found = {p.name: list(films(p, (me,))) for p in visible(root) if p.is_dir() and not holds_frames(p)}
+    me, passed = (root.stat().st_dev, root.stat().st_ino), []
+    found = {p.name: list(films(p, (me,), passed)) for p in visible(root) if p.is_dir() and not holds_frames(p)}
+    passed += [p for p in visible(root) if p.is_file() and p.name != "sources.csv"] + [root / n for n, videos in found.items() if not videos]
     if lost := [p for p in visible(root) if p.is_symlink() and not p.exists()]: warnings.warn(f"Left out: {lost[0]} is a link that leads to nothing.", stacklevel=2)
     found = {n: videos for n, videos in found.items() if videos}
     if not found: raise Problem(f"{root} holds no class folders with videos ({' '.join(MOVIES)}): make one folder a class, such as normal/ and anomalous/.")
@@ -233,7 +237,7 @@ def collect(
     rows = [(p.relative_to(root).as_posix(), c) for n, c in classes.items() for p in found[n]]
     clips = [v for v, _ in rows]
     table = pd.DataFrame(rows, columns=["video", "label"]).assign(source=sources_of(clips, read_sources(root, clips), source))
-    return Collection(root, tuple(dict.fromkeys(classes.values())), table, has_normal)
+    return Collection(root, tuple(dict.fromkeys(classes.values())), table, has_normal, tuple(p.relative_to(root).as_posix() for p in passed))
 
 # %% ../nbs/08a_collection.ipynb #020
 CRIMES = ("Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents", "Robbery", "Shooting", "Shoplifting", "Stealing", "Vandalism")
@@ -301,11 +305,13 @@ def collect_ucf(
     root, table = Path(root).expanduser().absolute(), read_ucf(lists)
     if unknown := set(drop) - set(table.label): raise Problem(f"UCF-Crime has no class {', '.join(sorted(unknown))}: it has {', '.join(sorted(set(table.label)))}.")
     table = table[~table.label.isin(drop) & (table.split == split if split else True)]
-    there = {p.name.casefold(): p.relative_to(root).as_posix() for p in films(root)} if root.is_dir() else {}
+    passed = []
+    there = {p.name.casefold(): p.relative_to(root).as_posix() for p in films(root, passed=passed)} if root.is_dir() else {}
     table = table.assign(video=table.name.str.casefold().map(there)).dropna(subset="video")
     if not len(table): raise Problem(f"{root} holds none of UCF-Crime's films: unpack the archive's parts there.")
     label = table.label.where(table.label == "normal", "anomalous") if kind == "binary" else table.label
     check_ranges(root, table)
     table = table.assign(label=label, source=table.video)
     classes = ("normal", *sorted(set(label) - {"normal"}))
-    return Collection(root, classes, table[["video", "label", "source", "split", "ranges"]].reset_index(drop=True))
+    return Collection(root, classes, table[["video", "label", "source", "split", "ranges"]].reset_index(drop=True),
+                      passed=tuple(p.relative_to(root).as_posix() for p in passed))

@@ -103,6 +103,8 @@ class Outcome(NamedTuple):
     reason: str               # why it failed
     seconds: float            # spent on decoding it
     unread: bool = False      # True: the system could not give it now; the next call tries again
+    damaged: int = 0          # frames that are wrong or lost, in a video that is used all the same
+    notes: str = ""           # what somebody should know of the video
 
 @contextmanager
 def one_thread():
@@ -138,15 +140,16 @@ def lay(
     put,         # put((index, place, frame)) for each frame; frame (height, width, 3) uint8 RGB
 ) -> tuple[int, int, Outcome]: # index, number of frames, outcome, yet without features
     "Decode a video and put its frames on the belt; what is wrong with the video becomes its outcome."
-    begin, n, reason = time.perf_counter(), 0, ""
+    begin, n, outcome = time.perf_counter(), 0, Outcome(index, None, "", 0.)
     try:
         readable(path)
         video = open_video(path, recipe.partial)
+        outcome = outcome._replace(damaged=video.damaged, notes=" ".join(video.notes))
         for n, frame in enumerate(video.select(pick(video.frames, recipe.frames, recipe.skip)), 1):
             small = cv2.cvtColor(shrink(frame, size, recipe.interpolation), cv2.COLOR_BGR2RGB)
             put((index, n - 1, small[:, ::-1] if recipe.flip else small))
-    except (Problem, OSError, UnicodeError, cv2.error) as e: n, reason = 0, str(e) or type(e).__name__
-    return index, n, Outcome(index, None, reason, time.perf_counter() - begin)
+    except (Problem, OSError, UnicodeError, cv2.error) as e: n, outcome = 0, Outcome(index, None, str(e) or type(e).__name__, 0., isinstance(e, Unread))
+    return index, n, outcome._replace(seconds=time.perf_counter() - begin)
 
 # %% ../nbs/08c_embed.ipynb #016
 class Belt:
@@ -249,7 +252,7 @@ def lay_or_leave(recipe:Recipe, job:tuple[int, Path], put) -> tuple[int, int, Ou
     try: index, n, outcome = lay(recipe, network(recipe).size, *job, put)
     except MemoryError: return job[0], 0, Outcome(job[0], None, f"{job[1]}: there was no memory left.", 0., True)
     reason = outcome.reason # an OSError's own words begin with its number
-    return index, n, outcome._replace(unread=bool(reason) and (reason.startswith("[Errno ") or "Insufficient memory" in reason or not given_out(job[1])))
+    return index, n, outcome._replace(unread=bool(reason) and (outcome.unread or reason.startswith("[Errno ") or "Insufficient memory" in reason or not given_out(job[1])))
 
 def stream(
     recipe:Recipe,
@@ -299,7 +302,7 @@ def fits(array:Path, shape:tuple) -> bool:
     return found.shape == shape and found.dtype == np.float32
 
 # %% ../nbs/08c_embed.ipynb #024
-FACT = dict(index=int, frames=int, reason=str, unread=bool, seconds=float, crc=int) # a line of the journal
+FACT = dict(index=int, frames=int, reason=str, notes=str, damaged=int, unread=bool, seconds=float, crc=int) # a line of the journal
 
 class Rows:
     "An array on the disk that is filled row by row, and a journal of what became of each row."
@@ -325,7 +328,7 @@ class Rows:
         n = 0 if o.features is None else len(o.features)
         row = np.zeros(self.shape[1:], np.float32)
         if n: row[:n] = o.features
-        fact = dict(index=o.index, frames=n, reason=o.reason, unread=o.unread, seconds=round(o.seconds, 3), crc=zlib.crc32(row))
+        fact = dict(index=o.index, frames=n, reason=o.reason, notes=o.notes, damaged=o.damaged, unread=o.unread, seconds=round(o.seconds, 3), crc=zlib.crc32(row))
         with room_for(self.target):
             self.file.seek(self.start + o.index * self.row)
             self.file.write(row)
@@ -406,7 +409,7 @@ class Embeddings:
     labels: np.ndarray       # (N,) int64
     mask: np.ndarray         # (N, frames) bool
     classes: tuple[str, ...] # of label 0, 1, ...
-    manifest: pd.DataFrame   # video, label, source, frames, padded, status, reason, seconds
+    manifest: pd.DataFrame   # video, label, source, frames, padded, damaged, status, reason, seconds
     record: dict             # recipe, network, versions, seals
 
     def __len__(self): return len(self.x)
@@ -524,14 +527,14 @@ def manifest_of(
     done:dict,          # index -> line of the journal
     recipe:Recipe,
 ) -> pd.DataFrame:
-    "A line a video: video, label, source, frames, padded, status, reason, seconds."
+    "A line a video: video, label, source, frames, padded, damaged, status, reason, seconds."
     facts = [done[i] for i in range(len(videos))]
     note = network(recipe).facts["fallback"] or ""
     def utf8(x): return x.encode("utf-8", "backslashreplace").decode() if isinstance(x, str) else x # a file's name may be any bytes
     return videos.table[["video", "label", "source"]].assign(
-        frames=[f["frames"] for f in facts], padded=[recipe.frames - f["frames"] for f in facts],
+        frames=[f["frames"] for f in facts], padded=[recipe.frames - f["frames"] for f in facts], damaged=[f["damaged"] for f in facts],
         status=["unread" if f["unread"] else "failed" if f["reason"] else "ok" for f in facts],
-        reason=[f["reason"] or note for f in facts], seconds=[f["seconds"] for f in facts]).map(utf8)
+        reason=[f["reason"] or f["notes"] or note for f in facts], seconds=[f["seconds"] for f in facts]).map(utf8)
 
 # %% ../nbs/08c_embed.ipynb #035
 def publish(output:Path, method:str, rows:Rows, videos:Collection, recipe:Recipe, record:dict):
@@ -554,8 +557,9 @@ def fill_rows(rows:Rows, videos:Collection, outcomes:Iterator[Outcome]):
     root = f"{videos.root}/"
     with progress(label="embedding", unit="video", total=len(videos), initial=len(rows.done)) as bar:
         for o in outcomes:
+            o = o._replace(reason=o.reason.replace(root, ""), notes=o.notes.replace(root, ""))
+            if o.notes: warnings.warn(o.notes, stacklevel=3)
             if o.reason:
-                o = o._replace(reason=o.reason.replace(root, ""))
                 warnings.warn(f"{'Not read now, to be tried again by the next call' if o.unread else 'Left out'}: {o.reason}", stacklevel=3)
             rows.write(o)
             bar.update()
@@ -635,7 +639,7 @@ def embed(
             todo = stream(recipe, jobs, workers, threads) if engine == "local" else spread(engine, address, recipe, jobs, workers, threads, shard)
             with closing(todo): fill_rows(rows, videos, todo)
             publish(output, method, rows, videos, recipe, dict(
-                key=key, classes=videos.classes, normal=videos.normal, root=videos.root,
+                key=key, classes=videos.classes, passed=videos.passed, decoding=decoding_of(videos.paths()), normal=videos.normal, root=videos.root,
                 recipe=asdict(recipe), network=net.facts, engine=engine, workers=workers, threads=threads,
                 embedded=len(jobs), seconds=round(time.perf_counter() - begin, 1), peak_memory_gb=round(core.peak_memory(), 2),
                 failed=sum(bool(f["reason"]) and not f["unread"] for f in rows.done.values()), unread=sum(f["unread"] for f in rows.done.values()),
