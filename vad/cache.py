@@ -82,6 +82,7 @@ def normalise(
 class Frames:
     "One split of a dataset, decoded and resized once."
     release = 2**26 # bytes read between two releases of mapped memory
+    seals = None    # (N,) checksums of the frames; None: not sealed
 
     def __init__(self,
         folder:str|Path, # a finished cache
