@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings as fewer, strategies as st
 from test_window import Mean, camera, run # noqa: F401 - fixtures
 
+from vad.cache import cache_frames
 from vad.core import Problem, read_json, shared
 from vad.decoder import decoded, pyav
 from vad.sight import Sight
@@ -305,9 +306,10 @@ def test_opencv_is_asked_for(tmp_path, monkeypatch):
 @needs_cases
 def test_what_a_model_saw_of_a_damaged_film(run, tmp_path): # noqa: F811
     "as many frames, with the numbers and scores of the command, and the damage noted"
-    for name in ("flips.mp4", "zeros.mp4"):
+    for name in ("flips.mp4", "zeros.mp4", "flips.mp4"): # once more, now that its frames are cached
         path = shared(f"cases/damaged/{name}")
         sight = Sight(run, path, "cpu")
         video, film = open_video(path, partial=True), sight.film(0)
         assert int(sight.frames.lengths[0]) == video.frames and film.frames[-1] == video.frames - 1
+        with pytest.raises(Problem, match="damaged"): cache_frames([open_video(path)], (16, 16), 1)
         assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in sight.data.warnings)

@@ -228,7 +228,8 @@ def cache_key(
 ) -> str:
     "A hash of everything that shapes the bytes of a cache."
     with ThreadPoolExecutor(8) as pool: prints = list(pool.map(Video.fingerprint, videos))
-    facts = [2, cv2.__version__, decoding_of(v.path for v in videos), list(size), kind, interpolation, [(v.name, v.frames, p) for v, p in zip(videos, prints)]]
+    content = [(v.name, v.frames, p, *["damaged"] * (v.damaged > 0)) for v, p in zip(videos, prints)] # not for who has not let damage pass
+    facts = [2, cv2.__version__, decoding_of(v.path for v in videos), list(size), kind, interpolation, content]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 def sweep(folder:Path, mine:str):
