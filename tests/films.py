@@ -124,7 +124,7 @@ def copy_film(source, path, start=0., key=True, **options): # options: of the co
     with av.open(str(source)) as film:
         packets, at = packets_of(film)
         offset = min(p.pts for p in packets) + round(start / film.streams.video[0].time_base)
-        with av.open(str(path), "w", options=dict(avoid_negative_ts="disabled" if key else "make_zero") | options) as out:
+        with av.open(str(path), "w", options=dict(avoid_negative_ts="disabled" if key and path.suffix in HIDES else "make_zero") | options) as out:
             copy = out.add_stream_from_template(film.streams.video[0], opaque=True)
             for p in packets[where_to_cut(packets, at, start, key):]:
                 p.pts -= offset
