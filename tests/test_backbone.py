@@ -1,5 +1,4 @@
 "Networks of timm are what timm makes of them: width, vectors, weights; and folding changes none of it."
-import os
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ FAMILIES = dict(
     swinv2_cr_tiny_224=None, tiny_vit_5m_224=64, tnt_s_legacy_patch16_224=None, tresnet_m=64, twins_svt_small=None, visformer_tiny=None, vit_small_patch16_224=None,
     vit_tiny_r_s16_p8_224=None, vit_srelpos_small_patch16_224=None, samvit_base_patch16_224=None, vitamin_small_224=None, volo_d1_224=None, ese_vovnet19b_slim_dw=64,
     legacy_xception=64, xception41p=64, xcit_nano_12_p8_224=None)
-slow = pytest.mark.skipif("slow" not in os.environ.get("VAD_TESTS", ""), reason="one network of each of timm's families takes minutes: VAD_TESTS=slow runs them")
+slow = pytest.mark.slow # one network of each of timm's families
 
 
 def used(net, seed=0):
