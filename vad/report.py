@@ -185,7 +185,7 @@ def blind_sentence(plan:Plan, data:str) -> str:
     "What the best control that has learned nothing reaches: the number to beat."
     path = plan.folder / "figures" / "mnad" / f"{data}.controls.csv"
     if not path.exists(): return ""
-    c = read_csv(path, dict(control=str, auc_micro=float))
+    c = read_csv(path, dict(control=str, auc_micro=float|None)).reindex(columns=["control", "auc_micro"])
     best = c[c.control.isin(BLIND)].sort_values("auc_micro").iloc[-1]
     return f"<p>To beat: <b>{best.control}</b>, which has learned nothing, reaches {best.auc_micro:.1f} %.</p>"
 
