@@ -190,7 +190,7 @@ def blind_sentence(plan:Plan, data:str) -> str:
     "What the best control that has learned nothing reaches: the number to beat."
     path = plan.folder / "figures" / "mnad" / f"{data}.controls.csv"
     if not path.exists(): return ""
-    c = read_figure(path, dict(auc_micro=float))
+    c = read_figure(path, dict(auc_micro=float|None)).reindex(columns=["control", "auc_micro"])
     best = c[c.control.isin(BLIND)].sort_values("auc_micro").iloc[-1]
     return f"<p>To beat: <b>{html.escape(best.control)}</b>, which has learned nothing, reaches {best.auc_micro:.1f} %.</p>"
 
