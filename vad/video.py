@@ -458,8 +458,8 @@ def side_by_side(
         def beat():
             bar.update()
             if stop.is_set(): raise InterruptedError
-        jobs = [pool.submit(work, item, beat) for item in items]
-        try:
+        try: # a Ctrl-C while threads are started stops them too
+            jobs = [pool.submit(work, item, beat) for item in items]
             for job in as_completed(jobs): job.result()
         except BaseException: # Ctrl-C as well
             stop.set()
