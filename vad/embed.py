@@ -163,7 +163,11 @@ class Belt:
         self.decode, self.jobs, self.lock = decode, iter(jobs), Lock()
         self.queue, self.stopped, self.at_work = Queue(length), Event(), workers
         self.pool = ThreadPoolExecutor(workers)
-        for _ in range(workers): self.pool.submit(self.work)
+        try:
+            for _ in range(workers): self.pool.submit(self.work)
+        except BaseException: # Ctrl-C while they are started
+            self.stopped.set()
+            raise
 
     def work(self):
         "Take one video after another, until there are none."
