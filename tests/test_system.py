@@ -441,3 +441,12 @@ def test_an_archive_that_says_too_much(tmp_path, monkeypatch, kind):
     (tmp_path / "a").write_bytes(BOMBS[kind]())
     with pytest.raises(Problem, match="delete it"): unpack(tmp_path / "a", tmp_path / "in")
     assert sum(p.stat().st_size for p in tmp_path.rglob("in/*")) < 10**6
+
+
+# ---- what is measured of a process
+
+def test_the_peak_of_memory_is_the_process_own():
+    "not that of the large process that started it"
+    large = np.ones(200_000_000) # 1.6 GB
+    said = subprocess.run([sys.executable, "-c", "from vad.core import peak_memory; print(peak_memory())"], capture_output=True, text=True, check=True)
+    assert .05 < float(said.stdout) < 1.2 and len(large)
