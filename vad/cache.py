@@ -182,11 +182,11 @@ def write_video(
     seals = []
     with open(path, "rb+") as f:
         f.seek(offset)
-        for frame in video.read(gray=mode == "luma"):
-            if mode == "same":
+        for frame in video.read(gray=dict(luma=True, same=None).get(mode, False)):
+            if mode == "same" and frame.ndim == 3:
                 if not is_gray(frame): raise _Colour
-                frame = np.ascontiguousarray(frame[..., 0])
-            data = shrink(frame, size, interpolation).tobytes()
+                frame = cv2.extractChannel(frame, 0)
+            data = shrink(frame, size, interpolation)
             f.write(data)
             seals.append(zlib.crc32(data))
             beat()

@@ -262,14 +262,14 @@ def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
 # %% ../nbs/00a_decoder.ipynb #e3f6ae86
 class Pixels:
     "Frames of PyAV to arrays."
-    def __init__(self, gray:bool):
+    def __init__(self, gray:bool|None): # None: gray where a frame has no colours
         from av.video.reformatter import VideoReformatter
         self.gray, self.scaler = gray, VideoReformatter()
 
     def __call__(self, s:Shown) -> np.ndarray: # (H, W, 3) uint8 BGR, or (H, W) gray
         if colourless(s.frame):
             out = plane_of(s.frame, 0, s.frame.width)
-            if not self.gray: out = cv2.cvtColor(out, cv2.COLOR_GRAY2BGR)
+            if self.gray is False: out = cv2.cvtColor(out, cv2.COLOR_GRAY2BGR)
         else:
             f = self.scaler.reformat(s.frame, format="bgr24", threads=1)
             out = plane_of(f, 0, f.width, 3)
@@ -293,7 +293,7 @@ FULL_RANGE = 2 # AVCOL_RANGE_JPEG
 # %% ../nbs/00a_decoder.ipynb #7b70890c
 def film_frames(
     path:Path,
-    gray:bool=False,           # True: (H, W), luminance
+    gray:bool|None=False,      # True: (H, W), luminance; None: so where a frame has no colours and the decoder sees it
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
 ) -> Iterator[tuple[np.ndarray|None, bool]]: # (H, W, 3) uint8 BGR or (H, W), None where not wanted; whether it is damaged
     "The frames of a film as the environment has them decoded. Errors as of `open_film`."

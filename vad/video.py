@@ -200,7 +200,7 @@ class Video:
         return np.allclose(self.times() * self.fps, np.arange(self.frames), rtol=0, atol=1e-3)
 
     def read(self,
-        gray:bool=False, # True: (H, W), luminance
+        gray:bool|None=False, # True: (H, W), luminance; None: so where a frame has no colours and the decoder sees it
         start:int=0,     # the first frame to yield
         stop:int=None,   # the frame before which to stop; None = the end
     ) -> Iterator[np.ndarray]: # (H, W, 3) uint8 BGR, or (H, W)
