@@ -458,7 +458,7 @@ def read_csv(
             if _may_miss(kind): continue
             raise Problem(f"{path} has no column {c!r}: {cure}.")
         if c in texts: continue
-        numbers = pd.to_numeric(table[c], errors="coerce")
+        numbers = pd.to_numeric(table[c] if table[c].dtype.kind in "iuf" else table[c].map(str), errors="coerce") # as text even 400 digits are a number
         good = np.isfinite(numbers) & (numbers == np.floor(numbers) if kind is int else True) | (table[c].isna() & _may_miss(kind))
         if not good.all():
             raise Problem(f"{path}, line {int(np.argmin(good)) + 2}, holds no {'whole ' * (kind is int)}number in its column {c!r}: {cure}.")
