@@ -433,7 +433,8 @@ def _each_cell(change, table:pd.DataFrame) -> pd.DataFrame:
 def write_csv(path, table:pd.DataFrame):
     "Write `table` as CSV without its index, whole or not at all. `read_csv` gives every name back as it was."
     cells = _each_cell(as_cell, table)
-    returns = any("\r" in x for _, c in cells.items() if not pd.api.types.is_numeric_dtype(c) for x in c if isinstance(x, str))
+    texts = (x for _, c in cells.items() if not pd.api.types.is_numeric_dtype(c) for x in c)
+    returns = any("\r" in x for x in (*cells, *texts) if isinstance(x, str))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL # which does not quote a carriage return, though readers end the line there
     with whole(path) as part: cells.to_csv(part, index=False, quoting=quoting, errors="surrogateescape") # a file's name may be any bytes
 
