@@ -374,7 +374,7 @@ main()
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_while_the_libraries_load(name):
-    heard = lambda: signal.signal(getattr(signal, name), signal.SIG_DFL) # noqa: E731: a job in the background is told to ignore Ctrl-C
+    heard = lambda: signal.signal(getattr(signal, name), signal.SIG_DFL) # a job in the background is told to ignore Ctrl-C
     said = subprocess.run([sys.executable, "-c", HELD.format(name), "data", "check", "--quick", "x"], capture_output=True, text=True, timeout=120, preexec_fn=heard)
     assert said.returncode == 130 and said.stderr.strip() == "vad: stopped.", said
 
