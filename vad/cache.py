@@ -180,14 +180,14 @@ def write_video(
 ) -> list[int]:         # each frame's checksum
     "Decode a video into its place in the cache. Raises `Problem` where it cannot be decoded to its end."
     seals = []
-    with open(path, "rb+") as f:
-        f.seek(offset)
+    with open(path, "rb+", buffering=0) as f:
         for frame in video.read(gray=dict(luma=True, same=None).get(mode, False)):
             if mode == "same" and frame.ndim == 3:
                 if not is_gray(frame): raise _Colour
                 frame = cv2.extractChannel(frame, 0)
             data = shrink(frame, size, interpolation)
-            f.write(data)
+            if (n := os.pwrite(f.fileno(), data, offset)) < data.nbytes: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            offset += n
             seals.append(zlib.crc32(data))
             beat()
     return seals

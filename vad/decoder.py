@@ -7,8 +7,8 @@ __all__ = ['ASSUMED_FPS', 'CONTAINERS', 'OF_THE_SYSTEM', 'BEGINNINGS', 'HARMLESS
            'decoding_of', 'pyav', 'refuse_film', 'what_it_is', 'open_film', 'choose_stream', 'looks_like_film',
            'Listener', 'Shown', 'Damage', 'decoded', 'decoded_stream', 'Deinterlacer', 'deinterlaced', 'Pixels',
            'plane_of', 'colourless', 'film_frames', 'stamped_frames', 'whole_pictures', 'opencv_frames', 'capture',
-           'Contents', 'Stamps', 'packet_stamps', 'frame_times', 'Clock', 'film_contents', 'stamped_contents',
-           'times_of', 'opencv_contents', 'last_box_ends', 'matroska_end']
+           'Contents', 'Stamps', 'packet_stamps', 'size_in', 'frame_times', 'Clock', 'film_contents',
+           'stamped_contents', 'times_of', 'opencv_contents', 'last_box_ends', 'matroska_end']
 
 # %% ../nbs/00a_decoder.ipynb #003
 import errno
@@ -349,6 +349,7 @@ class Contents:
     codec: str                   # h264, ...
     container: str               # mov, ...
     damaged: int|None            # frames that are wrong or lost; None: not all have been decoded
+    size: tuple|None = None      # (height, width) of the first picture, where it was seen
 
 BARE = ("h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpegvideo", "mjpeg") # containers that are none: pictures one after another, no times
 
@@ -362,13 +363,18 @@ class Stamps(NamedTuple):
     said: int        # frames by the header
     codec: str
     container: str
+    size: tuple|None # (height, width) of the first picture
 
 def packet_stamps(path:Path) -> Stamps:
-    "Read all packets of a film, decoding nothing. Errors as of `open_film`."
+    "Read all packets of a film, decoding but its first picture. Errors as of `open_film`."
     av = pyav()
     with open_film(path) as (container, stream):
         with Listener() as listener:
-            try: packets = [(p.pts, p.is_keyframe, p.is_corrupt, p.is_discard) for p in container.demux(stream) if p.size]
+            packets, size = [], None
+            try:
+                for p in container.demux(stream):
+                    if p.size: packets.append((p.pts, p.is_keyframe, p.is_corrupt, p.is_discard))
+                    if size is None: size = size_in(p)
             except (av.FFmpegError, OSError) as e:
                 if e.errno in OF_THE_SYSTEM: refuse_film(path, e)
                 packets = []
@@ -382,7 +388,13 @@ def packet_stamps(path:Path) -> Stamps:
         sure = stamped and packets[0][1] and packets[0][0] <= min(pts) and not listener.serious and not any(p[2] for p in packets)
         rates = tuple(float(r) for r in ((codec.framerate,) if bare else (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r)
         return Stamps(sorted(pts) if stamped else pts, stamped and not bare, sure, 0. if bare else float(stream.time_base), rates, stream.frames,
-                      codec.name, container.format.name)
+                      codec.name, container.format.name, size)
+
+def size_in(packet) -> tuple[int, int]|None: # (height, width) as it is to be seen; None: the packet gives no picture yet
+    "The size of the first picture, which is decoded on the way: the next reader need not open the film for it."
+    try: frames = packet.decode()
+    except pyav().FFmpegError: return None
+    return next(((f.width, f.height) if f.rotation % 180 else (f.height, f.width) for f in frames), None)
 
 def frame_times(
     pts:list,      # of the frames in order; None: without one
@@ -449,7 +461,7 @@ def film_contents(
 def stamped_contents(path:Path, s:Stamps) -> Contents:
     "What a film holds by its packets."
     whole = not s.said or last_box_ends(path) <= path.stat().st_size
-    return Contents(len(s.pts), *times_of(s.pts, s), s.said, whole, s.codec, s.container, None)
+    return Contents(len(s.pts), *times_of(s.pts, s), s.said, whole, s.codec, s.container, None, s.size)
 
 def times_of(
     pts:list, # of the frames that are shown

@@ -345,8 +345,8 @@ def open_file(path:Path, partial:bool) -> Video:
     "Open a video file: its packets are read, the first frame is decoded."
     c = contents(path, thorough=partial)
     if not partial: refuse_contents(path, c)
-    frame, _ = next(film_frames(path))
-    return Video(path.stem, path, c.frames, frame.shape[:2], c.fps, c.rate, c.seconds, c.damaged or 0, partial, tuple(notes_on(path, c)))
+    size = c.size or next(film_frames(path))[0].shape[:2]
+    return Video(path.stem, path, c.frames, size, c.fps, c.rate, c.seconds, c.damaged or 0, partial, tuple(notes_on(path, c)))
 
 def refuse_contents(path:Path, c:Contents):
     "Raise `Problem` where a film is truncated or known to be damaged."
