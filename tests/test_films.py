@@ -1,4 +1,6 @@
 "One film, one answer: whoever reads a film, by whatever command, gets the same frames with the same numbers at the same times."
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from films import av, copy_film, ffmpeg, flip, number_of, numbers_of, shown_by_copy, write_film, write_streams
+from films import av, copy_film, ffmpeg, flip, number_of, numbers_of, picture, shown_by_copy, write_film, write_streams
 from vad.cache import cache_frames
 from vad.collection import collect
 from vad.core import Problem, shared
@@ -297,3 +299,37 @@ def test_the_cases_have_one_count(tmp_path, name):
         table = segment(tmp_path / "tree", tmp_path / "clips", seconds=.4, shortest=.001)
         made = embed(collect(tmp_path / "tree"), tmp_path / "vectors", "cnn", 200, "cpu", 4, width=16, size=32)
     assert len(list(folder.iterdir())) == n == table.stop.iloc[-1] == made.mask.sum()
+
+
+# ---- a machine without PyAV
+
+WITHOUT = """
+import sys
+sys.modules["av"] = None # as where it is not installed
+import numpy as np
+from vad.cache import cache_frames
+from vad.core import Problem
+from vad.decoder import decoding
+from vad.video import open_video
+film, folder, picture = sys.argv[1:]
+try: open_video(film)
+except Problem as e: print(e)
+print(open_video(folder).frames, open_video(picture).frames)
+import os
+os.environ["VAD_DECODER"] = "opencv"
+video = open_video(film)
+print(video.frames, len(list(video.read())), len(cache_frames([video], (24, 32))), decoding().record()["decoder"].split()[0])
+"""
+
+def test_a_machine_without_pyav_reads_folders_and_by_choice_films(tmp_path):
+    film = write_film(tmp_path / "film.mp4", range(9))
+    for i in range(6):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / f"folder/{i}.png"), picture(i))
+    (tmp_path / "flat").mkdir()
+    assert cv2.imwrite(str(tmp_path / "flat/1.jpg"), np.zeros((640, 640, 3), np.uint8)) # whose code is one long run
+    said = subprocess.run([sys.executable, "-c", WITHOUT, film, tmp_path / "folder", tmp_path / "flat"], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    missing, folders, films = said.stdout.splitlines()
+    assert "pip install av" in missing and "VAD_DECODER=opencv" in missing
+    assert (folders, films) == ("6 1", "9 9 9 opencv")

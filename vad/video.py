@@ -18,6 +18,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Iterator, NamedTuple
@@ -160,7 +161,7 @@ def decode_jpeg(data:bytes) -> tuple[np.ndarray|None, str]: # (H, W, 3) uint8 BG
 
 def complaint(data:bytes) -> str:
     "What FFmpeg says of a JPEG with a long run of zeros."
-    if decoding().decoder != "pyav" or data.find(ZEROS, scan_begins(data)) < 0: return ""
+    if decoding().decoder != "pyav" or find_spec("av") is None or data.find(ZEROS, scan_begins(data)) < 0: return ""
     av = pyav()
     with Listener() as listener:
         try: av.CodecContext.create("mjpeg", "r").decode(av.Packet(data))
