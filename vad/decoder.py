@@ -73,7 +73,10 @@ OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACC
 
 def refuse_film(path:Path, e:Exception):
     "Raise what an error of the decoder means: `OSError` where it is the system's, else `Problem`."
-    if isinstance(e, MemoryError): raise MemoryError(f"There is no memory to read {path}.") from None
+    if isinstance(e, MemoryError) or getattr(e, "errno", None) == errno.ENOMEM:
+        try: bytearray(2**26)
+        except MemoryError: raise MemoryError(f"There is no memory to read {path}.") from None
+        raise Problem(f"{path} asks for more memory than a film takes, its header is damaged: restore the file from its source.") from None
     if getattr(e, "errno", None) in OF_THE_SYSTEM: raise OSError(e.errno, os.strerror(e.errno), str(path)) from None
     if isinstance(e, UnicodeError): raise Problem(f"{str(path)!a} has a name that is no text in UTF-8: rename the file.") from None
     if what := what_it_is(path): raise Problem(f"{path} is not a video but {what}: name a film, or leave the file out.") from None
@@ -223,22 +226,27 @@ class Deinterlacer:
         kind = s.frame.width, s.frame.height, s.frame.format.name
         if self.graph and kind != self.kind: yield from self.close()
         if not self.graph:
-            if not s.frame.interlaced_frame:
+            if not s.frame.interlaced_frame or not self.start(s.frame):
                 yield s
                 return
-            self.start(s.frame)
             self.kind = kind
         self.waiting.append(s)
         self.graph.push(s.frame)
         yield from self.ready()
 
-    def start(self, frame):
+    def start(self, frame) -> bool:
+        "Make the filter; False where it does not take such frames (of one or two rows, say): they stay as stored."
+        from av import FFmpegError
         from av.filter import Graph
-        self.graph = Graph()
-        self.graph.threads = 1
-        nodes = [self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-                 self.graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"), self.graph.add("buffersink")]
-        self.graph.link_nodes(*nodes).configure()
+        graph = Graph()
+        graph.threads = 1
+        try:
+            nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+                     graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"), graph.add("buffersink")]
+            graph.link_nodes(*nodes).configure()
+        except FFmpegError: return False
+        self.graph = graph
+        return True
 
     def ready(self) -> Iterator[Shown]:
         import av
