@@ -50,7 +50,7 @@ def numbers_of(frames): return [number_of(f) for f in frames]
 def marked(frame, order):
     "a frame of PyAV that says that it is interlaced"
     graph = av.filter.Graph()
-    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)),
              graph.add("setfield", order), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     graph.push(frame)

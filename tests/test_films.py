@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from films import av, copy_film, ffmpeg, flip, number_of, numbers_of, picture, shown_by_copy, write_film, write_streams
+from films import av, copy_film, ffmpeg, flip, marked, number_of, numbers_of, picture, shown_by_copy, write_film, write_streams
 from vad.cache import cache_frames
 from vad.collection import collect
 from vad.core import Problem, shared
 from vad.data import open_dataset
-from vad.decoder import film_frames
+from vad.decoder import Shown, deinterlaced, film_frames
 from vad.embed import embed, lay
 from vad.fetch import extract_frames
 from vad.segment import read_film, segment
@@ -333,3 +333,9 @@ def test_a_machine_without_pyav_reads_folders_and_by_choice_films(tmp_path):
     missing, folders, films = said.stdout.splitlines()
     assert "pip install av" in missing and "VAD_DECODER=opencv" in missing
     assert (folders, films) == ("6 1", "9 9 9 opencv")
+
+def test_frames_too_small_to_deinterlace_stay_as_they_are():
+    frames = [Shown(marked(av.VideoFrame.from_ndarray(np.full((rows, 16, 3), 90, np.uint8), format="bgr24").reformat(format="yuv420p"), "tff"), t, False, 0)
+              for t, rows in enumerate((2, 2, 48, 48, 2))]
+    for t, s in enumerate(frames): s.frame.pts = t
+    assert [(s.pts, s.frame.height) for s in deinterlaced(frames)] == [(0, 2), (1, 2), (2, 48), (3, 48), (4, 2)]
