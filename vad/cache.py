@@ -57,7 +57,7 @@ def open_cache(
     "Map a cache into memory. Raises `Problem` where it is damaged, `Unread` where the system cannot open it now."
     path = folder / "frames.npy"
     index = read_json(folder / "index.json", dict(names=list[str], starts=list[int], shape=list[int]|None, seals=dict[str, str]|None), ANEW, ANEW)
-    array, names, starts = read_array(path, ANEW, ANEW, mapped=True), index["names"], np.asarray(index["starts"], int)
+    array, names, starts = read_array(path, ANEW, ANEW, mapped="r"), index["names"], np.asarray(index["starts"], int)
     right = array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and list(array.shape) == (index.get("shape") or list(array.shape))
     if not right or len(starts) != len(names) + 1 or starts[0] or starts[-1] != len(array) or (np.diff(starts) < 0).any():
         raise Problem(f"{path} is damaged (it is not what index.json says): {ANEW}.")

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import Problem, progress, regular_file, unread
+from .core import Problem, progress, regular_file, system_fault, unread
 from .decoder import (ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames, looks_like_film, packet_stamps, pyav,
                          stamped_contents, stamped_frames)
 
@@ -103,7 +103,8 @@ def image_header(path:Path) -> tuple[tuple[int, int], int]: # size, EXIF orienta
         try:
             picture = Image.open(f)
             kind, (w, h), said, several = picture.format, picture.size, orientation(picture), getattr(picture, "is_animated", False)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+            if system_fault(e): raise
             raise Problem(f"{path} cannot be read as an image: {cure}.") from None
         if not has_end(f, kind): raise Problem(f"{path} is truncated (its end marker is missing): {cure}.")
     if several: raise Problem(f"{path} holds several pictures: write each into a file of its own.")
@@ -148,7 +149,9 @@ def decode(
 def decode_image(data:bytes) -> np.ndarray|None: # (H, W, 3) BGR, uint8, uint16 or float32; None: not to be decoded
     "Decode an image as it is stored."
     try: return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error: return None
+    except cv2.error as e:
+        if system_fault(e): raise
+        return None
 
 def decode_jpeg(data:bytes) -> tuple[np.ndarray|None, str]: # (H, W, 3) uint8 BGR, None: not to be decoded here; what is wrong with it
     "Decode a JPEG with libjpeg, and hear its complaints."
