@@ -380,11 +380,12 @@ def packet_stamps(path:Path) -> Stamps:
     av = pyav()
     with open_film(path) as (container, stream):
         with Listener() as listener:
-            packets, size = [], None
+            packets, size, begun = [], None, False
             try:
                 for p in container.demux(stream):
                     if p.size: packets.append((p.pts, p.is_keyframe, p.is_corrupt, p.is_discard))
-                    if size is None: size = size_in(p)
+                    begun = begun or p.is_keyframe # nothing before it is shown
+                    if begun and size is None: size = size_in(p)
             except (av.FFmpegError, OSError) as e:
                 if e.errno in OF_THE_SYSTEM: refuse_film(path, e)
                 packets = []
