@@ -17,7 +17,7 @@ import sys
 import uuid
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from .core import Problem, Unread, check_seals, file_seals, locked, read_array, read_json, room_on, unread, whole, write_json
+from .core import Problem, Unread, check_seals, file_seals, is_dead, locked, read_array, read_json, room_on, unread, whole, write_json
 from .decoder import decoding_of
 from .video import Video, side_by_side
 
@@ -232,14 +232,16 @@ def cache_key(
     facts = [2, cv2.__version__, decoding_of(v.path for v in videos), list(size), kind, interpolation, content]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
-def sweep(folder:Path, mine:str):
-    "Remove what dead builds have left in `folder`; the lock of the key `mine` is held by the caller."
+def sweep(
+    folder:Path,
+    mine:str,       # a key whose lock the caller has asked for
+    held:bool|None, # what `take_lock` said of it
+):
+    "Remove what dead builds have left in `folder`."
     for part in folder.glob(".*.part"):
         key = part.name.split(".")[1]
-        if key == mine: shutil.rmtree(part, ignore_errors=True)
-        else:
-            with locked(folder / f".{key}.lock", wait=False) as free:
-                if free: shutil.rmtree(part, ignore_errors=True)
+        with nullcontext(held) if key == mine else locked(folder / f".{key}.lock", wait=False) as free:
+            if is_dead(part, free): shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/01a_cache.ipynb #017
 def make(
@@ -253,13 +255,15 @@ def make(
     "Build a cache, unless another process does so first."
     folder, key = done.parent, done.name
     part = folder / f".{key}.{uuid.uuid4().hex[:8]}.part"
-    with locked(folder / f".{key}.lock"):
+    with locked(folder / f".{key}.lock") as held:
         if done.exists(): return
-        sweep(folder, key)
+        sweep(folder, key, held)
         try:
             part.mkdir()
             build(videos, part, size, mode, interpolation, workers)
             os.replace(part, done)
+        except OSError as e: # where there are no locks another process may have been first, and its cache is as whole as ours
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST): raise
         finally: shutil.rmtree(part, ignore_errors=True)
 
 def find(

@@ -107,14 +107,14 @@ def open_lock(path:Path) -> int:
 
 @contextmanager
 def locked(path:Path, wait:bool=True):
-    "Hold the lock file `path`; yields whether it is held."
+    "Hold the lock file `path`; yields whether it is held, as `take_lock` says it."
     fd = open_lock(path)
     try:
         held = take_lock(fd)
         if held is False and wait:
             print(f"Another process is at work on {path.parent}: waiting for it.", file=_progress_file())
             held = take_lock(fd, wait=True)
-        yield held is not False # a file system without locks: hidden names are unique all the same
+        yield held # None: hidden names are unique all the same
     finally: os.close(fd)
 
 # %% ../nbs/00_core.ipynb #013
