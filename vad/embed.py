@@ -6,7 +6,7 @@
 __all__ = ['FACT', 'EMBED_AGAIN', 'RECORD', 'pick', 'readable', 'Recipe', 'network', 'Outcome', 'one_thread', 'run_batch',
            'places_alike', 'lay', 'failure', 'Belt', 'Desk', 'finish', 'stream', 'begin_rows', 'fits', 'Rows',
            'embed_shard', 'cluster', 'spread', 'mask_of', 'trailing', 'Embeddings', 'load_pair', 'flat_labels',
-           'check_finite', 'open_embeddings', 'default_method', 'signature', 'manifest_of', 'publish', 'fill_rows',
+           'check_vectors', 'open_embeddings', 'default_method', 'signature', 'manifest_of', 'publish', 'fill_rows',
            'plan', 'done_before', 'take_up', 'embed']
 
 # %% ../nbs/08c_embed.ipynb #003
@@ -439,7 +439,7 @@ def flat_labels(
         raise Problem(f"{path} holds {y[bad[0]]} for video {bad[0]} (counted from 0): {cure}.")
     return y.astype(np.int64)
 
-def check_finite(
+def check_vectors(
     x:np.ndarray,    # (N, T, D), written to where padding holds anything but numbers
     frames,          # (N,) how many of the T rows are real
     names,           # (N,) of the videos
@@ -483,7 +483,7 @@ def open_embeddings(
         if len(table) != len(x): raise Problem(f"{manifest} has {len(table)} lines and {path} {len(x)} rows: {EMBED_AGAIN}.")
         if y.dtype.kind != "i" or not table.frames.between(0, x.shape[1]).all() or not ((0 <= y) & (y < len(classes))).all():
             raise Problem(f"{manifest} or {labels} holds numbers beyond {path}'s frames and classes: {EMBED_AGAIN}.")
-    check_finite(x, table.frames, table.video, path)
+    check_vectors(x, table.frames, table.video, path)
     x.flags.writeable = False
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 
