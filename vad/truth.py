@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from .core import Problem, regular_file
+from .core import Problem, regular_file, system_fault, unread
 from .video import image_size, images
 
 # %% ../nbs/00b_truth.ipynb #005
@@ -33,6 +33,7 @@ def load_array(path:Path) -> np.ndarray:
     try: array = np.load(regular_file(path), allow_pickle=False)
     except FileNotFoundError: raise Problem(f"{path} does not exist: restore it.") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        if system_fault(e): raise unread(path, e) from None
         what = "holds Python objects, which are never unpickled" if "allow_pickle" in str(e) or "pickle" in str(e).lower() else "is not a readable .npy file"
         raise Problem(f"{path} {what}: save it with numpy.save as an array of 0 and 1.") from None
     if not isinstance(array, np.ndarray): raise Problem(f"{path} is an archive of arrays: save one array of 0 and 1 with numpy.save.")
