@@ -42,7 +42,7 @@ sync: .venv/.dev
 
 # every chapter from top to bottom, outputs kept
 execute: .venv/.dev
-	cd nbs && export VAD_PROGRESS=/dev/null && for n in 0*.ipynb 1*.ipynb papers/*.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
+	cd nbs && export VAD_PROGRESS=/dev/null && for n in 00_tour.ipynb [1-6]_*/*.ipynb papers/*.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
 	$(MAKE) sync
 
 clean:

@@ -252,14 +252,14 @@ def test_sweeping_without_locks_goes_by_age(tmp_path, monkeypatch, mine):
         part.mkdir(parents=True)
         (part / "frames.npy").write_bytes(b"")
         if name == "old": [os.utime(p, (0, 0)) for p in (part / "frames.npy", part)]
-    monkeypatch.setattr(core, "take_lock", lambda fd, wait=False: None)
+    monkeypatch.setattr(files, "take_lock", lambda fd, wait=False: None)
     assert len(cache_frames([video], (8, 8), folder=folder)) == 6
     assert [p.name for p in litter(folder)] == [f".{key}.young.part"]
 
 def test_without_locks_the_first_cache_stays(tmp_path, monkeypatch):
     "two processes may build the same one: who comes second takes the first one's"
     video, done = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache/key"
-    monkeypatch.setattr(core, "take_lock", lambda fd, wait=False: None)
+    monkeypatch.setattr(files, "take_lock", lambda fd, wait=False: None)
     done.parent.mkdir()
     build = frame_cache.build
     def second(videos, part, *args):

@@ -291,7 +291,7 @@ def test_a_broken_video_leaves_no_folder(tmp_path):
 def test_a_killed_extraction_goes_on(tmp_path):
     "kill -9 in the middle; what has a name is complete, and the next run finishes the rest"
     for i in range(4): film(tmp_path / f"in/{i}.avi", 50, i, 240, 320)
-    code = ("import sys, time; from vad import fetch; encode, n = fetch.cv2.imencode, []\n"
+    code = ("import sys, time; from vad.data import download as fetch; encode, n = fetch.cv2.imencode, []\n"
             "def held(*args):\n    n.append(1)\n    while len(n) > 75: time.sleep(1)\n    return encode(*args)\n" # never more than the first half of the second
             "fetch.cv2.imencode = held; fetch.extract_frames(sys.argv[1], sys.argv[2], '.png', workers=1)")
     env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))

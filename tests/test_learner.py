@@ -25,6 +25,7 @@ from vad.models import memory
 from vad.scores import frame_scores, localization
 from vad.training import evaluation, trainer
 from vad.core.errors import UserError
+from vad.core.provenance import Run, shared
 from vad.core.records import read_json
 from vad.data.datasets import open_dataset
 from vad.training.trainer import Settings, fit, load_model
@@ -127,7 +128,7 @@ def test_one_at_a_time_in_a_folder(tiny, whole, tmp_path, word):
     assert first.kill(word).end()[0] == (0 if word == signal.SIGCONT else -signal.SIGKILL)
     code, _, err = second.end()
     assert code == 0, err
-    identical(vad.core.Run(tmp_path / "run"), whole["plain"])
+    identical(Run(tmp_path / "run"), whole["plain"])
 
 def test_killed_before_any_checkpoint(tiny, data, whole, tmp_path):
     assert Apart(tmp_path, train, tiny, TINY, tmp_path / "run", 5, ("train_step", 3)).end()[0] == -signal.SIGKILL
@@ -367,7 +368,7 @@ def test_nothing_is_unpickled(tiny, tmp_path):
 
 def test_original_weights_make_a_run(data, tmp_path):
     from test_memory import VARIANTS, original
-    if vad.core.shared("golden") is None: pytest.skip("the golden numbers are not in the shared folder (VAD_SHARED)")
+    if shared("golden") is None: pytest.skip("the golden numbers are not in the shared folder (VAD_SHARED)")
     variant = "mnad_predict_gate"
     torch.save(original(variant), tmp_path / "model.pth")
     torch.save(torch.nn.functional.normalize(torch.rand(10, 512), dim=1), tmp_path / "keys.pt")
@@ -498,7 +499,7 @@ def test_half_precision_is_near_full(data, whole, tmp_path, precision):
     half = pd.read_csv(fit(replace(TINY, precision=precision), data, tmp_path / "run", "cpu") / "losses.csv")
     assert np.isfinite(half.to_numpy()).all()
     np.testing.assert_allclose(half.loss, losses(whole["plain"]).loss, rtol=.25)
-    assert all(v.dtype == torch.float32 for k, v in weights(vad.core.Run(tmp_path / "run")).items() if "batches" not in k)
+    assert all(v.dtype == torch.float32 for k, v in weights(Run(tmp_path / "run")).items() if "batches" not in k)
     assert 0 <= evaluation.evaluate(tmp_path / "run", data, "cpu")["regularity"]["auc_micro"] <= 1
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
