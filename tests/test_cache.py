@@ -163,11 +163,11 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
 BUILD = """
 import hashlib, signal, sys, time
 from pathlib import Path
-from vad import cache
+from vad.data import frame_cache
 from vad.data.frame_cache import cache_frames
 from vad.data.video import open_video
 root = Path(sys.argv[1])
-shrink, go, calls = cache.shrink, root / "go", []
+shrink, go, calls = frame_cache.shrink, root / "go", []
 def held(*args): # two thirds are done, the rest waits for leave
     calls.append(1)
     while len(calls) > 100 and not go.exists(): time.sleep(.01)
@@ -175,7 +175,7 @@ def held(*args): # two thirds are done, the rest waits for leave
 def interrupted(*args):
     go.touch()
     raise KeyboardInterrupt
-cache.shrink = held
+frame_cache.shrink = held
 signal.signal(signal.SIGINT, interrupted)
 videos = [open_video(p) for p in sorted(root.glob("*.avi"))]
 print(hashlib.sha256(cache_frames(videos, (240, 320), folder=root / "cache", workers=1).array.tobytes()).hexdigest(), flush=True)

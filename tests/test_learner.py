@@ -534,22 +534,22 @@ def test_a_tracker_that_is_not_there(data, tmp_path):
 TWO = """
 import sys
 from safetensors.torch import save_file
-from vad import learner
+from vad.training import trainer
 from vad.data.datasets import open_dataset
 from vad.training.trainer import Settings
 
 (root, folder), seen = sys.argv[1:], []
-class Watched(learner.Learner):
+class Watched(trainer.Learner):
     def __init__(self, *args): super().__init__(*args); seen.append(self)
-learner.Learner = Watched
-saved = learner.save_tensors
+trainer.Learner = Watched
+saved = trainer.save_tensors
 def tell(word, *more):
     with open(f"{folder}.{rank()}.said", "a") as f: print(word, rank(), *more, file=f)
 def save(path, *args, **facts): tell("WROTE"); saved(path, *args, **facts)
 def rank(): return seen[0].accelerator.process_index
-learner.save_tensors = save
+trainer.save_tensors = save
 
-learner.fit(Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, attention="gate"), open_dataset(root), folder, "cpu")
+trainer.fit(Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, attention="gate"), open_dataset(root), folder, "cpu")
 l = seen[0]
 save_file({k: v.contiguous() for k, v in l.plain.state_dict().items()} | l.state, f"{folder}.{rank()}.safetensors")
 tell("DONE", l.accelerator.num_processes)

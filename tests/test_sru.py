@@ -424,7 +424,7 @@ def test_onnx(make, tmp_path):
 INTERPRETED = """
 import torch
 torch.set_num_threads(1)
-from vad import sru
+from vad.models import sru
 from vad.core.errors import UserError
 from tests.test_sru import arguments, close, gradients
 torch.manual_seed(0)
@@ -457,7 +457,7 @@ import triton.language as tl
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from vad import sru
+from vad.models import sru
 for absent in ((), ("x", "pad", "drop")):
     for kernel in (sru._forward_kernel(), sru._backward_kernel()):
         flags = dict(K=4 if absent else 3, N=2, HIGHWAY=True, PAD=not absent, DROP=not absent, TANH=bool(absent), EACH=bool(absent), TYPE=tl.float32, WIDTH=64)
@@ -482,7 +482,7 @@ def test_kernels_on_a_gpu(case):
     close([z.cpu() for z in gradients("triton", [on(z) for z in args], on(pad), on(drop), tanh)], gradients("loop", args, pad, drop, tanh))
 
 def test_import_loads_and_compiles_nothing():
-    code = "import sys, vad.sru; print([m for m in ('triton', 'sru', 'onnx') if m in sys.modules])"
+    code = "import sys, vad.models.sru; print([m for m in ('triton', 'sru', 'onnx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

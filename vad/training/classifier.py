@@ -227,9 +227,9 @@ def best_weight(probabilities, features, centres, labels) -> float:
 def fit(
     s:Settings, data:Clips,
     folder:str|Path,
-    device:str="auto", resume:bool=True, track:str|None=None, # see `vad.learner.fit`
+    device:str="auto", resume:bool=True, track:str|None=None, # see `trainer.fit`
 ) -> Run:
-    "Train a classifier, or finish training. Raises `UserError` as `vad.learner.fit` does."
+    "Train a classifier, or finish training. Raises `UserError` as `trainer.fit` does."
     if finished(folder := Path(folder), s, data): return Run(folder)
     if len(data) < s.batch: raise UserError(f"{data.name} has {len(data)} training clips, fewer than a batch of {s.batch}: use a smaller batch.")
     if len(set(data.labels.tolist())) < 2: raise UserError(f"{data.name} has training clips of one class only: add clips of another.")

@@ -40,7 +40,7 @@ class OneFrame(nn.Module):
         clip:Tensor,            # (1, frames * channels, H, W) in [-1, 1], the frame to be judged last; (B, ...) without memory
         items:Tensor|None=None, # (M, D)
     ) -> tuple[Tensor, ...]:    # prediction (1, C, H, W); psnr (1,) dB; with memory: distance (1,), items (M, D); with gates: their maps
-        "As `vad.evaluation.answer` does it, without looking ahead."
+        "As `evaluation.answer` does it, without looking ahead."
         s, model = self.settings, self.model
         inputs, target = sides(clip, s)
         queries, skips = model.encode(inputs)
@@ -62,7 +62,7 @@ class OneVerdict(nn.Module):
         self.register_buffer("centres", torch.as_tensor(centres, dtype=torch.float32))
 
     def read(self, x:Tensor, frames:Tensor) -> tuple[Tensor, Tensor]: # (B, T, D), (B,) -> (B, T, D), (B,)
-        "What the network reads, as `vad.classify.inputs_of` makes it."
+        "What the network reads, as `classifier.inputs_of` makes it."
         if self.model.inputs == "features": return x, frames
         real = torch.arange(x.shape[1], device=x.device) < frames[:, None] - 1
         change = (torch.cat([x[:, 1:], x[:, -1:]], 1) - x).abs()
