@@ -19,7 +19,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from test_cli import SMALL, sentence
 
 from vad.data import decoder, video
-from vad._main import CRASHES
+from vad.core.crash_watch import CRASHES
 from vad.cli import scarce
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody watches the command")
@@ -79,13 +79,13 @@ def test_a_stop_is_handed_on(tiny, tmp_path, sig):
     assert not litter(tmp_path / "run")
 
 def failing(notebook, target):
-    from vad._main import watched
+    from vad.core.crash_watch import watched
     from vad.reproduce.runner import execute
     watched()
     print(execute(notebook, target, {}))
 
 def test_a_notebook_that_dies_names_the_film(tmp_path):
-    cell = "import ctypes\nfrom vad._main import in_hand\nwith in_hand('one film.mp4'): ctypes.string_at(0)"
+    cell = "import ctypes\nfrom vad.core.crash_watch import reading_now\nwith reading_now('one film.mp4'): ctypes.string_at(0)"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="", language="python")))
     nbformat.write(book, tmp_path / "a.ipynb")
     code, out, err = Apart(tmp_path / "said", failing, tmp_path / "a.ipynb", tmp_path / "out/a.ipynb").end()
@@ -102,7 +102,7 @@ class Watched:
     "A process that watches another, which does what `code` says."
     def __init__(self, folder, code, **kwargs):
         self.folder = folder
-        begin = "import ctypes, os, signal, sys, threading\nfrom pathlib import Path\nfrom vad._main import in_hand, watched\nwatched()\n"
+        begin = "import ctypes, os, signal, sys, threading\nfrom pathlib import Path\nfrom vad.core.crash_watch import reading_now, watched\nwatched()\n"
         self.process = subprocess.Popen([sys.executable, "-c", begin + code], stderr=open(folder / "err", "w"), cwd=folder,
                                         env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])), **kwargs)
 
@@ -119,16 +119,16 @@ READY = "here = Path('pid'); here.with_suffix('.part').write_text(str(os.getpid(
 
 @pytest.mark.parametrize("sig", CRASHES)
 def test_every_crash(tmp_path, sig):
-    said = Watched(tmp_path, f"with in_hand('a\\n\\udce9.mp4'): signal.pthread_kill(threading.get_ident(), {int(sig)})").end()
+    said = Watched(tmp_path, f"with reading_now('a\\n\\udce9.mp4'): signal.pthread_kill(threading.get_ident(), {int(sig)})").end()
     sentence(said, "a\\n\\udce9.mp4", sig.name, code=128 + sig)
 
 def test_a_crash_beside_a_film(tmp_path):
     "the thread that fails reads nothing: no film is blamed"
     code = "threading.Thread(target=ctypes.string_at, args=(0,)).start(); threading.Event().wait()"
-    assert "film.mp4" not in sentence(Watched(tmp_path, f"with in_hand('film.mp4'): {code}").end(), "PYTHONFAULTHANDLER", code=128 + signal.SIGSEGV)
+    assert "film.mp4" not in sentence(Watched(tmp_path, f"with reading_now('film.mp4'): {code}").end(), "PYTHONFAULTHANDLER", code=128 + signal.SIGSEGV)
 
 def test_killed_from_outside(tmp_path):
-    sentence(Watched(tmp_path, "with in_hand('film.mp4'): os.kill(os.getpid(), signal.SIGKILL)").end(), "SIGKILL", "--batch", code=128 + signal.SIGKILL)
+    sentence(Watched(tmp_path, "with reading_now('film.mp4'): os.kill(os.getpid(), signal.SIGKILL)").end(), "SIGKILL", "--batch", code=128 + signal.SIGKILL)
 
 @pytest.mark.parametrize("code, ends", [("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGHUP)", 128 + signal.SIGHUP), ("pass", 0)])
 def test_it_ends_as_the_child_did(tmp_path, code, ends): assert Watched(tmp_path, code).end() == (ends, "", "")
@@ -183,7 +183,7 @@ def test_stopped_and_continued(tmp_path):
 
 def test_without_room_for_a_child(tmp_path):
     "the command goes on unwatched"
-    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); me = os.getpid(); from vad._main import watched; watched(); print(me == os.getpid())"
-    begin = "import os\nfrom vad._main import watched\n"
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); me = os.getpid(); from vad.core.crash_watch import watched; watched(); print(me == os.getpid())"
+    begin = "import os\nfrom vad.core.crash_watch import watched\n"
     said = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True)
     assert (said.returncode, said.stdout) == (0, "True\n"), said

@@ -25,7 +25,7 @@ from typing import Optional
 
 import cv2
 import typer
-from ._main import STOPPED
+from .core.errors import STOPPED
 from .core.errors import Stopped, UserError, list_some, printable
 from .core.files import NO_ROOM
 from .core.records import write_csv

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from .errors import UserError
 
 # %% ../../nbs/6_engineering/05_devices.ipynb #005

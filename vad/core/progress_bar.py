@@ -11,6 +11,7 @@ import stat
 import sys
 
 from tqdm import tqdm
+
 from .errors import no_link, printable
 
 # %% ../../nbs/6_engineering/02_progress_bar.ipynb #005

@@ -17,10 +17,10 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from .devices import lines_of, peak_memory
-from .records import read_json, write_json
 
 import vad
+from .devices import lines_of, peak_memory
+from .records import read_json, write_json
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #005
 def shared(

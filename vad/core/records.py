@@ -22,6 +22,7 @@ from typing import Union, get_args, get_origin
 import numpy as np
 import pandas as pd
 import torch
+
 from .errors import CURE, MISSING, UserError, reading
 from .files import atomic_write
 
@@ -259,13 +260,14 @@ def read_csv(
     if record and record.exists():
         check_seals(path.parent, {n: s for n, s in seals_in(record).items() if n == path.name}, cure)
     texts = {c for c, kind in columns.items() if str in (kind, *get_args(kind))}
-    how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False)
+    how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False,
+               encoding_errors="surrogateescape")
     with reading(path, cure, missing, "readable CSV"):
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f:
             names = next(csv.reader(f), [])
         as_text = {c: str for c in names if from_cell(c) in texts}
         empty = {c: ["", "nan", "NaN"] for c in names if c not in as_text} # a text such as NA is a text
-        table = pd.read_csv(path, dtype=as_text, na_values=empty, encoding_errors="surrogateescape", **how, **EXACT)
+        table = pd.read_csv(path, dtype=as_text, na_values=empty, **how, **EXACT)
         table = map_text(from_cell, table)
     for c, kind in columns.items():
         if c not in table and not is_optional(kind): raise UserError(f"{path} has no column {c!r}: {cure}.")

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from .._main import in_hand
+from ..core.crash_watch import reading_now
 from ..core.errors import UserError, regular_file
 
 # %% ../../nbs/3_data/02_decoder.ipynb #006
@@ -100,7 +100,7 @@ def open_film(path:Path): # -> (container, stream) of PyAV
     "Open a film and choose its video. Raises `UserError` where it is none, `OSError` where the system does not give it out."
     av, path = pyav(), regular_file(path)
     if path.stat().st_size == 0: raise UserError(f"{path} is empty (0 bytes): restore the file from its source.")
-    with in_hand(path), open_container(av, path) as container:
+    with reading_now(path), open_container(av, path) as container:
         stream = choose_stream(container, path)
         stream.codec_context.thread_count = 1 # films are read side by side; and only so the decoder's complaints belong to a packet
         stream.codec_context.options = dict(err_detect="crccheck", max_pixels=str(MOST_PIXELS))
@@ -349,7 +349,7 @@ def capture(path:Path): # -> cv2.VideoCapture
     if path.stat().st_size == 0: raise UserError(f"{path} is empty (0 bytes): restore the file from its source.")
     try: str(path).encode()
     except UnicodeEncodeError as e: refuse_film(path, e) # OpenCV crashes on it
-    with in_hand(path):
+    with reading_now(path):
         film = cv2.VideoCapture(str(path.absolute()), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
         if not film.isOpened(): raise UserError(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
         yield film

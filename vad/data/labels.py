@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from .._main import in_hand
+from ..core.crash_watch import reading_now
 from ..core.errors import UserError, is_temporary, regular_file, temporary_error
 from .video import image_size, images
 
@@ -129,7 +129,7 @@ def mask_image(path:Path) -> np.ndarray: # (H, W) bool; (H, W, 4) uint8 where it
     "What one image marks. Raises `UserError` where it cannot be decoded."
     image_size(path)
     try:
-        with in_hand(path), Image.open(path) as picture:
+        with reading_now(path), Image.open(path) as picture:
             lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(picture.info.get("compression"))
             deep = any(";16" in str(tile[3]) for tile in picture.tile) and len(picture.getbands()) > 1
             picture.load()
@@ -137,7 +137,7 @@ def mask_image(path:Path) -> np.ndarray: # (H, W) bool; (H, W, 4) uint8 where it
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise UserError(f"{path} cannot be decoded as an image: restore the file from its source.") from None
     if deep: # Pillow keeps the upper 8 of 16 bits
-        with in_hand(path): return not_zero(np.atleast_3d(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))[..., :3], path).any(-1)
+        with reading_now(path): return not_zero(np.atleast_3d(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))[..., :3], path).any(-1)
     if picture.mode == "P": return indexed(picture)
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"): return np.asarray(picture.convert("RGBA"))
     values = np.asarray(picture if picture.mode in ("1", "L", "RGB", "F") or picture.mode[0] == "I" else picture.convert("RGB"))

@@ -25,7 +25,7 @@ from typing import Iterator, NamedTuple
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from .._main import in_hand
+from ..core.crash_watch import reading_now
 from ..core.errors import UserError, is_temporary, regular_file, temporary_error
 from ..core.progress_bar import progress
 from vad.data.decoder import (
@@ -110,7 +110,7 @@ def image_size(
 def image_header(path:Path) -> tuple[tuple[int, int], int]: # size, EXIF orientation
     "The same, and how the picture lies."
     cure = "restore the file from its source"
-    with open(regular_file(path), "rb") as f, in_hand(path):
+    with open(regular_file(path), "rb") as f, reading_now(path):
         if f.seek(0, os.SEEK_END) == 0: raise UserError(f"{path} is empty (0 bytes): {cure}.")
         f.seek(0)
         try:
@@ -152,7 +152,7 @@ def decode(
     "The image in `path`. Raises `UserError` where it cannot be decoded, is damaged, or has values that no rule turns into 8 bits."
     _, said = image_header(path)
     data = path.read_bytes()
-    with in_hand(path):
+    with reading_now(path):
         frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
         if wrong and not partial:
             raise UserError(f"{path} is damaged ({wrong}): restore the file from its source.{ALL_THE_SAME}")

@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from .._main import left_in_hand
+from ..core.crash_watch import read_by_the_dead
 from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.files import exclusive
@@ -76,7 +76,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
         if e.ename == "Problem": return str(e.evalue)
         return f"{target} failed in cell {e.exec_count} ({e.ename}: {' '.join(str(e.evalue).split())}): open it to see where."
     except DeadKernelError:
-        if read := left_in_hand(): return f"The process that ran {target} died while it read {' or '.join(read)}: leave that file out, or write it anew."
+        if read := read_by_the_dead(): return f"The process that ran {target} died while it read {' or '.join(read)}: leave that file out, or write it anew."
         return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
     finally: os.environ.pop("VAD_PROGRESS")
 
