@@ -10,8 +10,9 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vad import memory
-from vad.autoencoder import MNAD, from_original
+from vad.autoencoder import MNAD
 from vad.core import Problem, shared
+from vad.import_weights import from_original
 
 needs_golden = pytest.mark.skipif(shared("golden") is None, reason="the golden numbers are not in the shared folder (VAD_SHARED)")
 

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Gate', 'Attention', 'Gates']
 
-# %% ../nbs/04_attention.ipynb #81694c08
+# %% ../nbs/04_attention.ipynb #e8a634ad
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/04_attention.ipynb #2f1a4169
+# %% ../nbs/04_attention.ipynb #a31f33f5
 class Gate(nn.Module):
     "An additive attention gate on a skip connection (Oktay et al. 2018, eqs. 1 and 2)."
     def __init__(self,
@@ -34,13 +34,13 @@ class Gate(nn.Module):
         alpha = self.psi(F.relu(asked + self.from_skip(x))).sigmoid()
         return x * alpha, alpha
 
-# %% ../nbs/04_attention.ipynb #8605bd95
+# %% ../nbs/04_attention.ipynb #92ceb448
 class Attention(NamedTuple):
     "Where a gated model looked."
     gates: tuple[Tensor, Tensor, Tensor] # (B, 1, H, W) each, coarse to fine
     memory: Tensor                       # (B, 1, h, w) their mean on the memory's grid
 
-# %% ../nbs/04_attention.ipynb #81d117e1
+# %% ../nbs/04_attention.ipynb #22d0c3c8
 class Gates(nn.Module):
     "A gate on each skip, and their mean on what was read from the memory."
     def __init__(self,

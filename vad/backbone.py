@@ -23,8 +23,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .autoencoder import check_finite, load_plain, weights_in
 from .core import Problem, file_fingerprint, shared
+from .import_weights import check_finite, load_plain, weights_in
 
 # %% ../nbs/08_backbone.ipynb #005
 @contextmanager

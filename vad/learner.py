@@ -35,11 +35,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import memory
-from .autoencoder import MNAD, check_variant, from_original, load_plain
+from .autoencoder import MNAD, check_variant
 from .cache import Frames, Held, cache_frames, hold
 from .core import (Problem, Run, Stopped, code_fingerprint, fitting, keep_memory, locked, parse_json, pick_device, progress, read_csv, read_json, reading, seed_all,
                       short_reason, whole, write_csv)
 from .data import Dataset
+from .import_weights import from_original, load_plain
 from .replay import Replay
 
 # %% ../nbs/07_learner.ipynb #005
