@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['block', 'upsample', 'Encoder', 'Decoder', 'check_variant', 'Autoencoder', 'Output', 'MNAD', 'folded']
 
-# %% ../nbs/05_autoencoder.ipynb #46510504
+# %% ../nbs/05_autoencoder.ipynb #0d3e83e4
 import copy
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from . import memory
 from .attention import Attention, Gates
 from .core import Problem
 
-# %% ../nbs/05_autoencoder.ipynb #4ca8ff1d
+# %% ../nbs/05_autoencoder.ipynb #834e0d2a
 def block(
     inp:int, out:int, # channels
 ) -> nn.Sequential:
@@ -28,7 +28,7 @@ def block(
         layers += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
-# %% ../nbs/05_autoencoder.ipynb #cff58dcc
+# %% ../nbs/05_autoencoder.ipynb #d47a19e9
 def upsample(
     inp:int, out:int, # channels
 ) -> nn.Sequential:
@@ -36,7 +36,7 @@ def upsample(
     up = nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(up, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
-# %% ../nbs/05_autoencoder.ipynb #bf5403f4
+# %% ../nbs/05_autoencoder.ipynb #e8088091
 class Encoder(nn.Module):
     "Turn frames into features at an eighth of the size, and keep the three grids on the way."
     def __init__(self,
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
             x = self.pool(skips[0])
         return self.blocks[-1](x), skips
 
-# %% ../nbs/05_autoencoder.ipynb #5a8903c7
+# %% ../nbs/05_autoencoder.ipynb #7f35c82b
 class Decoder(nn.Module):
     "Turn features, and skips where there are any, into a frame in [-1, 1]."
     def __init__(self,
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             x = b(torch.cat([skips[i], x], 1) if skips else x)
         return x
 
-# %% ../nbs/05_autoencoder.ipynb #f258b45a
+# %% ../nbs/05_autoencoder.ipynb #dd487be9
 def check_variant(task:str, clip:int, memory:bool, attention:str):
     "Raise `Problem` on parts that cannot work together."
     if task not in ("predict", "reconstruct"):
@@ -99,7 +99,7 @@ def check_variant(task:str, clip:int, memory:bool, attention:str):
     if task == "predict" and clip < 2:
         raise Problem(f"A clip of {clip} frame(s) leaves none to predict from: use 2 or more.")
 
-# %% ../nbs/05_autoencoder.ipynb #ba79ec18
+# %% ../nbs/05_autoencoder.ipynb #4a2538dd
 class Autoencoder(nn.Module):
     "An encoder and a decoder, with or without a memory between them and gates on the skips."
     def __init__(self,
@@ -140,7 +140,7 @@ class Autoencoder(nn.Module):
         if self.gates: skips, weighted, attention = self.gates(found, skips)
         return self.decoder(torch.cat([queries, weighted], 1), skips), found, attention
 
-# %% ../nbs/05_autoencoder.ipynb #1f47fa19
+# %% ../nbs/05_autoencoder.ipynb #7c744d0b
 class Output(NamedTuple):
     "What MNAD says of a batch of B clips; without memory it is the prediction and the features."
     prediction: Tensor               # (B, channels, H, W) in [-1, 1]: the next frame, or the frame itself
@@ -151,7 +151,7 @@ class Output(NamedTuple):
     separateness: Tensor|None = None # (B,) triplet loss of nearest against second nearest item
     attention: Attention|None = None # maps of the gates
 
-# %% ../nbs/05_autoencoder.ipynb #3c23cfbd
+# %% ../nbs/05_autoencoder.ipynb #b7d3575c
 class MNAD(Autoencoder):
     "Memory-guided normality (Park et al. 2020): predicts a frame, and in training moves the items."
     def forward(self,
@@ -167,7 +167,7 @@ class MNAD(Autoencoder):
         if self.training: items = memory.update(items, rows, self.update_over)
         return Output(prediction, queries, found, items, compact, separate, attention)
 
-# %% ../nbs/05_autoencoder.ipynb #2429a4a1
+# %% ../nbs/05_autoencoder.ipynb #4a7c66a7
 def folded(model:MNAD) -> MNAD:
     "A copy for scoring whose convolutions do their batch normalisations' work; equal up to rounding."
     model = copy.deepcopy(model).eval()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['canvas', 'Box', 'box', 'arrow', 'group']
 
-# %% ../nbs/02a_diagram.ipynb #c683063e
+# %% ../nbs/02a_diagram.ipynb #e9bf4ee0
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ from matplotlib.path import Path
 
 from . import plot
 
-# %% ../nbs/02a_diagram.ipynb #1ac26299
+# %% ../nbs/02a_diagram.ipynb #203bd842
 def canvas(
     width:float, height:float, # inches
 ) -> Axes:                     # x to the right, y upwards, both in inches from the lower left corner
@@ -25,7 +25,7 @@ def canvas(
     with plot.style(): fig = plt.figure(figsize=(width, height), facecolor="w", dpi=90)
     return plot.bare(fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height)))
 
-# %% ../nbs/02a_diagram.ipynb #41ef7b13
+# %% ../nbs/02a_diagram.ipynb #202465ee
 class Box(NamedTuple):
     "A box on a canvas; all numbers in inches."
     ax: Axes
@@ -34,7 +34,7 @@ class Box(NamedTuple):
     width: float
     height: float
 
-# %% ../nbs/02a_diagram.ipynb #22ee6802
+# %% ../nbs/02a_diagram.ipynb #53545c99
 def box(
     ax:Axes,
     x:float, y:float,   # centre, inches
@@ -52,7 +52,7 @@ def box(
     ax.text(x, y - up, shape, ha="center", va="center", fontsize=8, color=".25", zorder=4)
     return at
 
-# %% ../nbs/02a_diagram.ipynb #abcb2445
+# %% ../nbs/02a_diagram.ipynb #56135897
 def arrow(
     start:Box, end:Box,
     *corners:tuple[float, float], # points on the way, inches
@@ -68,10 +68,11 @@ def arrow(
     start.ax.add_patch(FancyArrowPatch(path=Path(route), color=".3", lw=1.2, ls=ls, **head))
     longest = np.argmax(np.abs(np.diff(route, axis=0)).sum(1))
     white = dict(fc="w", ec="none", pad=1) if label else None
-    start.ax.text(*route[longest:longest + 2].mean(0), label, ha="center", va="center", fontsize=8, bbox=white)
+    middle = route[longest:longest + 2].mean(0)
+    start.ax.text(*middle, label, ha="center", va="center", fontsize=8, bbox=white)
     return route
 
-# %% ../nbs/02a_diagram.ipynb #ed2202fa
+# %% ../nbs/02a_diagram.ipynb #d739cd14
 def group(
     *boxes:Box,
     label:str="",

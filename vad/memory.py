@@ -6,14 +6,14 @@
 __all__ = ['read', 'update', 'compactness', 'separateness', 'initial_items', 'as_rows', 'as_grid', 'assigned', 'nearest',
            'single_precision']
 
-# %% ../nbs/03_memory.ipynb #0631a3f7
+# %% ../nbs/03_memory.ipynb #6b4818b4
 from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/03_memory.ipynb #f344a1b2
+# %% ../nbs/03_memory.ipynb #3bd046d8
 def initial_items(
     n:int,   # how many, 10 in the paper
     dim:int, # D
@@ -22,14 +22,14 @@ def initial_items(
     "Randomly initialised items with positive coordinates, as the published code begins."
     return F.normalize(torch.rand(n, dim, generator=generator), dim=1)
 
-# %% ../nbs/03_memory.ipynb #1beff9aa
+# %% ../nbs/03_memory.ipynb #e6bd9a98
 def as_rows(
     grid:Tensor, # (B, D, h, w)
 ) -> Tensor:     # (B, h*w, D)
     "The vector at every place of a grid as a row."
     return grid.flatten(2).mT
 
-# %% ../nbs/03_memory.ipynb #64386d9c
+# %% ../nbs/03_memory.ipynb #10fde9a2
 def as_grid(
     rows:Tensor, # (B, h*w, D)
     like:Tensor, # (B, D, h, w)
@@ -37,7 +37,7 @@ def as_grid(
     "Rows back at their places in a grid like `like`."
     return rows.mT.reshape(like.shape)
 
-# %% ../nbs/03_memory.ipynb #1b1db9ba
+# %% ../nbs/03_memory.ipynb #3bbe0daa
 def read(
     queries:Tensor, # (..., N, D) unit rows
     items:Tensor,   # (..., M, D) unit rows
@@ -45,7 +45,7 @@ def read(
     "What queries read from the memory (Park et al. 2020, eqs. 1 and 3). Carries no gradient."
     return ((queries @ items.mT).softmax(-1) @ items).detach()
 
-# %% ../nbs/03_memory.ipynb #1914ba64
+# %% ../nbs/03_memory.ipynb #582a01ed
 def assigned(
     queries:Tensor, # (N, D)
     items:Tensor,   # (M, D)
@@ -54,7 +54,7 @@ def assigned(
     first = (queries @ items.T).argmax(1, keepdim=True)
     return first == torch.arange(len(items), device=items.device)
 
-# %% ../nbs/03_memory.ipynb #d3e57399
+# %% ../nbs/03_memory.ipynb #da5c699a
 def update(
     items:Tensor,     # (M, D) unit rows
     queries:Tensor,   # (N, D) unit rows, or (B, N, D): those of a batch count together
@@ -67,7 +67,7 @@ def update(
     top = (weights if over == "all" else weights * own).amax(0).clamp_min(torch.finfo(weights.dtype).tiny)
     return F.normalize(items + (weights / top * own).T @ queries, dim=1)
 
-# %% ../nbs/03_memory.ipynb #6cbabcec
+# %% ../nbs/03_memory.ipynb #ebc4d240
 def nearest(
     queries:Tensor, # (..., N, D)
     items:Tensor,   # (..., M, D)
@@ -78,15 +78,15 @@ def nearest(
     if items.dim() == 2: return items[which]
     return items[None].take_along_dim(which[..., None], dim=-2)
 
-# %% ../nbs/03_memory.ipynb #04633af6
+# %% ../nbs/03_memory.ipynb #90029745
 def compactness(
     queries:Tensor, # (..., N, D) unit rows
     items:Tensor,   # (..., M, D) unit rows
 ) -> Tensor:        # (..., N) mean over D of the squared distance
-    "Squared distance of each query to its nearest item (Park et al. 2020, eq. 8; a mean as in the published code)."
+    "Squared distance of each query to its nearest item (Park et al. 2020, eq. 8; a mean, as published)."
     return (queries - nearest(queries, items)[0].detach()).square().mean(-1)
 
-# %% ../nbs/03_memory.ipynb #eeb7d127
+# %% ../nbs/03_memory.ipynb #8468a8d0
 def separateness(
     queries:Tensor,  # (..., N, D) unit rows
     items:Tensor,    # (..., M, D) unit rows, M >= 2
@@ -96,7 +96,7 @@ def separateness(
     first, second = nearest(queries, items, 2).detach()
     return F.triplet_margin_loss(queries, first, second, margin=margin, reduction="none")
 
-# %% ../nbs/03_memory.ipynb #579ffac0
+# %% ../nbs/03_memory.ipynb #f4288c25
 def single_precision(f):
     "Let a function of tensors calculate in single precision where autocast would halve it."
     @wraps(f)
