@@ -10,9 +10,10 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vad.models import memory
-from vad.models.mnad import MNAD, from_original
+from vad.models.mnad import MNAD
 from vad.core.errors import UserError
 from vad.core.provenance import shared
+from vad.models.import_weights import from_original
 
 needs_golden = pytest.mark.skipif(shared("golden") is None, reason="the golden numbers are not in the shared folder (VAD_SHARED)")
 

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from ..core.errors import UserError
 from ..core.provenance import file_fingerprint, shared
-from .mnad import check_finite, load_plain, weights_in
+from .import_weights import check_finite, load_plain, weights_in
 
 # %% ../../nbs/1_models/06_backbones.ipynb #005
 @contextmanager

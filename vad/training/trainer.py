@@ -43,7 +43,8 @@ from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, Held, cache_frames, hold
 from ..kernels.cuda_graph import Replay
 from ..models import memory
-from ..models.mnad import MNAD, check_variant, from_original, load_plain
+from ..models.import_weights import from_original, load_plain
+from ..models.mnad import MNAD, check_variant
 
 # %% ../../nbs/4_training/01_trainer.ipynb #005
 @dataclass(frozen=True)
