@@ -27,7 +27,8 @@ from .clips import Clips, check_part, check_split, deal, folds, members
 from .core import Problem, Run, file_seals, fitting, progress, read_json, reading, room_on, seed_all, write_csv, write_json
 from .embed import mask_of
 from .learner import AGAIN, check_values, finished, learn, load_tensors, settings_of
-from .sru import SRU, SRUpp
+from .sru import SRU
+from .srupp import SRUpp
 
 # %% ../nbs/10a_classify.ipynb #005
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Classifier(nn.Module):
 class Classes:
     "A task: the class of a clip."
     losses = ("loss", "entropy", "norms")                           # the first is what training lowers
-    code = ("sru.py", "clips.py", "classify.py", "learner.py") # what shapes the weights
+    code = ("sru.py", "srupp.py", "sru_kernels.py", "sru_triton.py", "clips.py", "classify.py", "learner.py") # what shapes the weights
 
     def __init__(self, s:Settings, data:Clips):
         self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None

@@ -32,7 +32,8 @@ from .cache import Frames, hold
 from .clips import Clips
 from .core import Problem, keep_memory, machine, peak_memory, pick_device, seed_all, write_csv, write_json
 from .replay import Replay
-from .sru import SRU, SRUpp
+from .sru import SRU
+from .srupp import SRUpp
 
 # %% ../nbs/13h_speed.ipynb #005
 def ready(device):

@@ -23,7 +23,7 @@ from .classify import Classifier, chosen_weight, load_classifier, tensors, weigh
 from .clips import Clips, clips_of
 from .core import Problem, Run, pick_device, read_json
 from .embed import Recipe, open_embeddings, pick
-from .sru import SelfAttention
+from .srupp import SelfAttention
 from .video import open_video
 
 # %% ../nbs/11b_verdict.ipynb #006
