@@ -36,7 +36,7 @@ import torch
 from numpy.lib.format import open_memmap
 
 from . import core
-from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
+from .backbone import METHODS, MOBILENET, OTHERS, Backbone, backbone_or_cnn, find_weights
 from .cache import shrink
 from .collection import Collection, collect
 from .core import (Problem, Unread, check_seals, file_seal, file_seals, keep_memory, line_of, lines_in, locked, misfit, no_link, parse_json, pick_device, progress,
@@ -93,7 +93,8 @@ class Recipe:
 def network(recipe:Recipe) -> Backbone:
     "The recipe's network on its device; kept, since a worker is handed many shards."
     r = recipe
-    return make_backbone(r.method, r.model, r.weights, r.width, r.seed, r.pixels, r.size, r.precision, r.fallback).to(r.device)
+    options = dict(model=r.model, weights=r.weights, width=r.width, seed=r.seed, pixels=r.pixels, size=r.size, precision=r.precision)
+    return backbone_or_cnn(r.fallback, r.method, **options).to(r.device)
 
 # %% ../nbs/08c_embed.ipynb #014
 class Outcome(NamedTuple):
