@@ -17,7 +17,8 @@ from .core import Problem
 # %% ../nbs/06b_replay.ipynb #005
 # operations that need a number on the host, and those that may make a tensor there
 _ASKS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique_dim", "_unique2")
-_MAKES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "randint", "randperm")
+_MAKES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "randint",
+          "randperm")
 
 class Watch(TorchDispatchMode):
     "Raises `Problem` at the first operation in its block that a CUDA graph could not hold."

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .core import Problem
-from .sru import LayerOptions, _Stack, reset_module, zero_padding
-from .sru_kernels import validate_shape
+from .sru import LayerOptions, _Stack, reset_module
+from .sru_kernels import validate_shape, zero_padding
 
 # %% ../nbs/09b_srupp.ipynb #02fd33ec
 class Projected(nn.Module):
