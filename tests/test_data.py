@@ -46,7 +46,7 @@ def seed_layout(root, files=False, name="toy", beside=False):
     return root
 
 def problem(call, *words):
-    "the message of the Problem that `call` ends in"
+    "the message of the UserError that `call` ends in"
     with pytest.raises(UserError) as e: call()
     message = str(e.value)
     for word in words: assert word in message, message

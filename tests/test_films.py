@@ -314,7 +314,7 @@ from vad.data.decoder import decoding
 from vad.data.video import open_video
 film, folder, picture = sys.argv[1:]
 try: open_video(film)
-except Problem as e: print(e)
+except UserError as e: print(e)
 print(open_video(folder).frames, open_video(picture).frames)
 import os
 os.environ["VAD_DECODER"] = "opencv"

@@ -54,7 +54,7 @@ def identical(a, b):
     pd.testing.assert_frame_equal(losses(a), losses(b), check_exact=True)
 
 def message(call, *words):
-    "the sentence of the Problem in which `call` ends"
+    "the sentence of the UserError in which `call` ends"
     with pytest.raises(UserError) as e: call()
     text = str(e.value)
     assert "\n" not in text and text.endswith(".") and all(w in text for w in words), text

@@ -43,7 +43,7 @@ from .clips import Collection, collect
 from .decoder import decoding_of
 from .frame_cache import shrink
 from .video import open_video
-from ..models.backbones import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
+from ..models.backbones import METHODS, MOBILENET, OTHERS, Backbone, backbone_or_cnn, find_weights
 
 # %% ../../nbs/3_data/09_embedding.ipynb #006
 def pick(
@@ -94,7 +94,8 @@ class Recipe:
 def network(recipe:Recipe) -> Backbone:
     "The recipe's network on its device; kept, since a worker is handed many shards."
     r = recipe
-    return make_backbone(r.method, r.model, r.weights, r.width, r.seed, r.pixels, r.size, r.precision, r.fallback).to(r.device)
+    options = dict(model=r.model, weights=r.weights, width=r.width, seed=r.seed, pixels=r.pixels, size=r.size, precision=r.precision)
+    return backbone_or_cnn(r.fallback, r.method, **options).to(r.device)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #014
 class Outcome(NamedTuple):

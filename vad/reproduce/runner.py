@@ -73,7 +73,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
         return ""
     except papermill.PapermillExecutionError as e:
         if e.ename in ("Stopped", "KeyboardInterrupt"): raise KeyboardInterrupt from None
-        if e.ename == "Problem": return str(e.evalue)
+        if e.ename == "UserError": return str(e.evalue)
         return f"{target} failed in cell {e.exec_count} ({e.ename}: {' '.join(str(e.evalue).split())}): open it to see where."
     except DeadKernelError:
         if read := read_by_the_dead(): return f"The process that ran {target} died while it read {' or '.join(read)}: leave that file out, or write it anew."

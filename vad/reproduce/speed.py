@@ -33,7 +33,8 @@ from ..kernels.cuda_graph import Replay
 from ..models import memory
 from ..models.backbones import make_backbone, timm_models
 from ..models.mnad import MNAD, folded
-from ..models.sru import SRU, SRUpp
+from ..models.sru import SRU
+from ..models.srupp import SRUpp
 from ..scores import frame_scores
 from ..training import classifier, evaluation, trainer
 from ..training.splits import Clips

@@ -28,7 +28,8 @@ from ..core.progress_bar import progress
 from ..core.provenance import Run
 from ..core.records import file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.embedding import mask_of
-from ..models.sru import SRU, SRUpp
+from ..models.sru import SRU
+from ..models.srupp import SRUpp
 from .splits import Clips, check_part, check_split, deal, folds, members
 from .trainer import AGAIN, check_values, finished, learn, load_tensors, settings_of
 
@@ -110,7 +111,7 @@ class Classifier(nn.Module):
 class Classes:
     "A task: the class of a clip."
     losses = ("loss", "entropy", "norms")                           # the first is what training lowers
-    code = ("models/sru.py", "training/splits.py", "training/classifier.py", "training/trainer.py") # what shapes the weights
+    code = ("models/sru.py", "models/srupp.py", "kernels/sru_kernels.py", "kernels/sru_triton.py", "training/splits.py", "training/classifier.py", "training/trainer.py") # what shapes the weights
 
     def __init__(self, s:Settings, data:Clips):
         self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None

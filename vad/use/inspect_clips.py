@@ -24,7 +24,7 @@ from ..core.records import read_json
 from ..data.embedding import Recipe, open_embeddings, pick
 from ..data.frame_cache import shrink
 from ..data.video import open_video
-from ..models.sru import SelfAttention
+from ..models.srupp import SelfAttention
 from ..training.classifier import Classifier, chosen_weight, load_classifier, tensors, weigh
 from ..training.splits import Clips, clips_of
 
