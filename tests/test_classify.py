@@ -21,7 +21,7 @@ from vad.classify import Settings
 from vad.clips import Clips, folds, mirrored_split, near_duplicates
 from vad.core import Problem
 from vad.protocol import PROTOCOLS, leaks
-from vad.scenes import write_scenes
+from vad.walkway import write_scenes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart

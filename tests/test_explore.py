@@ -23,7 +23,7 @@ from vad.clips import open_clips
 from vad.data import open_dataset
 from vad.embed import embed
 from vad.evaluation import evaluate
-from vad.scenes import write_scenes
+from vad.walkway import write_scenes
 from vad.walkway import write_walkway
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")

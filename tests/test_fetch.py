@@ -28,7 +28,7 @@ from vad.cli import app
 from vad.core import Problem, shared
 from vad.data import PUBLISHED, open_dataset
 from vad.fetch import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
-from vad.scenes import write_film as write_scene_film
+from vad.walkway import write_film as write_scene_film
 from vad.video import open_video
 
 TOP = "UCSD_Anomaly_Dataset.v1p2"

@@ -26,7 +26,7 @@ from vad.data import open_dataset
 from vad.learner import PRESETS, settings
 from vad.report import read_plan, write_page
 from vad.row import run_folder
-from vad.scenes import write_scenes
+from vad.walkway import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
 SOME = ("mnad.scores", "mnad.frames", "mnad.controls", "mnad.runtime", "mnad.tsne", "gates")

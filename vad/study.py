@@ -82,7 +82,7 @@ def binary(features:protocol.Features) -> protocol.Features:
 # %% ../nbs/13c_study.ipynb #009
 def scenes(out) -> Path:
     "The rendered scenes of a run, written where they are missing."
-    from vad.scenes import write_scenes
+    from vad.walkway import write_scenes
     return write_scenes(Path(out) / "data" / "scenes")
 
 def begin(
