@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Optional
@@ -433,6 +434,8 @@ MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient
 def scarce(e:BaseException) -> str|None: # a sentence
     "What to say where the machine has too little of something. None: the error is of another kind."
     said, number = str(e).lower(), getattr(e, "errno", None)
+    if isinstance(e, BrokenExecutor):
+        return "A worker process died, probably for want of memory: lower --jobs or --workers, whichever the command has; the same command goes on from what is saved."
     if isinstance(e, MemoryError) or number == errno.ENOMEM or isinstance(e, RuntimeError | ImportError | cv2.error) and any(m in said for m in MEMORY):
         return "The memory ran out: lower --batch, --size, --window or --workers, whichever the command has, or end other programs."
     if number in (errno.EMFILE, errno.ENFILE): return "Too many files are open at once: lower --workers, or raise the limit (ulimit -n)."

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'CONTAINERS', 'MOST_PIXELS', 'OF_THE_SYSTEM', 'BEGINNINGS', 'HARMLESS', 'FULL_RANGE', 'BARE',
-           'Decoding', 'decoding', 'decoding_of', 'pyav', 'refuse_film', 'what_it_is', 'open_film', 'choose_stream',
-           'looks_like_film', 'Listener', 'Shown', 'Damage', 'decoded', 'decoded_stream', 'Deinterlacer',
-           'deinterlaced', 'Pixels', 'plane_of', 'colourless', 'film_frames', 'stamped_frames', 'whole_pictures',
-           'opencv_frames', 'capture', 'Contents', 'Stamps', 'packet_stamps', 'size_in', 'frame_times', 'Clock',
-           'film_contents', 'stamped_contents', 'times_of', 'opencv_contents', 'last_box_ends', 'matroska_end']
+           'Decoding', 'decoding', 'decoding_of', 'pyav', 'refuse_film', 'what_it_is', 'open_film', 'open_container',
+           'choose_stream', 'looks_like_film', 'Listener', 'Shown', 'Damage', 'decoded', 'decoded_stream',
+           'Deinterlacer', 'deinterlaced', 'Pixels', 'plane_of', 'colourless', 'film_frames', 'stamped_frames',
+           'whole_pictures', 'opencv_frames', 'capture', 'Contents', 'Stamps', 'packet_stamps', 'size_in',
+           'frame_times', 'Clock', 'film_contents', 'stamped_contents', 'times_of', 'opencv_contents', 'last_box_ends',
+           'matroska_end']
 
 # %% ../nbs/00a_decoder.ipynb #003
 import errno
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ._main import in_hand
 from .core import Problem, regular_file
 
 # %% ../nbs/00a_decoder.ipynb #006
@@ -98,15 +100,18 @@ def open_film(path:Path): # -> (container, stream) of PyAV
     "Open a film and choose its video. Raises `Problem` where it is none, `OSError` where the system does not give it out."
     av, path = pyav(), regular_file(path)
     if path.stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
-    try:
-        with Listener(): container = av.open(f"file:{path.absolute()}", metadata_errors="ignore",
-                                             options=dict(protocol_whitelist="file", format_whitelist=",".join(CONTAINERS)))
-    except (av.FFmpegError, OSError, UnicodeError, ValueError, MemoryError) as e: refuse_film(path, e)
-    with container:
+    with in_hand(path), open_container(av, path) as container:
         stream = choose_stream(container, path)
         stream.codec_context.thread_count = 1 # films are read side by side; and only so the decoder's complaints belong to a packet
         stream.codec_context.options = dict(err_detect="crccheck", max_pixels=str(MOST_PIXELS))
         yield container, stream
+
+def open_container(av, path:Path):
+    "The container of a film. Errors as of `open_film`."
+    try:
+        with Listener(): return av.open(f"file:{path.absolute()}", metadata_errors="ignore",
+                                        options=dict(protocol_whitelist="file", format_whitelist=",".join(CONTAINERS)))
+    except (av.FFmpegError, OSError, UnicodeError, ValueError, MemoryError) as e: refuse_film(path, e)
 
 def choose_stream(container, path:Path):
     "The video among the streams of a container: not its cover picture; of several the one that players show."
@@ -328,23 +333,26 @@ def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
 
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, bool]]:
     "The same by OpenCV, which says nothing of damage."
-    film, i = capture(path), 0
-    while film.grab():
-        ok, frame = film.retrieve() if keep(i) else (True, None)
-        if not ok: return
-        yield (frame if frame is None or not gray else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)), False
-        i += 1
+    with capture(path) as film:
+        i = 0
+        while film.grab():
+            ok, frame = film.retrieve() if keep(i) else (True, None)
+            if not ok: return
+            yield (frame if frame is None or not gray else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)), False
+            i += 1
 
-def capture(path:Path):
+@contextmanager
+def capture(path:Path): # -> cv2.VideoCapture
     "An open decoder of OpenCV. Raises `Problem` where `path` is no video that it can read."
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8") # what is wrong with a file is said once, by us
     path = regular_file(path)
     if path.stat().st_size == 0: raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
     try: str(path).encode()
     except UnicodeEncodeError as e: refuse_film(path, e) # OpenCV crashes on it
-    film = cv2.VideoCapture(str(path.absolute()), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
-    if not film.isOpened(): raise Problem(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
-    return film
+    with in_hand(path):
+        film = cv2.VideoCapture(str(path.absolute()), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
+        if not film.isOpened(): raise Problem(f"{path} cannot be opened as a video, it may be truncated: restore the file from its source.")
+        yield film
 
 # %% ../nbs/00a_decoder.ipynb #021
 @dataclass(frozen=True)
@@ -484,9 +492,9 @@ def times_of(
 
 def opencv_contents(path:Path) -> Contents:
     "The same by OpenCV: frames are counted one by one, and time stamps are not known."
-    film, n = capture(path), 0
-    said, fps = int(film.get(cv2.CAP_PROP_FRAME_COUNT)), film.get(cv2.CAP_PROP_FPS)
-    while film.grab(): n += 1
+    with capture(path) as film:
+        said, fps, n = int(film.get(cv2.CAP_PROP_FRAME_COUNT)), film.get(cv2.CAP_PROP_FPS), 0
+        while film.grab(): n += 1
     if not n: raise Problem(f"{path} holds no frame that can be decoded: restore the file from its source.")
     times, fps, rate = frame_times([None] * n, 1., (fps,))
     exact = path.suffix.lower() in (".mp4", ".mov", ".avi")

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from . import learner
+from ._main import left_in_hand
 from .catalogue import ENTRIES, HALVES, NOTEBOOKS, Entry, Job, Plan, chosen, entry_key, folder_of, jobs_of, key_of, listed, read_entry, source, state_of, value_of
 from .collection import Collection, collect
 from .core import Problem, Run, locked, machine, now, pick_device, progress, write_json
@@ -53,7 +54,9 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
         if e.ename in ("Stopped", "KeyboardInterrupt"): raise KeyboardInterrupt from None
         if e.ename == "Problem": return str(e.evalue)
         return f"{target} failed in cell {e.exec_count} ({e.ename}: {' '.join(str(e.evalue).split())}): open it to see where."
-    except DeadKernelError: return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
+    except DeadKernelError:
+        if read := left_in_hand(): return f"The process that ran {target} died while it read {' or '.join(read)}: leave that file out, or write it anew."
+        return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
     finally: os.environ.pop("VAD_PROGRESS")
 
 # %% ../nbs/13f_reproduce.ipynb #007

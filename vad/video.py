@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ._main import in_hand
 from .core import Problem, progress, regular_file, unread
 from .decoder import (ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames, looks_like_film, packet_stamps, pyav,
                          stamped_contents, stamped_frames)
@@ -97,7 +98,7 @@ def image_size(
 def image_header(path:Path) -> tuple[tuple[int, int], int]: # size, EXIF orientation
     "The same, and how the picture lies."
     cure = "restore the file from its source"
-    with open(regular_file(path), "rb") as f:
+    with open(regular_file(path), "rb") as f, in_hand(path):
         if f.seek(0, os.SEEK_END) == 0: raise Problem(f"{path} is empty (0 bytes): {cure}.")
         f.seek(0)
         try:
@@ -138,10 +139,11 @@ def decode(
     "The image in `path`. Raises `Problem` where it cannot be decoded, is damaged, or has values that no rule turns into 8 bits."
     _, said = image_header(path)
     data = path.read_bytes()
-    frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
-    if wrong and not partial:
-        raise Problem(f"{path} is damaged ({wrong}): restore the file from its source.{ALL_THE_SAME}")
-    if frame is None: frame = decode_image(data)
+    with in_hand(path):
+        frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
+        if wrong and not partial:
+            raise Problem(f"{path} is damaged ({wrong}): restore the file from its source.{ALL_THE_SAME}")
+        if frame is None: frame = decode_image(data)
     if frame is None: raise Problem(f"{path} cannot be decoded as an image: restore the file from its source.")
     return upright(eight_bits(frame, path), said)
 
