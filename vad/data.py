@@ -8,7 +8,7 @@ __all__ = ['PUBLISHED', 'LAYOUTS', 'Dataset', 'dataset_record', 'known_name', 'L
            'cut_labels', 'labels_of', 'open_all', 'passed_over', 'check_counts', 'same_videos', 'check_videos',
            'check_labels', 'validate_findings', 'mask_doubts', 'open_dataset', 'verify']
 
-# %% ../nbs/01_data.ipynb #a39da9aa
+# %% ../nbs/01_data.ipynb #76207085
 import hashlib
 import os
 import re
@@ -25,7 +25,7 @@ from .truth import fill, read_labels, read_mask, read_ranges
 from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, digest, images, is_film, natural, open_video
 from .video import side_by_side, visible
 
-# %% ../nbs/01_data.ipynb #61d9e4f3
+# %% ../nbs/01_data.ipynb #2b3e0077
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "Videos to learn normality from, videos to find anomalies in, and the labels of these."
@@ -67,7 +67,7 @@ class Dataset:
         "What a run writes down about its data; no path in it depends on the machine."
         return dataset_record(self)
 
-# %% ../nbs/01_data.ipynb #394e56dc
+# %% ../nbs/01_data.ipynb #3c828cac
 def dataset_record(data:Dataset) -> dict:
     "See `Dataset.record`."
     def split(videos): return dict(videos=len(videos), frames=sum(v.frames for v in videos))
@@ -79,7 +79,7 @@ def dataset_record(data:Dataset) -> dict:
                 damaged=sum(v.damaged for v in videos), decoding=decoding_of(v.path for v in videos),
                 fingerprint=data.fingerprint())
 
-# %% ../nbs/01_data.ipynb #7e6e47ec
+# %% ../nbs/01_data.ipynb #585c7604
 PUBLISHED = dict( # (videos, frames); ShanghaiTech does not publish its number of training frames
     ped1=dict(train=(34, 6800), test=(36, 7200)),
     ped2=dict(train=(16, 2550), test=(12, 2010),
@@ -96,7 +96,7 @@ def known_name(
     plain = re.sub("[^a-z0-9]|ucsd|cuhk|dataset", "", name.casefold())
     return {"shanghai": "shanghaitech"}.get(plain, plain if plain in PUBLISHED else name)
 
-# %% ../nbs/01_data.ipynb #1b5c202b
+# %% ../nbs/01_data.ipynb #85767447
 @dataclass
 class Layout:
     "Where things lie, before anything is opened."
@@ -107,7 +107,7 @@ class Layout:
     masks: list[Path] = field(default_factory=list)       # files or folders of pixel masks, one a video
     plain: bool = False                                   # just videos: no split, no labels, not published
 
-# %% ../nbs/01_data.ipynb #868b6781
+# %% ../nbs/01_data.ipynb #7ef7adb2
 def videos_in(folder:Path) -> list[Path]:
     "The video files and the folders of frames in `folder`."
     if not folder.is_dir(): return []
@@ -115,19 +115,19 @@ def videos_in(folder:Path) -> list[Path]:
     return [p for p in visible(folder)
             if (p.is_dir() or lost(p)) and not p.name.endswith("_gt") or is_film(p)]
 
-# %% ../nbs/01_data.ipynb #93b9e7ed
+# %% ../nbs/01_data.ipynb #6650a4d7
 def label_files(root:Path) -> dict[str, Path]:
     "MNAD's label files for the dataset in `root`: in it, or beside it; one with the folder's name first."
     def other(path): return label_name(path) != known_name(root.name)
     beside = [p for p in sorted(root.parent.glob("frame_labels_*.npy")) if not other(p)]
     return {p.name: p for p in sorted(sorted(root.glob("frame_labels_*.npy")), key=other) or beside}
 
-# %% ../nbs/01_data.ipynb #1bb7a846
+# %% ../nbs/01_data.ipynb #0a8c8216
 def label_name(path:Path) -> str:
     "ped2 for frame_labels_ped2.npy."
     return known_name(path.stem.removeprefix("frame_labels_"))
 
-# %% ../nbs/01_data.ipynb #238e5253
+# %% ../nbs/01_data.ipynb #ab307696
 def split_layout(
     root:Path,
     train:Path, # `training`, with `frames/`, `videos/`, or the videos themselves
@@ -147,7 +147,7 @@ def split_layout(
         masks = masks or [p for p in visible(folder) if p.is_dir() or p.suffix.lower() in kinds]
     return Layout(name, split(train), split(test), truths, masks)
 
-# %% ../nbs/01_data.ipynb #2d174a6f
+# %% ../nbs/01_data.ipynb #301ebac7
 def ucsd_layout(root:Path, train:Path, test:Path) -> Layout:
     "UCSD Ped1 and Ped2 as published."
     scripts = sorted((*test.glob("*.m"), *root.glob("*.m")), key=natural)
@@ -158,7 +158,7 @@ def ucsd_layout(root:Path, train:Path, test:Path) -> Layout:
     name = known_name(scripts[0].stem if scripts else root.name)
     return Layout(name, videos_in(train), videos_in(test), truths, masks)
 
-# %% ../nbs/01_data.ipynb #556bc1e4
+# %% ../nbs/01_data.ipynb #20d758b4
 def avenue_layout(root:Path, train:Path, test:Path) -> Layout:
     "CUHK Avenue as published."
     truths, masks = label_files(root), []
@@ -169,7 +169,7 @@ def avenue_layout(root:Path, train:Path, test:Path) -> Layout:
             masks = masks or sorted(folder.glob("*_label.mat"), key=natural)
     return Layout("avenue", videos_in(train), videos_in(test), truths, masks)
 
-# %% ../nbs/01_data.ipynb #ae2bcd2b
+# %% ../nbs/01_data.ipynb #247bbd67
 LAYOUTS = {("training", "testing"): split_layout, ("Train", "Test"): ucsd_layout,
            ("training_videos", "testing_videos"): avenue_layout}
 
@@ -184,7 +184,7 @@ def layout_of(root:Path) -> Layout|None:
     else: found = [p for p in videos_in(root) if not p.is_dir() or images(p)]
     return Layout(root.stem if root.is_file() else root.name, [], found, plain=True) if found else None
 
-# %% ../nbs/01_data.ipynb #579d8bf2
+# %% ../nbs/01_data.ipynb #44c7b880
 def find_layout(root:Path) -> Layout:
     "The layout of `root`. Raises `Problem` where it is none of those we know."
     if not root.exists(): raise Problem(f"{root} does not exist: name the folder of a dataset.")
@@ -196,7 +196,7 @@ def find_layout(root:Path) -> Layout:
                   f"Train/ and Test/, training_videos/ and testing_videos/, or videos ({' '.join(MOVIES)}) "
                   f"and folders of frames ({' '.join(IMAGES)}).")
 
-# %% ../nbs/01_data.ipynb #9e35b90a
+# %% ../nbs/01_data.ipynb #88505ef7
 def pick_truth(
     layout:Layout,
     truth:str|None, # mnad | masks | a name in layout.truths | None = the first
@@ -212,13 +212,13 @@ def pick_truth(
         raise Problem(f"{root} holds several label files ({', '.join(files)}): name one with truth.")
     return truth or next(iter(names), None)
 
-# %% ../nbs/01_data.ipynb #8b86580c
+# %% ../nbs/01_data.ipynb #6706dd9f
 def number(video:Video) -> int|None:
     "7 for a video called 07 or Test007."
     digits = re.search("([0-9]+)$", video.name)
     return int(digits[1]) if digits else None
 
-# %% ../nbs/01_data.ipynb #7effebb7
+# %% ../nbs/01_data.ipynb #e1ae5260
 def twin(
     video:Video,
     files:list[Path], # 01.npz, 1_label.mat, Test001_gt, ...
@@ -227,7 +227,7 @@ def twin(
     def key(name): return natural(re.sub("(_label|_gt)$", "", name))[0]
     return next((p for p in files if key(p.name if p.is_dir() else p.stem) == key(video.name)), None)
 
-# %% ../nbs/01_data.ipynb #5fa77eb7
+# %% ../nbs/01_data.ipynb #b36c31bf
 def cut_labels(
     row:np.ndarray,      # (N,) uint8, all test videos one after another
     videos:list[Video],
@@ -243,7 +243,7 @@ def cut_labels(
     parts = np.split(row, np.cumsum(lengths)[:-1])
     return [parts[n - 1] if (n := number(v)) and n <= len(parts) else None for v in videos]
 
-# %% ../nbs/01_data.ipynb #9cf3086e
+# %% ../nbs/01_data.ipynb #7344f9ce
 def labels_of(
     layout:Layout,
     truth:str,           # a name in layout.truths
@@ -265,7 +265,7 @@ def labels_of(
             raise Problem(f"{e}: {path} and {v.path} do not belong together, restore both.") from None
     return out
 
-# %% ../nbs/01_data.ipynb #b0dc5802
+# %% ../nbs/01_data.ipynb #2715e8df
 def open_all(
     paths:list[Path],
     findings:list[str], # what is wrong is added here
@@ -281,7 +281,7 @@ def open_all(
     findings += [wrong + ("" if v else " (Left out.)") for v, wrong in found if wrong]
     return [v for v, _ in found if v]
 
-# %% ../nbs/01_data.ipynb #e8949a9e
+# %% ../nbs/01_data.ipynb #e5ea9a28
 def passed_over(layout:Layout, root:Path) -> tuple[str, ...]: # paths under the root
     "Files that lie among the videos and are neither videos nor what belongs to them."
     videos = layout.train + layout.test
@@ -292,7 +292,7 @@ def passed_over(layout:Layout, root:Path) -> tuple[str, ...]: # paths under the 
     found.sort(key=lambda p: (str(p.parent), natural(p)))
     return tuple(p.relative_to(root).as_posix() for p in found)
 
-# %% ../nbs/01_data.ipynb #b78ae08d
+# %% ../nbs/01_data.ipynb #adf0522e
 def check_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> list[str]:
     "Whether a split has the published videos and frames."
     published = {} if layout.plain else PUBLISHED.get(layout.name, {})
@@ -310,10 +310,10 @@ def check_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> lis
     wrong = [f"{v.path} has {v.frames} frames, published are {n}: restore it from {cure}"
              for v, n in zip(videos, lengths) if v.frames != n]
     if wrong or not frames or have == frames: return wrong
-    return [f"{root} has {have} {split}ing frames, {layout.name} was published with {frames}: compare it with "
-            f"{cure}"]
+    return [f"{root} has {have} {split}ing frames, {layout.name} was published with {frames}: compare it "
+            f"with {cure}"]
 
-# %% ../nbs/01_data.ipynb #6c0ef0b9
+# %% ../nbs/01_data.ipynb #5f1b2f57
 def same_videos(videos:list[Video]) -> list[list[Video]]:
     "Groups of videos with identical content."
     def glance(v):
@@ -326,7 +326,7 @@ def same_videos(videos:list[Video]) -> list[list[Video]]:
         return [g for g in groups.values() if len(g) > 1]
     return [same for alike in grouped(videos, glance) for same in grouped(alike, Video.fingerprint)]
 
-# %% ../nbs/01_data.ipynb #fdc9bb18
+# %% ../nbs/01_data.ipynb #379f98d8
 def check_videos(train:list[Video], test:list[Video], clip:int, plain:bool) -> list[str]:
     "Short videos, several of one name, duplicates and, except in a plain folder, mixed sizes."
     every = train + test
@@ -345,7 +345,7 @@ def check_videos(train:list[Video], test:list[Video], clip:int, plain:bool) -> l
                    "bring all videos to one size.")
     return out
 
-# %% ../nbs/01_data.ipynb #c6ccd549
+# %% ../nbs/01_data.ipynb #cec3e8f8
 def check_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings:list[str]) -> list|None:
     "The labels of each test video, None where they are missing or do not fit."
     try: labels = labels_of(layout, truth, test)
@@ -364,7 +364,7 @@ def check_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings
                             "or the other. (Left out.)")
     return labels
 
-# %% ../nbs/01_data.ipynb #be4e558f
+# %% ../nbs/01_data.ipynb #e473126c
 def validate_findings(
     findings:list[str],
     partial:bool,
@@ -377,7 +377,7 @@ def validate_findings(
         raise Problem(first + more + ALL_THE_SAME)
     return tuple(f.replace(str(root), root.name).replace(ALL_THE_SAME, "") for f in findings)
 
-# %% ../nbs/01_data.ipynb #8e9ff0ad
+# %% ../nbs/01_data.ipynb #a1b62397
 def mask_doubts(
     videos:list[Video],
     paths:list,         # of their masks; None where a video has none
@@ -399,7 +399,7 @@ def mask_doubts(
         out.append(f"The masks in {folder} mark no frame as anomalous: compare them {cure}")
     return out
 
-# %% ../nbs/01_data.ipynb #0c516d6c
+# %% ../nbs/01_data.ipynb #bbcf24a9
 def open_dataset(
     root:str|Path,      # the folder of a dataset; a folder of videos, or one video
     truth:str=None,     # mnad | masks | the name of a label file; None: the label file, or what was published
@@ -431,7 +431,7 @@ def open_dataset(
     return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None,
                    masks, warnings + validate_findings(known, True, root), passed_over(layout, root))
 
-# %% ../nbs/01_data.ipynb #2f8d2376
+# %% ../nbs/01_data.ipynb #f4d2640d
 def verify(
     data:Dataset,
     workers:int=None, # videos decoded at once; None = one a core, at most 8

@@ -6,12 +6,12 @@
 __all__ = ['ASSUMED_FPS', 'HARMLESS', 'OF_THE_SYSTEM', 'CONTAINERS', 'MOST_PIXELS', 'BEGINNINGS', 'FULL_RANGE', 'BARE', 'ENDS',
            'UNCOUNTED', 'pyav', 'Decoding', 'decoding', 'decoding_of', 'Listener', 'what_it_is', 'refuse_film',
            'open_container', 'choose_stream', 'open_film', 'looks_like_film', 'Shown', 'Damage', 'decoded_stream',
-           'decoded', 'Deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
-           'opencv_frames', 'stamped_frames', 'film_frames', 'Contents', 'Stamps', 'size_in', 'packet_stamps',
-           'frame_times', 'Clock', 'times_of', 'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end',
-           'said_end', 'stamped_contents', 'opencv_contents', 'film_contents']
+           'decoded', 'deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
+           'opencv_frames', 'stamped_frames', 'film_frames', 'Contents', 'Stamps', 'packet_stamps', 'frame_times',
+           'Clock', 'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end', 'said_end', 'stamped_contents',
+           'opencv_contents', 'film_contents']
 
-# %% ../nbs/00a_decoder.ipynb #9cd035fb
+# %% ../nbs/00a_decoder.ipynb #9bcf3db3
 import errno
 import os
 import struct
@@ -19,9 +19,10 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ import numpy as np
 from ._main import in_hand
 from .core import Problem, regular_file
 
-# %% ../nbs/00a_decoder.ipynb #09365f1f
+# %% ../nbs/00a_decoder.ipynb #e6cda7b9
 def pyav():
     "The package av. Raises `Problem` where it is not installed."
     try: import av
@@ -42,7 +43,7 @@ def pyav():
     av.logging.set_skip_repeated(False)    # the same complaint of the next film counts too
     return av
 
-# %% ../nbs/00a_decoder.ipynb #0f5a2fbd
+# %% ../nbs/00a_decoder.ipynb #d1ed2f55
 ASSUMED_FPS = 25. # frames a second, where nobody says it
 
 @dataclass(frozen=True)
@@ -61,19 +62,19 @@ class Decoding:
         if self.decoder == "pyav": return dict(decoder=f"pyav {pyav().__version__}", fields=self.fields)
         return dict(decoder=f"opencv {cv2.__version__}", fields="stored")
 
-# %% ../nbs/00a_decoder.ipynb #f243c538
+# %% ../nbs/00a_decoder.ipynb #f7204542
 def decoding() -> Decoding:
     "What the environment variables `VAD_DECODER` and `VAD_FIELDS` say."
     return Decoding(os.environ.get("VAD_DECODER") or "pyav", os.environ.get("VAD_FIELDS") or "deinterlaced")
 
-# %% ../nbs/00a_decoder.ipynb #822b510f
+# %% ../nbs/00a_decoder.ipynb #3b0fd804
 def decoding_of(
     paths, # of videos
 ) -> dict|None: # None: there is no film among them
     "The record of how films are decoded; a machine without PyAV can work with folders of pictures."
     return decoding().record() if any(Path(p).is_file() for p in paths) else None
 
-# %% ../nbs/00a_decoder.ipynb #a88c7be4
+# %% ../nbs/00a_decoder.ipynb #5fa1f780
 # complaints about films that were cut without encoding (of references that nobody uses), and connections
 HARMLESS = ("mmco: unref short failure", "co located POCs unavailable", "Stream ends prematurely")
 
@@ -93,7 +94,7 @@ class Listener:
         error = 16 # AV_LOG_ERROR
         return any(level <= error and not any(h in text for h in HARMLESS) for level, _, text in self.logs)
 
-# %% ../nbs/00a_decoder.ipynb #5fe17a14
+# %% ../nbs/00a_decoder.ipynb #a684cd10
 def what_it_is(path:Path) -> str:
     "What a file is that is no film, where its first bytes say it."
     from PIL import Image
@@ -103,7 +104,7 @@ def what_it_is(path:Path) -> str:
     except Exception: pass # whatever a picture's reader thinks of it
     return "text" if head and all(b in b"\t\r\n" or 32 <= b < 127 for b in head) else ""
 
-# %% ../nbs/00a_decoder.ipynb #a3be96fa
+# %% ../nbs/00a_decoder.ipynb #cc43eb8f
 OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 def refuse_film(path:Path, e:Exception):
@@ -123,7 +124,7 @@ def refuse_film(path:Path, e:Exception):
     raise Problem(f"{path} cannot be opened as a video, it may be truncated: {cure}, or convert "
                   "it.") from None
 
-# %% ../nbs/00a_decoder.ipynb #0fa8c925
+# %% ../nbs/00a_decoder.ipynb #5dd12038
 CONTAINERS = tuple( # FFmpeg's names of those that hold film
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,flv,live_flv,asf,ogg,h261,h263,h264,hevc,vvc,av1,obu,ivf,"
     "mjpeg,dv,mxf,nut,rm,vc1,wtv,nsv,dhav,yuv4mpegpipe".split(","))
@@ -135,7 +136,7 @@ def open_container(path:Path):
         with Listener(): return av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=options)
     except (av.FFmpegError, OSError, UnicodeError, ValueError, MemoryError) as e: refuse_film(path, e)
 
-# %% ../nbs/00a_decoder.ipynb #569064a2
+# %% ../nbs/00a_decoder.ipynb #3943d911
 def choose_stream(container, path:Path):
     "The video among the streams of a container: not its cover picture; of several the one that players show."
     from av.stream import Disposition
@@ -150,7 +151,7 @@ def choose_stream(container, path:Path):
                       "libx264 NEW.mp4).")
     return stream
 
-# %% ../nbs/00a_decoder.ipynb #9f0be9a1
+# %% ../nbs/00a_decoder.ipynb #7734311a
 MOST_PIXELS = 2**27 # of a frame: 16384 x 8192; a header that says more is a mistake, or means harm
 
 @contextmanager
@@ -166,7 +167,7 @@ def open_film(path:Path): # -> (container, stream) of PyAV
         stream.codec_context.options = dict(err_detect="crccheck", max_pixels=str(MOST_PIXELS))
         yield container, stream
 
-# %% ../nbs/00a_decoder.ipynb #ceb1caca
+# %% ../nbs/00a_decoder.ipynb #8aeacc7f
 BEGINNINGS = ( # Matroska, Flash, ASF, Ogg, MPEG streams, H.264 and HEVC, IVF, RealMedia, MXF, DV
     b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"\0\0\0\x01",
     b"DKIF", b".RMF", b"\x06\x0e+4", b"\x1f\x07\0")
@@ -180,7 +181,7 @@ def looks_like_film(path:Path) -> bool:
     packets = head[:1] == head[188:189] == b"G" # a transport stream: each packet of 188 bytes begins so
     return boxes or packets or head.startswith(BEGINNINGS)
 
-# %% ../nbs/00a_decoder.ipynb #141af225
+# %% ../nbs/00a_decoder.ipynb #455e9f0b
 class Shown(NamedTuple):
     "A frame as it is shown."
     frame: object      # av.VideoFrame
@@ -188,7 +189,7 @@ class Shown(NamedTuple):
     damaged: bool      # whether it is wrong, or builds on one that is
     rotation: int      # degrees that it is to be turned counter-clockwise
 
-# %% ../nbs/00a_decoder.ipynb #f756c308
+# %% ../nbs/00a_decoder.ipynb #b81f9101
 class Damage:
     "Which frames are wrong: those whose packet was complained of, and all up to the next sound key frame."
     def __init__(self): self.bad, self.hurt, self.hole, self.lost = set(), False, False, 0
@@ -213,7 +214,7 @@ class Damage:
         self.bad, self.hole = set(), False
         return self.lost
 
-# %% ../nbs/00a_decoder.ipynb #057f3db4
+# %% ../nbs/00a_decoder.ipynb #e827907d
 def decoded_stream(
     container, stream, # of PyAV, open
     damage:Damage,     # keeps count of what is lost
@@ -239,7 +240,7 @@ def decoded_stream(
         if packet is None: break
     damage.end()
 
-# %% ../nbs/00a_decoder.ipynb #3f0a6134
+# %% ../nbs/00a_decoder.ipynb #7583995f
 def decoded(
     path:Path,
     damage:Damage|None=None, # keeps count of what is lost
@@ -251,68 +252,52 @@ def decoded(
     with open_film(path) as (container, stream):
         yield from decoded_stream(container, stream, damage or Damage(), failed)
 
-# %% ../nbs/00a_decoder.ipynb #f9c98792
-class Deinterlacer:
-    "FFmpeg's bwdif on the frames that are marked as interlaced: as many frames out as in."
-    def __init__(self): self.graph, self.kind, self.waiting = None, None, deque()
+# %% ../nbs/00a_decoder.ipynb #840e7edf
+def deinterlacer(frame): # -> av.filter.Graph
+    "FFmpeg's bwdif for frames of one kind; None where it does not take them (of one row, say)."
+    from av import FFmpegError
+    from av.filter import Graph
+    graph, base = Graph(), frame.time_base or Fraction(1, 25)
+    graph.threads = 1
+    try:
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
+        bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+    except FFmpegError: return None
+    return graph
 
-    def add(self, s:Shown) -> Iterator[Shown]:
-        "The next frame; yields those that are ready."
-        kind = s.frame.width, s.frame.height, s.frame.format.name
-        if self.graph and kind != self.kind: yield from self.close()
-        if not self.graph:
-            if not s.frame.interlaced_frame or not self.start(s.frame):
-                yield s
-                return
-            self.kind = kind
-        self.waiting.append(s)
-        self.graph.push(s.frame)
-        yield from self.ready()
-
-    def start(self, frame) -> bool:
-        "Make the filter; False where it does not take such frames (of one row, say): they stay as stored."
-        from av import FFmpegError
-        from av.filter import Graph
-        graph = Graph()
-        graph.threads = 1
-        kind = dict(width=frame.width, height=frame.height, format=frame.format)
-        try:
-            graph.link_nodes(graph.add_buffer(**kind, time_base=frame.time_base or Fraction(1, 25)),
-                             graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"),
-                             graph.add("buffersink")).configure()
-        except FFmpegError: return False
-        self.graph = graph
-        return True
-
-    def ready(self) -> Iterator[Shown]:
-        import av
-        while self.waiting:
-            try: frame = self.graph.pull()
-            except (av.BlockingIOError, av.EOFError): return
-            yield self.waiting.popleft()._replace(frame=frame)
-
-    def close(self) -> Iterator[Shown]:
-        "The end of the film, or of frames of this kind; yields what is left."
-        if not self.graph: return
-        self.graph.push(None)
-        yield from self.ready()
-        self.graph = None
-
-# %% ../nbs/00a_decoder.ipynb #ad04d056
+# %% ../nbs/00a_decoder.ipynb #b4fc8ede
 def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
-    "Frames whose two fields are one picture."
-    filter = Deinterlacer()
-    for s in frames: yield from filter.add(s)
-    yield from filter.close()
+    "As many frames out as in; where they are marked as interlaced, their two fields become one picture."
+    import av
+    graph, kind, waiting = None, None, deque()
+    def ready():
+        while waiting:
+            try: frame = graph.pull()
+            except (av.BlockingIOError, av.EOFError): return
+            yield waiting.popleft()._replace(frame=frame)
+    for s in chain(frames, [None]): # None: the end
+        found = s and (s.frame.width, s.frame.height, s.frame.format.name)
+        if graph and found != kind:
+            graph.push(None)
+            yield from ready()
+            graph = None
+        if s is None: return
+        if not graph and s.frame.interlaced_frame: graph, kind = deinterlacer(s.frame), found
+        if graph:
+            waiting.append(s)
+            graph.push(s.frame)
+            yield from ready()
+        else: yield s
 
-# %% ../nbs/00a_decoder.ipynb #764f2863
+# %% ../nbs/00a_decoder.ipynb #a11e3e00
 def plane_of(frame, i:int, width:int, *channels:int) -> np.ndarray: # (h, width, *channels) uint8
     "A plane of a frame, where it lies: its rows may have gaps between them."
     plane = frame.planes[i]
     strides = (plane.line_size, *channels, 1)
     return np.ndarray((plane.height, width, *channels), np.uint8, plane, strides=strides)
 
-# %% ../nbs/00a_decoder.ipynb #aafe6ecc
+# %% ../nbs/00a_decoder.ipynb #e37861c6
 FULL_RANGE = 2 # AVCOL_RANGE_JPEG
 
 def colourless(frame) -> bool:
@@ -322,7 +307,7 @@ def colourless(frame) -> bool:
     if frame.color_range != FULL_RANGE and not name.startswith("yuvj"): return False
     return all((plane_of(frame, i, frame.planes[i].width) == 128).all() for i in (1, 2))
 
-# %% ../nbs/00a_decoder.ipynb #e83972d3
+# %% ../nbs/00a_decoder.ipynb #955fb41f
 class Pixels:
     "Frames of PyAV to arrays."
     def __init__(self, gray:bool|None): # None: gray where a frame has no colours
@@ -339,12 +324,12 @@ class Pixels:
             if self.gray: out = cv2.cvtColor(out, cv2.COLOR_BGR2GRAY)
         return np.ascontiguousarray(np.rot90(out, s.rotation // 90)) if s.rotation else out
 
-# %% ../nbs/00a_decoder.ipynb #274d7747
+# %% ../nbs/00a_decoder.ipynb #2c6005a1
 def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
     "Frames as the environment wants their fields."
     return deinterlaced(frames) if decoding().fields == "deinterlaced" else frames
 
-# %% ../nbs/00a_decoder.ipynb #b9ac7116
+# %% ../nbs/00a_decoder.ipynb #86ebd6eb
 @contextmanager
 def capture(path:Path): # -> cv2.VideoCapture
     "An open decoder of OpenCV. Raises `Problem` where `path` is no video that it can read."
@@ -359,7 +344,7 @@ def capture(path:Path): # -> cv2.VideoCapture
             raise Problem(f"{path} cannot be opened as a video, it may be truncated: {cure}.")
         yield film
 
-# %% ../nbs/00a_decoder.ipynb #f669765f
+# %% ../nbs/00a_decoder.ipynb #1a6b494c
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, Shown]]:
     "As `stamped_frames` by OpenCV, which knows neither times nor damage."
     with capture(path) as film:
@@ -371,7 +356,7 @@ def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None,
             yield frame, Shown(None, None, False, 0)
             i += 1
 
-# %% ../nbs/00a_decoder.ipynb #cab2c5d1
+# %% ../nbs/00a_decoder.ipynb #d01f628a
 def stamped_frames(
     path:Path,
     gray:bool|None=False,      # True: (H, W), luminance; None: so where it is seen to have no colours
@@ -385,7 +370,7 @@ def stamped_frames(
     pixels = Pixels(gray)
     for i, s in enumerate(whole_pictures(decoded(path, damage))): yield (pixels(s) if keep(i) else None), s
 
-# %% ../nbs/00a_decoder.ipynb #97a48bac
+# %% ../nbs/00a_decoder.ipynb #c6b42b45
 def film_frames(
     path:Path,
     gray:bool|None=False,      # as for `stamped_frames`
@@ -394,7 +379,7 @@ def film_frames(
     "The frames of a film, each with a word on its damage."
     for frame, s in stamped_frames(path, gray, keep): yield frame, s.damaged
 
-# %% ../nbs/00a_decoder.ipynb #f7f2891e
+# %% ../nbs/00a_decoder.ipynb #baf2a801
 @dataclass(frozen=True)
 class Contents:
     "What a film holds."
@@ -409,7 +394,7 @@ class Contents:
     damaged: int|None            # frames that are wrong or lost; None: not all have been decoded
     size: tuple|None = None      # (height, width) of the first picture, where it was seen
 
-# %% ../nbs/00a_decoder.ipynb #3555f956
+# %% ../nbs/00a_decoder.ipynb #f63c9a16
 class Stamps(NamedTuple):
     "What packets say."
     pts: list        # of the packets that are shown, in order where they are `timed`; None: without one
@@ -422,20 +407,17 @@ class Stamps(NamedTuple):
     container: str
     size: tuple|None # (height, width) of the first picture
 
-# %% ../nbs/00a_decoder.ipynb #4a0704e1
-def size_in(packet) -> tuple[int, int]|None: # (height, width) as it is to be seen; None: no picture yet
-    "The size of the first picture, which is decoded on the way: nobody need open the film for it again."
-    try: frames = packet.decode()
-    except pyav().FFmpegError: return None
-    return next(((f.width, f.height) if f.rotation % 180 else (f.height, f.width) for f in frames), None)
-
-# %% ../nbs/00a_decoder.ipynb #5ed4dc65
+# %% ../nbs/00a_decoder.ipynb #09b283eb
 BARE = ( # containers that are none: pictures one after another, without times
     "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpegvideo", "mjpeg")
 
 def packet_stamps(path:Path) -> Stamps:
     "Read all packets of a film, decoding but its first picture. Errors as of `open_film`."
     av, packets, size, begun = pyav(), [], None, False
+    def size_in(packet): # of a picture, as it is to be seen; the next reader need not open the film for it
+        try: frames = packet.decode()
+        except av.FFmpegError: return None
+        return next(((f.width, f.height) if f.rotation % 180 else (f.height, f.width) for f in frames), None)
     with open_film(path) as (container, stream), Listener() as listener:
         try:
             for p in container.demux(stream):
@@ -461,7 +443,7 @@ def packet_stamps(path:Path) -> Stamps:
         return Stamps(sorted(pts) if stamped else pts, stamped and not bare, sure, base, rates, stream.frames,
                       codec.name, kind, size)
 
-# %% ../nbs/00a_decoder.ipynb #caa7ba17
+# %% ../nbs/00a_decoder.ipynb #846fcea4
 def frame_times(
     pts:list,      # of the frames in order; None: without one
     base:float,    # seconds of a unit; 0: they mean nothing
@@ -479,7 +461,7 @@ def frame_times(
         if np.abs(seconds - even).max() <= 1.001 * base: return even, fps, "stated"
     return seconds, mean, "stated"
 
-# %% ../nbs/00a_decoder.ipynb #05f72030
+# %% ../nbs/00a_decoder.ipynb #32ccf6e6
 class Clock:
     "Turns the time stamps of a film's frames into seconds, whichever of its frames are lost."
     def __init__(self, stamps:Stamps): # timed
@@ -502,17 +484,7 @@ class Clock:
         at = bisect_right(self.pts, pts)
         return self.pts[at] if at < len(self.pts) else None
 
-# %% ../nbs/00a_decoder.ipynb #9364d5be
-def times_of(
-    pts:list, # of the frames that are shown
-    s:Stamps, # of all packets
-) -> tuple[np.ndarray, float, str]: # as `frame_times` gives them
-    "When the frames of a film are shown: a lost one leaves a hole."
-    if not s.timed or None in pts or (np.diff(pts) <= 0).any(): return frame_times(pts, s.base, s.rates)
-    clock = Clock(s)
-    return clock.seconds(pts, pts[0]), clock.fps, clock.rate
-
-# %% ../nbs/00a_decoder.ipynb #826506db
+# %% ../nbs/00a_decoder.ipynb #17743fa7
 def last_box_ends(f) -> int: # f: an open MP4, MOV or AVI file
     "Where its last top-level box says that it ends; 0 where the file has no boxes."
     end, size = 0, f.seek(0, os.SEEK_END)
@@ -529,7 +501,7 @@ def last_box_ends(f) -> int: # f: an open MP4, MOV or AVI file
         end += n + n % 2 * avi
     return end
 
-# %% ../nbs/00a_decoder.ipynb #ee8635be
+# %% ../nbs/00a_decoder.ipynb #6acb7d08
 def matroska_end(f) -> int: # f: an open Matroska or WebM file
     "Where the segment that holds all frames says that it ends; 0 where it does not say."
     at = 0
@@ -544,7 +516,7 @@ def matroska_end(f) -> int: # f: an open Matroska or WebM file
         at += 4 + long + n
     return at
 
-# %% ../nbs/00a_decoder.ipynb #53a821d5
+# %% ../nbs/00a_decoder.ipynb #0342dae2
 def ogg_end(f) -> int: # f: an open Ogg file
     "Where its last page ends; one byte behind that, where a stream lacks its marked last page."
     at, last = 0, {} # last: of each stream, by its serial number
@@ -562,7 +534,7 @@ def ogg_end(f) -> int: # f: an open Ogg file
             at += 1 + n
     return at if all(last.values()) else max(at, f.seek(0, os.SEEK_END)) + 1
 
-# %% ../nbs/00a_decoder.ipynb #2a99f338
+# %% ../nbs/00a_decoder.ipynb #05309996
 def asf_end(f) -> int: # f: an open ASF file (.wmv)
     "How long its header says that it is; 0 where it was sent while it was made."
     f.seek(0)
@@ -571,7 +543,7 @@ def asf_end(f) -> int: # f: an open ASF file (.wmv)
     if at < 0 or data[at + 88:at + 89] in (b"", b"\1", b"\3"): return 0
     return int.from_bytes(data[at + 40:at + 48], "little")
 
-# %% ../nbs/00a_decoder.ipynb #84edcebd
+# %% ../nbs/00a_decoder.ipynb #bc5453f2
 def flv_end(f) -> int: # f: an open Flash film
     "How long its header says that it is; 0 where it does not say."
     f.seek(0)
@@ -580,22 +552,32 @@ def flv_end(f) -> int: # f: an open Flash film
     said = struct.unpack(">d", data[at + 11:at + 19])[0] if 0 <= at <= len(data) - 19 else 0.
     return int(said) if 0 <= said < 2**53 else 0
 
-# %% ../nbs/00a_decoder.ipynb #42da4575
+# %% ../nbs/00a_decoder.ipynb #2ef98993
 ENDS = {b"\x1aE\xdf\xa3": matroska_end, b"OggS": ogg_end, b"0&\xb2u": asf_end, b"FLV\x01": flv_end}
 
 def said_end(path:Path) -> int: # bytes from the start of the file
     "Where a film's file says that it ends; 0 where it does not say."
     with open(path, "rb") as f: return ENDS.get(f.read(4), last_box_ends)(f)
 
-# %% ../nbs/00a_decoder.ipynb #699f2363
+# %% ../nbs/00a_decoder.ipynb #9dbd7c8d
 UNCOUNTED = ("matroska,webm", "ogg", "asf", "flv") # containers that say where they end, and no count
 
-def stamped_contents(path:Path, s:Stamps) -> Contents:
-    "What a film holds by its packets."
+def stamped_contents(
+    path:Path,
+    s:Stamps,              # of all packets
+    pts:list|None=None,    # of the frames that are shown, where they have been decoded
+    damaged:int|None=None, # how many of them are wrong or lost
+) -> Contents:
+    "What a film holds by its packets. A frame that is lost leaves a hole in the times."
+    pts = s.pts if pts is None else pts
     whole = not (s.said or s.container in UNCOUNTED) or said_end(path) <= path.stat().st_size
-    return Contents(len(s.pts), *times_of(s.pts, s), s.said, whole, s.codec, s.container, None, s.size)
+    times = frame_times(pts, s.base, s.rates)
+    if pts and s.timed and None not in pts and (np.diff(pts) > 0).all():
+        clock = Clock(s)
+        times = clock.seconds(pts, pts[0]), clock.fps, clock.rate
+    return Contents(len(pts), *times, s.said, whole, s.codec, s.container, damaged, s.size)
 
-# %% ../nbs/00a_decoder.ipynb #d8a6576a
+# %% ../nbs/00a_decoder.ipynb #846cab70
 def opencv_contents(path:Path) -> Contents:
     "What a film holds by OpenCV: frames are counted one by one, and time stamps are not known."
     with capture(path) as film:
@@ -606,7 +588,7 @@ def opencv_contents(path:Path) -> Contents:
     whole = said_end(path) <= path.stat().st_size
     return Contents(n, *frame_times([None] * n, 1., (fps,)), said, whole, "", "", None)
 
-# %% ../nbs/00a_decoder.ipynb #daa8c131
+# %% ../nbs/00a_decoder.ipynb #43320274
 @lru_cache(4096)
 def film_contents(
     path:Path,
@@ -617,14 +599,12 @@ def film_contents(
 ) -> Contents:
     "What a film holds. Errors as of `open_film`; `Problem` where not a single frame can be decoded."
     if how.decoder == "opencv": return opencv_contents(path)
-    s, damaged = packet_stamps(path), None
-    pts, found = s.pts, stamped_contents(path, s)
+    s, damage = packet_stamps(path), Damage()
+    found = stamped_contents(path, s)
     if thorough or not s.sure or s.said > len(s.pts) and not found.whole:
-        damage = Damage()
         shown = [(f.pts, f.damaged) for f in decoded(path, damage)]
-        pts, damaged = [p for p, _ in shown], sum(d for _, d in shown) + damage.lost
-    if not pts:
+        found = stamped_contents(path, s, [p for p, _ in shown], sum(d for _, d in shown) + damage.lost)
+    if not found.frames:
         raise Problem(f"{path} holds no frame that can be decoded (codec {s.codec}): restore the file from "
                       "its source, or convert it.")
-    seconds, fps, rate = times_of(pts, s)
-    return replace(found, frames=len(pts), seconds=seconds, fps=fps, rate=rate, damaged=damaged)
+    return found

@@ -27,7 +27,7 @@ from ._main import in_hand
 from .core import Problem, read_array, regular_file
 from .video import image_header, images
 
-# %% ../nbs/00b_truth.ipynb #7ec439cb
+# %% ../nbs/00b_truth.ipynb #704b842e
 TO_SAVE = "save it with numpy.save as an array of 0 and 1 (Python objects are never unpickled)"
 
 def read_labels(
@@ -43,7 +43,7 @@ def read_labels(
         raise Problem(f"{path} holds {bad.flat[0]}, and labels are 0 (normal) and 1 (anomalous): correct it.")
     return labels.ravel().astype(np.uint8)
 
-# %% ../nbs/00b_truth.ipynb #d0d04323
+# %% ../nbs/00b_truth.ipynb #02cfa65b
 def read_ranges(
     path:Path, # UCSDped1.m or UCSDped2.m
 ) -> list[list[tuple[int, int]]]: # for each test video its anomalous ranges (first, last), counted from 1
@@ -54,7 +54,7 @@ def read_ranges(
         raise Problem(f"{path} holds no line such as 'gt_frame = [61:180]': restore it from its archive.")
     return [[(int(a), int(b or a)) for a, b in re.findall(r"(\d+)\s*(?::\s*(\d+))?", line)] for line in lines]
 
-# %% ../nbs/00b_truth.ipynb #6293a49c
+# %% ../nbs/00b_truth.ipynb #ae48f0d3
 def fill(
     ranges:list, # (first, last), counted from 1, both included
     frames:int,  # length of the video
@@ -67,7 +67,7 @@ def fill(
         labels[a - 1:b] = 1
     return labels
 
-# %% ../nbs/00b_truth.ipynb #49fdf9d9
+# %% ../nbs/00b_truth.ipynb #b85ee729
 def plain_text(path:Path) -> str:
     "The text of a file in UTF-8, or in UTF-16 with its mark. Raises `Problem` where it is no text."
     data = (regular_file(path) if os.path.lexists(path) else Path(path)).read_bytes()
@@ -75,7 +75,7 @@ def plain_text(path:Path) -> str:
     except UnicodeDecodeError: raise Problem(f"{path} is no text in UTF-8: save it as UTF-8.") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
-# %% ../nbs/00b_truth.ipynb #f152c959
+# %% ../nbs/00b_truth.ipynb #d11c617b
 def not_zero(
     values:np.ndarray, # numbers of any type
     path:Path,         # for the message
@@ -88,7 +88,7 @@ def not_zero(
     raise Problem(f"{path} holds {wrong}: a mask holds 0 where nothing is anomalous, numbers over 0 "
                   "elsewhere.")
 
-# %% ../nbs/00b_truth.ipynb #2547c67b
+# %% ../nbs/00b_truth.ipynb #32d22187
 def coloured(
     pixels:np.ndarray, # (N, H, W, C), C = 3, or 4 with alpha last
     path:Path,
@@ -98,7 +98,7 @@ def coloured(
     flat = alpha.size and (colours == colours[:1, :1, :1]).all() and (alpha != alpha[:1, :1, :1]).any()
     return not_zero(alpha if flat else colours, path).any(-1)
 
-# %% ../nbs/00b_truth.ipynb #c4064b7a
+# %% ../nbs/00b_truth.ipynb #85727991
 def indexed(picture:Image.Image) -> np.ndarray: # (H, W) bool
     "What a picture with a palette marks."
     index, colours = np.asarray(picture), np.zeros((256, 3), np.uint8)
@@ -107,7 +107,7 @@ def indexed(picture:Image.Image) -> np.ndarray: # (H, W) bool
     by_colour = colours[0].any() and not colours[np.unique(index)].any(1).all()
     return colours[index].any(-1) if by_colour else index != 0
 
-# %% ../nbs/00b_truth.ipynb #eed6ef24
+# %% ../nbs/00b_truth.ipynb #fe74865d
 def mask_image(path:Path) -> np.ndarray: # (H, W) bool; (H, W, 4) uint8 where it has alpha
     "What one image marks; alpha is judged over all images. Raises `Problem` where it cannot be decoded."
     image_header(path)
@@ -129,7 +129,7 @@ def mask_image(path:Path) -> np.ndarray: # (H, W) bool; (H, W, 4) uint8 where it
     marked = values > 127 if lossy else not_zero(values, path)
     return marked if marked.ndim == 2 else marked.any(-1)
 
-# %% ../nbs/00b_truth.ipynb #7125465b
+# %% ../nbs/00b_truth.ipynb #0ecfe6d8
 def mask_folder(path:Path) -> np.ndarray: # (N, H, W) bool
     "The masks in a folder of images."
     found = [mask_image(p) for p in images(path)]
@@ -137,13 +137,13 @@ def mask_folder(path:Path) -> np.ndarray: # (N, H, W) bool
     opaque = [m if m.dtype == np.uint8 else np.repeat(m[..., None] * np.uint8(255), 4, -1) for m in found]
     return coloured(np.stack(opaque), path)
 
-# %% ../nbs/00b_truth.ipynb #bc92909a
+# %% ../nbs/00b_truth.ipynb #7ff4b3f9
 def array_mask(values:np.ndarray, path:Path) -> np.ndarray: # (N, H, W) bool
     "A mask of an array of numbers, (N, H, W) or with 1, 3 or 4 channels behind."
     if values.ndim == 4 and values.shape[-1] in (3, 4): return coloured(values, path)
     return not_zero(values[..., 0] if values.ndim == 4 and values.shape[-1] == 1 else values, path)
 
-# %% ../nbs/00b_truth.ipynb #afcebb04
+# %% ../nbs/00b_truth.ipynb #269a4752
 def mask_npz(path:Path) -> np.ndarray: # (N, H, W) bool
     "Masks as packed bits (`mask` and `shape`), or one array as it is."
     with np.load(path, allow_pickle=False) as z:
@@ -156,7 +156,9 @@ def mask_npz(path:Path) -> np.ndarray: # (N, H, W) bool
         n, h, w = z["shape"]
         return np.unpackbits(mask, axis=-1, count=int(w)).reshape(n, h, w).view(bool)
 
-# %% ../nbs/00b_truth.ipynb #0bd18360
+# %% ../nbs/00b_truth.ipynb #37581d48
+MAT_SECONDS, MAT_MEMORY = 120, 8 * 2**30 # that reading one file may take
+
 def serve_mat(memory:int): # bytes
     "Answer the names of .mat files with a line of JSON and bits. Its own process: it imports for itself."
     import json
@@ -193,19 +195,16 @@ def serve_mat(memory:int): # bytes
         sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + bits)
         sys.stdout.buffer.flush()
 
-# %% ../nbs/00b_truth.ipynb #b4945f72
-MAT_SECONDS, MAT_MEMORY = 120, 8 * 2**30 # that reading one file may take
-
+# %% ../nbs/00b_truth.ipynb #331f636e
 class MatReader:
     "The process that reads .mat files: started when it is needed, and again where it died."
     def __init__(self): self.process, self.owner, self.lock = None, None, threading.Lock()
 
     def start(self):
-        code = f"{inspect.getsource(serve_mat)}\nserve_mat({MAT_MEMORY})"
+        command = [sys.executable, "-c", f"{inspect.getsource(serve_mat)}\nserve_mat({MAT_MEMORY})"]
         quiet = os.environ | dict(PYTHONSAFEPATH="1", OPENBLAS_NUM_THREADS="1") # nothing of this folder
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.process = subprocess.Popen([sys.executable, "-c", code], env=quiet, **pipes)
-        self.owner = os.getpid()
+        self.process, self.owner = subprocess.Popen(command, env=quiet, **pipes), os.getpid()
         atexit.register(self.close, self.process)
 
     def close(self, process):
@@ -242,7 +241,7 @@ class MatReader:
 
 _mat = MatReader()
 
-# %% ../nbs/00b_truth.ipynb #fd91c024
+# %% ../nbs/00b_truth.ipynb #7756b862
 READERS = {".npz": mask_npz, ".mat": lambda path: _mat.read(path),
            ".npy": lambda path: array_mask(read_array(path, TO_SAVE, "restore it"), path)}
 
