@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'HARMLESS', 'OF_THE_SYSTEM', 'CONTAINERS', 'MOST_PIXELS', 'BEGINNINGS', 'FULL_RANGE', 'BARE', 'ENDS',
            'UNCOUNTED', 'pyav', 'Decoding', 'decoding', 'decoding_of', 'Listener', 'what_it_is', 'refuse_film',
-           'open_container', 'choose_stream', 'open_film', 'looks_like_film', 'Shown', 'Damage', 'decoded_stream',
-           'decoded', 'deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
-           'opencv_frames', 'stamped_frames', 'film_frames', 'Contents', 'Stamps', 'packet_stamps', 'frame_times',
-           'Clock', 'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end', 'said_end', 'stamped_contents',
+           'choose_stream', 'open_film', 'looks_like_film', 'Shown', 'Damage', 'decoded_stream', 'decoded',
+           'deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
+           'opencv_frames', 'film_frames', 'Contents', 'Stamps', 'packet_stamps', 'frame_times', 'Clock',
+           'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end', 'said_end', 'stamped_contents',
            'opencv_contents', 'film_contents']
 
-# %% ../nbs/00a_decoder.ipynb #9bcf3db3
+# %% ../nbs/00a_decoder.ipynb #a6138d0e
 import errno
 import os
 import struct
@@ -32,7 +32,7 @@ import numpy as np
 from ._main import in_hand
 from .core import Problem, regular_file
 
-# %% ../nbs/00a_decoder.ipynb #e6cda7b9
+# %% ../nbs/00a_decoder.ipynb #8195db2f
 def pyav():
     "The package av. Raises `Problem` where it is not installed."
     try: import av
@@ -43,7 +43,7 @@ def pyav():
     av.logging.set_skip_repeated(False)    # the same complaint of the next film counts too
     return av
 
-# %% ../nbs/00a_decoder.ipynb #d1ed2f55
+# %% ../nbs/00a_decoder.ipynb #e8f3a111
 ASSUMED_FPS = 25. # frames a second, where nobody says it
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ class Decoding:
         if self.decoder == "pyav": return dict(decoder=f"pyav {pyav().__version__}", fields=self.fields)
         return dict(decoder=f"opencv {cv2.__version__}", fields="stored")
 
-# %% ../nbs/00a_decoder.ipynb #f7204542
+# %% ../nbs/00a_decoder.ipynb #0aea3e12
 def decoding() -> Decoding:
     "What the environment variables `VAD_DECODER` and `VAD_FIELDS` say."
     return Decoding(os.environ.get("VAD_DECODER") or "pyav", os.environ.get("VAD_FIELDS") or "deinterlaced")
 
-# %% ../nbs/00a_decoder.ipynb #3b0fd804
+# %% ../nbs/00a_decoder.ipynb #5354af8e
 def decoding_of(
     paths, # of videos
 ) -> dict|None: # None: there is no film among them
     "The record of how films are decoded; a machine without PyAV can work with folders of pictures."
     return decoding().record() if any(Path(p).is_file() for p in paths) else None
 
-# %% ../nbs/00a_decoder.ipynb #5fa1f780
+# %% ../nbs/00a_decoder.ipynb #7078a8a8
 # complaints about films that were cut without encoding (of references that nobody uses), and connections
 HARMLESS = ("mmco: unref short failure", "co located POCs unavailable", "Stream ends prematurely")
 
@@ -94,7 +94,7 @@ class Listener:
         error = 16 # AV_LOG_ERROR
         return any(level <= error and not any(h in text for h in HARMLESS) for level, _, text in self.logs)
 
-# %% ../nbs/00a_decoder.ipynb #a684cd10
+# %% ../nbs/00a_decoder.ipynb #0d217a60
 def what_it_is(path:Path) -> str:
     "What a file is that is no film, where its first bytes say it."
     from PIL import Image
@@ -104,7 +104,7 @@ def what_it_is(path:Path) -> str:
     except Exception: pass # whatever a picture's reader thinks of it
     return "text" if head and all(b in b"\t\r\n" or 32 <= b < 127 for b in head) else ""
 
-# %% ../nbs/00a_decoder.ipynb #cc43eb8f
+# %% ../nbs/00a_decoder.ipynb #e79f4522
 OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 def refuse_film(path:Path, e:Exception):
@@ -124,19 +124,7 @@ def refuse_film(path:Path, e:Exception):
     raise Problem(f"{path} cannot be opened as a video, it may be truncated: {cure}, or convert "
                   "it.") from None
 
-# %% ../nbs/00a_decoder.ipynb #5dd12038
-CONTAINERS = tuple( # FFmpeg's names of those that hold film
-    "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,flv,live_flv,asf,ogg,h261,h263,h264,hevc,vvc,av1,obu,ivf,"
-    "mjpeg,dv,mxf,nut,rm,vc1,wtv,nsv,dhav,yuv4mpegpipe".split(","))
-
-def open_container(path:Path):
-    "The container of a film. Errors as of `open_film`."
-    av, options = pyav(), dict(protocol_whitelist="file", format_whitelist=",".join(CONTAINERS))
-    try:
-        with Listener(): return av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=options)
-    except (av.FFmpegError, OSError, UnicodeError, ValueError, MemoryError) as e: refuse_film(path, e)
-
-# %% ../nbs/00a_decoder.ipynb #3943d911
+# %% ../nbs/00a_decoder.ipynb #cc359d2a
 def choose_stream(container, path:Path):
     "The video among the streams of a container: not its cover picture; of several the one that players show."
     from av.stream import Disposition
@@ -151,23 +139,31 @@ def choose_stream(container, path:Path):
                       "libx264 NEW.mp4).")
     return stream
 
-# %% ../nbs/00a_decoder.ipynb #7734311a
+# %% ../nbs/00a_decoder.ipynb #7ecfe809
+CONTAINERS = tuple( # FFmpeg's names of those that hold film
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,flv,live_flv,asf,ogg,h261,h263,h264,hevc,vvc,av1,obu,ivf,"
+    "mjpeg,dv,mxf,nut,rm,vc1,wtv,nsv,dhav,yuv4mpegpipe".split(","))
 MOST_PIXELS = 2**27 # of a frame: 16384 x 8192; a header that says more is a mistake, or means harm
 
 @contextmanager
 def open_film(path:Path): # -> (container, stream) of PyAV
     "Open a film and choose its video. Raises `Problem` where it is none, `OSError` where the system fails."
-    pyav()
-    path = regular_file(path)
+    av, path = pyav(), regular_file(path)
     if path.stat().st_size == 0:
         raise Problem(f"{path} is empty (0 bytes): restore the file from its source.")
-    with in_hand(path), open_container(path) as container:
-        stream = choose_stream(container, path)
-        stream.codec_context.thread_count = 1 # films are read side by side; and complaints belong to a packet
-        stream.codec_context.options = dict(err_detect="crccheck", max_pixels=str(MOST_PIXELS))
-        yield container, stream
+    with in_hand(path):
+        whitelists = dict(protocol_whitelist="file", format_whitelist=",".join(CONTAINERS))
+        try:
+            with Listener():
+                film = av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=whitelists)
+        except (av.FFmpegError, OSError, UnicodeError, ValueError, MemoryError) as e: refuse_film(path, e)
+        with film:
+            stream = choose_stream(film, path)
+            stream.codec_context.thread_count = 1 # films are read side by side; complaints belong to a packet
+            stream.codec_context.options = dict(err_detect="crccheck", max_pixels=str(MOST_PIXELS))
+            yield film, stream
 
-# %% ../nbs/00a_decoder.ipynb #8aeacc7f
+# %% ../nbs/00a_decoder.ipynb #531c6e7c
 BEGINNINGS = ( # Matroska, Flash, ASF, Ogg, MPEG streams, H.264 and HEVC, IVF, RealMedia, MXF, DV
     b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"\0\0\0\x01",
     b"DKIF", b".RMF", b"\x06\x0e+4", b"\x1f\x07\0")
@@ -181,7 +177,7 @@ def looks_like_film(path:Path) -> bool:
     packets = head[:1] == head[188:189] == b"G" # a transport stream: each packet of 188 bytes begins so
     return boxes or packets or head.startswith(BEGINNINGS)
 
-# %% ../nbs/00a_decoder.ipynb #455e9f0b
+# %% ../nbs/00a_decoder.ipynb #e689d3a8
 class Shown(NamedTuple):
     "A frame as it is shown."
     frame: object      # av.VideoFrame
@@ -189,7 +185,7 @@ class Shown(NamedTuple):
     damaged: bool      # whether it is wrong, or builds on one that is
     rotation: int      # degrees that it is to be turned counter-clockwise
 
-# %% ../nbs/00a_decoder.ipynb #b81f9101
+# %% ../nbs/00a_decoder.ipynb #628c27b4
 class Damage:
     "Which frames are wrong: those whose packet was complained of, and all up to the next sound key frame."
     def __init__(self): self.bad, self.hurt, self.hole, self.lost = set(), False, False, 0
@@ -214,7 +210,7 @@ class Damage:
         self.bad, self.hole = set(), False
         return self.lost
 
-# %% ../nbs/00a_decoder.ipynb #e827907d
+# %% ../nbs/00a_decoder.ipynb #5266ec5d
 def decoded_stream(
     container, stream, # of PyAV, open
     damage:Damage,     # keeps count of what is lost
@@ -240,7 +236,7 @@ def decoded_stream(
         if packet is None: break
     damage.end()
 
-# %% ../nbs/00a_decoder.ipynb #7583995f
+# %% ../nbs/00a_decoder.ipynb #354d116e
 def decoded(
     path:Path,
     damage:Damage|None=None, # keeps count of what is lost
@@ -252,7 +248,7 @@ def decoded(
     with open_film(path) as (container, stream):
         yield from decoded_stream(container, stream, damage or Damage(), failed)
 
-# %% ../nbs/00a_decoder.ipynb #840e7edf
+# %% ../nbs/00a_decoder.ipynb #fd9d1a64
 def deinterlacer(frame): # -> av.filter.Graph
     "FFmpeg's bwdif for frames of one kind; None where it does not take them (of one row, say)."
     from av import FFmpegError
@@ -266,7 +262,7 @@ def deinterlacer(frame): # -> av.filter.Graph
     except FFmpegError: return None
     return graph
 
-# %% ../nbs/00a_decoder.ipynb #b4fc8ede
+# %% ../nbs/00a_decoder.ipynb #71030839
 def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
     "As many frames out as in; where they are marked as interlaced, their two fields become one picture."
     import av
@@ -290,14 +286,14 @@ def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
             yield from ready()
         else: yield s
 
-# %% ../nbs/00a_decoder.ipynb #a11e3e00
+# %% ../nbs/00a_decoder.ipynb #f9311f14
 def plane_of(frame, i:int, width:int, *channels:int) -> np.ndarray: # (h, width, *channels) uint8
     "A plane of a frame, where it lies: its rows may have gaps between them."
     plane = frame.planes[i]
     strides = (plane.line_size, *channels, 1)
     return np.ndarray((plane.height, width, *channels), np.uint8, plane, strides=strides)
 
-# %% ../nbs/00a_decoder.ipynb #e37861c6
+# %% ../nbs/00a_decoder.ipynb #ad0d105b
 FULL_RANGE = 2 # AVCOL_RANGE_JPEG
 
 def colourless(frame) -> bool:
@@ -307,7 +303,7 @@ def colourless(frame) -> bool:
     if frame.color_range != FULL_RANGE and not name.startswith("yuvj"): return False
     return all((plane_of(frame, i, frame.planes[i].width) == 128).all() for i in (1, 2))
 
-# %% ../nbs/00a_decoder.ipynb #955fb41f
+# %% ../nbs/00a_decoder.ipynb #22fecbea
 class Pixels:
     "Frames of PyAV to arrays."
     def __init__(self, gray:bool|None): # None: gray where a frame has no colours
@@ -324,12 +320,12 @@ class Pixels:
             if self.gray: out = cv2.cvtColor(out, cv2.COLOR_BGR2GRAY)
         return np.ascontiguousarray(np.rot90(out, s.rotation // 90)) if s.rotation else out
 
-# %% ../nbs/00a_decoder.ipynb #2c6005a1
+# %% ../nbs/00a_decoder.ipynb #a4a002a0
 def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
     "Frames as the environment wants their fields."
     return deinterlaced(frames) if decoding().fields == "deinterlaced" else frames
 
-# %% ../nbs/00a_decoder.ipynb #86ebd6eb
+# %% ../nbs/00a_decoder.ipynb #4df3202c
 @contextmanager
 def capture(path:Path): # -> cv2.VideoCapture
     "An open decoder of OpenCV. Raises `Problem` where `path` is no video that it can read."
@@ -344,9 +340,9 @@ def capture(path:Path): # -> cv2.VideoCapture
             raise Problem(f"{path} cannot be opened as a video, it may be truncated: {cure}.")
         yield film
 
-# %% ../nbs/00a_decoder.ipynb #1a6b494c
+# %% ../nbs/00a_decoder.ipynb #7866a679
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, Shown]]:
-    "As `stamped_frames` by OpenCV, which knows neither times nor damage."
+    "As `film_frames` by OpenCV, which knows neither times nor damage."
     with capture(path) as film:
         i = 0
         while film.grab():
@@ -356,8 +352,8 @@ def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None,
             yield frame, Shown(None, None, False, 0)
             i += 1
 
-# %% ../nbs/00a_decoder.ipynb #d01f628a
-def stamped_frames(
+# %% ../nbs/00a_decoder.ipynb #a1e6961b
+def film_frames(
     path:Path,
     gray:bool|None=False,      # True: (H, W), luminance; None: so where it is seen to have no colours
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
@@ -370,16 +366,7 @@ def stamped_frames(
     pixels = Pixels(gray)
     for i, s in enumerate(whole_pictures(decoded(path, damage))): yield (pixels(s) if keep(i) else None), s
 
-# %% ../nbs/00a_decoder.ipynb #c6b42b45
-def film_frames(
-    path:Path,
-    gray:bool|None=False,      # as for `stamped_frames`
-    keep=lambda number: True,
-) -> Iterator[tuple[np.ndarray|None, bool]]: # the frame; whether it is damaged
-    "The frames of a film, each with a word on its damage."
-    for frame, s in stamped_frames(path, gray, keep): yield frame, s.damaged
-
-# %% ../nbs/00a_decoder.ipynb #baf2a801
+# %% ../nbs/00a_decoder.ipynb #af24c61b
 @dataclass(frozen=True)
 class Contents:
     "What a film holds."
@@ -394,7 +381,7 @@ class Contents:
     damaged: int|None            # frames that are wrong or lost; None: not all have been decoded
     size: tuple|None = None      # (height, width) of the first picture, where it was seen
 
-# %% ../nbs/00a_decoder.ipynb #f63c9a16
+# %% ../nbs/00a_decoder.ipynb #9a51fe34
 class Stamps(NamedTuple):
     "What packets say."
     pts: list        # of the packets that are shown, in order where they are `timed`; None: without one
@@ -407,7 +394,7 @@ class Stamps(NamedTuple):
     container: str
     size: tuple|None # (height, width) of the first picture
 
-# %% ../nbs/00a_decoder.ipynb #09b283eb
+# %% ../nbs/00a_decoder.ipynb #5bb4f64b
 BARE = ( # containers that are none: pictures one after another, without times
     "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpegvideo", "mjpeg")
 
@@ -443,7 +430,7 @@ def packet_stamps(path:Path) -> Stamps:
         return Stamps(sorted(pts) if stamped else pts, stamped and not bare, sure, base, rates, stream.frames,
                       codec.name, kind, size)
 
-# %% ../nbs/00a_decoder.ipynb #846fcea4
+# %% ../nbs/00a_decoder.ipynb #129f25cc
 def frame_times(
     pts:list,      # of the frames in order; None: without one
     base:float,    # seconds of a unit; 0: they mean nothing
@@ -461,7 +448,7 @@ def frame_times(
         if np.abs(seconds - even).max() <= 1.001 * base: return even, fps, "stated"
     return seconds, mean, "stated"
 
-# %% ../nbs/00a_decoder.ipynb #32ccf6e6
+# %% ../nbs/00a_decoder.ipynb #a8c3d966
 class Clock:
     "Turns the time stamps of a film's frames into seconds, whichever of its frames are lost."
     def __init__(self, stamps:Stamps): # timed
@@ -484,7 +471,7 @@ class Clock:
         at = bisect_right(self.pts, pts)
         return self.pts[at] if at < len(self.pts) else None
 
-# %% ../nbs/00a_decoder.ipynb #17743fa7
+# %% ../nbs/00a_decoder.ipynb #e6e61fb8
 def last_box_ends(f) -> int: # f: an open MP4, MOV or AVI file
     "Where its last top-level box says that it ends; 0 where the file has no boxes."
     end, size = 0, f.seek(0, os.SEEK_END)
@@ -501,7 +488,7 @@ def last_box_ends(f) -> int: # f: an open MP4, MOV or AVI file
         end += n + n % 2 * avi
     return end
 
-# %% ../nbs/00a_decoder.ipynb #6acb7d08
+# %% ../nbs/00a_decoder.ipynb #1a0af23f
 def matroska_end(f) -> int: # f: an open Matroska or WebM file
     "Where the segment that holds all frames says that it ends; 0 where it does not say."
     at = 0
@@ -516,7 +503,7 @@ def matroska_end(f) -> int: # f: an open Matroska or WebM file
         at += 4 + long + n
     return at
 
-# %% ../nbs/00a_decoder.ipynb #0342dae2
+# %% ../nbs/00a_decoder.ipynb #d0cdfcbc
 def ogg_end(f) -> int: # f: an open Ogg file
     "Where its last page ends; one byte behind that, where a stream lacks its marked last page."
     at, last = 0, {} # last: of each stream, by its serial number
@@ -534,7 +521,7 @@ def ogg_end(f) -> int: # f: an open Ogg file
             at += 1 + n
     return at if all(last.values()) else max(at, f.seek(0, os.SEEK_END)) + 1
 
-# %% ../nbs/00a_decoder.ipynb #05309996
+# %% ../nbs/00a_decoder.ipynb #74f13f09
 def asf_end(f) -> int: # f: an open ASF file (.wmv)
     "How long its header says that it is; 0 where it was sent while it was made."
     f.seek(0)
@@ -543,7 +530,7 @@ def asf_end(f) -> int: # f: an open ASF file (.wmv)
     if at < 0 or data[at + 88:at + 89] in (b"", b"\1", b"\3"): return 0
     return int.from_bytes(data[at + 40:at + 48], "little")
 
-# %% ../nbs/00a_decoder.ipynb #bc5453f2
+# %% ../nbs/00a_decoder.ipynb #08a14cb8
 def flv_end(f) -> int: # f: an open Flash film
     "How long its header says that it is; 0 where it does not say."
     f.seek(0)
@@ -552,14 +539,14 @@ def flv_end(f) -> int: # f: an open Flash film
     said = struct.unpack(">d", data[at + 11:at + 19])[0] if 0 <= at <= len(data) - 19 else 0.
     return int(said) if 0 <= said < 2**53 else 0
 
-# %% ../nbs/00a_decoder.ipynb #2ef98993
+# %% ../nbs/00a_decoder.ipynb #500bacda
 ENDS = {b"\x1aE\xdf\xa3": matroska_end, b"OggS": ogg_end, b"0&\xb2u": asf_end, b"FLV\x01": flv_end}
 
 def said_end(path:Path) -> int: # bytes from the start of the file
     "Where a film's file says that it ends; 0 where it does not say."
     with open(path, "rb") as f: return ENDS.get(f.read(4), last_box_ends)(f)
 
-# %% ../nbs/00a_decoder.ipynb #9dbd7c8d
+# %% ../nbs/00a_decoder.ipynb #63b7363b
 UNCOUNTED = ("matroska,webm", "ogg", "asf", "flv") # containers that say where they end, and no count
 
 def stamped_contents(
@@ -577,7 +564,7 @@ def stamped_contents(
         times = clock.seconds(pts, pts[0]), clock.fps, clock.rate
     return Contents(len(pts), *times, s.said, whole, s.codec, s.container, damaged, s.size)
 
-# %% ../nbs/00a_decoder.ipynb #846cab70
+# %% ../nbs/00a_decoder.ipynb #298d0273
 def opencv_contents(path:Path) -> Contents:
     "What a film holds by OpenCV: frames are counted one by one, and time stamps are not known."
     with capture(path) as film:
@@ -588,7 +575,7 @@ def opencv_contents(path:Path) -> Contents:
     whole = said_end(path) <= path.stat().st_size
     return Contents(n, *frame_times([None] * n, 1., (fps,)), said, whole, "", "", None)
 
-# %% ../nbs/00a_decoder.ipynb #43320274
+# %% ../nbs/00a_decoder.ipynb #ff4ab3da
 @lru_cache(4096)
 def film_contents(
     path:Path,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'RATIO', 'FREELY', 'LARGEST', 'MEMBERS', 'NESTED', 'DAMAGED', 'Archive', 'download',
-           'BrokenOff', 'network_reason', 'check_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members', 'members',
-           'check_member', 'check_spelling', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
+           'BrokenOff', 'check_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members', 'members', 'check_member',
+           'check_spelling', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
 
 # %% ../nbs/01c_fetch.ipynb #003
 import gzip
@@ -56,7 +56,7 @@ OFFICIAL = dict(
     avenue=(Archive(CUHK + "Avenue_Dataset.zip", ("training_videos", "testing_videos")),
             Archive(CUHK + "ground_truth_demo.zip", ("testing_label_mask",), into="ground_truth_demo")))
 
-# %% ../nbs/01c_fetch.ipynb #57b816f2
+# %% ../nbs/01c_fetch.ipynb #25e42f9b
 def download(
     url:str,
     folder:Path,   # where to put it, under its own name
@@ -80,23 +80,18 @@ def download(
                 part.unlink() # pooch would take it for what it is to fetch
                 names = dict(registry={path.name: None}, urls={path.name: url}, retry_if_failed=retries)
                 pooch.create(part.parent, "", **names).fetch(path.name, downloader=get)
-    except (requests.RequestException, ValueError) as e:
-        raise Problem(f"{url} cannot be downloaded ({network_reason(e)}): try again later, name another "
+    except (requests.RequestException, ValueError) as e: # their own words are a paragraph
+        why, response = str(e) if isinstance(e, BrokenOff) else type(e).__name__, getattr(e, "response", None)
+        if response is not None: why = f"the server answers {response.status_code}"
+        raise Problem(f"{url} cannot be downloaded ({why}): try again later, name another "
                       f"place with VAD_MIRROR, or put the file into {folder} yourself.") from None
     check_hash(path, url, pooch.file_hash(regular_file(path)))
     return path
 
-# %% ../nbs/01c_fetch.ipynb #1cc51049
+# %% ../nbs/01c_fetch.ipynb #c54daf42
 class BrokenOff(ValueError): "A download that ended early."
 
-# %% ../nbs/01c_fetch.ipynb #82d94793
-def network_reason(e:Exception) -> str:
-    "An error of the network in a few words; its own are a paragraph."
-    status = getattr(getattr(e, "response", None), "status_code", None)
-    if status: return f"the server answers {status}"
-    return str(e) if isinstance(e, BrokenOff) else type(e).__name__
-
-# %% ../nbs/01c_fetch.ipynb #2f241771
+# %% ../nbs/01c_fetch.ipynb #e517b56c
 def check_hash(path:Path, url:str, sha256:str):
     "Record the SHA-256 of an archive beside it; where one is recorded, compare."
     note = path.with_name(path.name + ".json")
@@ -105,7 +100,7 @@ def check_hash(path:Path, url:str, sha256:str):
         raise Problem(f"{path} is not the file that was downloaded (see {note.name}): delete both and run "
                       "again.")
 
-# %% ../nbs/01c_fetch.ipynb #729baa24
+# %% ../nbs/01c_fetch.ipynb #fcc37979
 RATIO = 200        # bytes that one byte may unfold to, beyond the first
 FREELY = 2**30     # bytes
 
@@ -113,7 +108,7 @@ def unfolds_to(path:Path) -> int:
     "How many bytes an archive may unfold to."
     return FREELY + RATIO * path.stat().st_size
 
-# %% ../nbs/01c_fetch.ipynb #f48a427e
+# %% ../nbs/01c_fetch.ipynb #00aef3a5
 LARGEST = 2**24    # bytes read at once: what a header or a directory of contents may take
 
 class Meter:
@@ -136,7 +131,7 @@ class Meter:
     def seekable(self) -> bool: return True
     def close(self): pass # it is another's
 
-# %% ../nbs/01c_fetch.ipynb #3efb9d24
+# %% ../nbs/01c_fetch.ipynb #85df62d8
 def zip_members(file:Meter) -> Iterator[tuple]:
     "What is in a .zip archive; see `members`."
     kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
@@ -147,7 +142,7 @@ def zip_members(file:Meter) -> Iterator[tuple]:
             kind = "folder" if m.is_dir() else kinds.get(stat.S_IFMT(m.external_attr >> 16), "device")
             with z.open(m) as f: yield m.filename, kind, f
 
-# %% ../nbs/01c_fetch.ipynb #407057d9
+# %% ../nbs/01c_fetch.ipynb #5459e14e
 def tar_members(file:Meter) -> Iterator[tuple]:
     "What is in a .tar archive; see `members`."
     kinds = dict.fromkeys(tarfile.REGULAR_TYPES, "file")
@@ -161,7 +156,7 @@ def tar_members(file:Meter) -> Iterator[tuple]:
             if data.count(0) < len(data): raise tarfile.ReadError("rubbish")
             file.seek(file.tell()) # counts what was read; the last of it is a checksum
 
-# %% ../nbs/01c_fetch.ipynb #155a624f
+# %% ../nbs/01c_fetch.ipynb #185037cd
 MEMBERS = 100_000  # files and folders in an archive
 
 def members(path:Path) -> Iterator[tuple]: # name, "file" | "folder" | what else it is, an open file or None
@@ -178,7 +173,7 @@ def members(path:Path) -> Iterator[tuple]: # name, "file" | "folder" | what else
             if i == MEMBERS: raise ValueError(f"it holds more than {MEMBERS} files and folders")
             yield member
 
-# %% ../nbs/01c_fetch.ipynb #5e51c942
+# %% ../nbs/01c_fetch.ipynb #b42fb02b
 NESTED = 32        # folders in one another
 
 def check_member(name:str, kind:str, path:Path):
@@ -192,7 +187,7 @@ def check_member(name:str, kind:str, path:Path):
     else: return
     raise Problem(f"{path} holds {wrong}: it is not the official archive, delete it.")
 
-# %% ../nbs/01c_fetch.ipynb #c5b4d96f
+# %% ../nbs/01c_fetch.ipynb #8967d7dc
 def check_spelling(target:Path, spelled:dict[str, str], path:Path):
     "Raise `Problem` where two paths are one on a disk that ignores capitals; `spelled` keeps those before."
     for p in map(str, (target, *target.parents)):
@@ -201,7 +196,7 @@ def check_spelling(target:Path, spelled:dict[str, str], path:Path):
             raise Problem(f"{path} holds {known!r} and {p!r}, which are one name on some disks: it is not "
                           "the official archive, delete it.")
 
-# %% ../nbs/01c_fetch.ipynb #1a6edbf2
+# %% ../nbs/01c_fetch.ipynb #b7d5f76d
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error,
            EOFError, RuntimeError, ValueError, OverflowError,
            FileExistsError, NotADirectoryError, IsADirectoryError) # the last three: names that clash
@@ -236,7 +231,7 @@ def unpack(
         raise Problem(f"{path} is damaged ({e or type(e).__name__}): delete it and run again.") from None
     return files
 
-# %% ../nbs/01c_fetch.ipynb #1470326b
+# %% ../nbs/01c_fetch.ipynb #10bac110
 def fetch_dataset(
     name:str,           # ped1 | ped2 | avenue
     root:str|Path,      # the dataset goes to root/name, its archives to root/archives
@@ -261,7 +256,7 @@ def fetch_dataset(
     open_dataset(root / name, partial=partial)
     return root / name
 
-# %% ../nbs/01c_fetch.ipynb #4a95b464
+# %% ../nbs/01c_fetch.ipynb #67e795ee
 def write_frames(
     video:Video,
     folder:Path, # made when complete
@@ -282,7 +277,7 @@ def write_frames(
             (part / f"{i:0{digits}d}{suffix}").write_bytes(cv2.imencode(suffix, frame, quality)[1])
             beat()
 
-# %% ../nbs/01c_fetch.ipynb #c800c877
+# %% ../nbs/01c_fetch.ipynb #2cdf0b67
 def extract_frames(
     videos,             # a video, a folder of videos, a dataset, or a list of these
     out:str|Path,       # gets a folder of frames for each video; of a dataset its layout and labels

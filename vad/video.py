@@ -9,7 +9,7 @@ __all__ = ['IMAGES', 'MOVIES', 'OTHERS', 'TURNS', 'AS_STORED', 'ZEROS', 'ALL_THE
            'read_file', 'contents', 'film_fault', 'notes_on', 'digest', 'folder_faults', 'open_folder', 'open_file',
            'open_video', 'Timed', 'FolderFrames', 'FilmFrames', 'Reading', 'side_by_side']
 
-# %% ../nbs/00a_video.ipynb #e00803ef
+# %% ../nbs/00a_video.ipynb #b5dea009
 import hashlib
 import os
 import re
@@ -29,9 +29,9 @@ from PIL import Image, UnidentifiedImageError
 from ._main import in_hand
 from .core import Problem, progress, regular_file, system_fault, unread
 from .decoder import ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames
-from .decoder import looks_like_film, packet_stamps, pyav, stamped_contents, stamped_frames
+from .decoder import looks_like_film, packet_stamps, pyav, stamped_contents
 
-# %% ../nbs/00a_video.ipynb #4d642ce3
+# %% ../nbs/00a_video.ipynb #1dc6a837
 def natural(
     name:str|Path, # a file or folder; only its last part counts
 ) -> tuple:
@@ -39,12 +39,12 @@ def natural(
     name = Path(name).name
     return [int(p) if i % 2 else p.casefold() for i, p in enumerate(re.split("([0-9]+)", name))], name
 
-# %% ../nbs/00a_video.ipynb #a19a6b47
+# %% ../nbs/00a_video.ipynb #85db5690
 def visible(folder:Path) -> list[Path]:
     "What lies in `folder`, naturally sorted, without hidden files (`.DS_Store`, `._001.tif`)."
     return sorted((p for p in Path(folder).iterdir() if not p.name.startswith(".")), key=natural)
 
-# %% ../nbs/00a_video.ipynb #80ecd090
+# %% ../nbs/00a_video.ipynb #532fa80d
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 
 def images(folder:Path) -> list[Path]:
@@ -53,7 +53,7 @@ def images(folder:Path) -> list[Path]:
         names = [e.name for e in entries if e.name.lower().endswith(IMAGES) and not e.name.startswith(".")]
     return [Path(folder) / n for n in sorted(names, key=natural)]
 
-# %% ../nbs/00a_video.ipynb #7eb5cd89
+# %% ../nbs/00a_video.ipynb #b0e5ed67
 MOVIES = tuple(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .3gp .3g2 .ogv .mjpeg "
     ".mjpg .h264 .264 .hevc .h265 .265 .dv .mxf .dav".split())
@@ -64,7 +64,7 @@ def is_film(path:Path) -> bool:
     suffix = path.suffix.lower()
     return suffix in MOVIES or suffix not in (*IMAGES, *OTHERS) and path.is_file() and looks_like_film(path)
 
-# %% ../nbs/00a_video.ipynb #8a01200a
+# %% ../nbs/00a_video.ipynb #a6b9df32
 def gaps(
     names:list, # file names, naturally sorted
 ) -> list[int]: # numbers that should stand between them and do not, at most ten
@@ -75,7 +75,7 @@ def gaps(
     for a, b in zip(there, there[1:]): missing += range(a + 1, min(b, a + 11))
     return missing[:10]
 
-# %% ../nbs/00a_video.ipynb #b204ee6b
+# %% ../nbs/00a_video.ipynb #33ad4906
 TURNS = { # EXIF orientation -> axes to flip; from 5 on rows and columns are swapped first
     1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
 
@@ -87,7 +87,7 @@ def upright(
     if said > 4: frame = frame.swapaxes(0, 1)
     return np.ascontiguousarray(np.flip(frame, TURNS[said])) if said > 1 else frame
 
-# %% ../nbs/00a_video.ipynb #fdece667
+# %% ../nbs/00a_video.ipynb #c4c0e934
 def scan_begins(
     data:bytes, # of a JPEG
 ) -> int:       # bytes from its start
@@ -97,7 +97,7 @@ def scan_begins(
         at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
     return at
 
-# %% ../nbs/00a_video.ipynb #28e0b010
+# %% ../nbs/00a_video.ipynb #f833be89
 def has_end(f, kind:str) -> bool: # f: an open file; kind: PIL's name of its format
     "Whether an image file reaches its end marker, where its format has one."
     mark = dict(JPEG=b"\xff\xd9", PNG=b"IEND").get(kind)
@@ -108,7 +108,7 @@ def has_end(f, kind:str) -> bool: # f: an open file; kind: PIL's name of its for
     data = f.read() # something stands behind the picture
     return data.find(mark, scan_begins(data) if kind == "JPEG" else 0) > 0
 
-# %% ../nbs/00a_video.ipynb #198a0bbc
+# %% ../nbs/00a_video.ipynb #1c8fcea4
 def image_header(
     path:Path,                     # an image file
 ) -> tuple[tuple[int, int], int]:  # (height, width) pixels, as it is to be seen; EXIF orientation, 1 to 8
@@ -132,7 +132,7 @@ def image_header(
     said = said if said in TURNS else 1
     return ((w, h) if said > 4 else (h, w)), said
 
-# %% ../nbs/00a_video.ipynb #e2d2aa46
+# %% ../nbs/00a_video.ipynb #5ca5d632
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 def decode_image(data:bytes) -> np.ndarray|None: # (H, W, 3) BGR; None: not to be decoded
@@ -142,7 +142,7 @@ def decode_image(data:bytes) -> np.ndarray|None: # (H, W, 3) BGR; None: not to b
         if system_fault(e): raise
         return None
 
-# %% ../nbs/00a_video.ipynb #264c5467
+# %% ../nbs/00a_video.ipynb #8698c9ec
 ZEROS = bytes(64) # a run that the code of a picture hardly ever has
 
 def complaint(data:bytes) -> str:
@@ -155,7 +155,7 @@ def complaint(data:bytes) -> str:
         except av.FFmpegError as e: return str(e.strerror)
     return "a block of it is lost" if listener.serious else ""
 
-# %% ../nbs/00a_video.ipynb #aba826e8
+# %% ../nbs/00a_video.ipynb #85ad185f
 def decode_jpeg(data:bytes) -> tuple[np.ndarray|None, str]: # (H, W, 3) uint8 BGR; what is wrong
     "Decode a JPEG with libjpeg, if it can, and hear its complaints."
     try: from simplejpeg import decode_jpeg as libjpeg
@@ -165,7 +165,7 @@ def decode_jpeg(data:bytes) -> tuple[np.ndarray|None, str]: # (H, W, 3) uint8 BG
     try: return libjpeg(data, "BGR", strict=False), wrong
     except ValueError: return None, "" # four colours, 12 bits: for another decoder
 
-# %% ../nbs/00a_video.ipynb #db2a1189
+# %% ../nbs/00a_video.ipynb #bbe33fc8
 def eight_bits(frame:np.ndarray, path:Path) -> np.ndarray: # uint8
     "A frame of 8 bits a channel. Raises `Problem` where no rule says how."
     if frame.dtype == np.uint8: return frame
@@ -177,7 +177,7 @@ def eight_bits(frame:np.ndarray, path:Path) -> np.ndarray: # uint8
                       f"{cure}.")
     return ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
-# %% ../nbs/00a_video.ipynb #93db16f8
+# %% ../nbs/00a_video.ipynb #7de5b2fc
 ALL_THE_SAME = " To use what is there all the same, open it with partial=True."
 
 def decode(
@@ -196,13 +196,13 @@ def decode(
         raise Problem(f"{path} cannot be decoded as an image: restore the file from its source.")
     return upright(eight_bits(frame, path), said)
 
-# %% ../nbs/00a_video.ipynb #5277922d
+# %% ../nbs/00a_video.ipynb #da4a6ebf
 def decode_lenient(path:Path) -> tuple[np.ndarray, bool]: # the image; whether it is damaged
     "The image in `path`, damaged or not. Raises `Problem` where it cannot be decoded at all."
     try: return decode(path), False
     except Problem: return decode(path, partial=True), True
 
-# %% ../nbs/00a_video.ipynb #357d3040
+# %% ../nbs/00a_video.ipynb #50cf6cd8
 @dataclass(frozen=True)
 class Video:
     "A folder of frames or a video file."
@@ -249,7 +249,7 @@ class Video:
         for p in self.files(): h.update(digest(p, p.stat().st_size, p.stat().st_mtime_ns))
         return h.hexdigest()[:16]
 
-# %% ../nbs/00a_video.ipynb #99f4f9a6
+# %% ../nbs/00a_video.ipynb #f8f6f6b8
 def read_video(video:Video, gray:bool|None, keep, stop:int|None) -> Iterator[np.ndarray]:
     "The frames before `stop` that are to be kept, in order. Raises `Problem` as `Video.read`."
     stop = video.frames if stop is None else min(stop, video.frames)
@@ -258,14 +258,14 @@ def read_video(video:Video, gray:bool|None, keep, stop:int|None) -> Iterator[np.
         check_size(video.path, video.size, frame)
         yield frame
 
-# %% ../nbs/00a_video.ipynb #9642d146
+# %% ../nbs/00a_video.ipynb #7f00b77e
 def check_size(path:Path, size, frame:np.ndarray):
     "Raise `Problem` where a frame has another size than its video."
     if (shape := frame.shape[:2]) == tuple(size): return
     raise Problem(f"{path} has frames of {size[1]} x {size[0]} and of {shape[1]} x {shape[0]} pixels: bring "
                   "them to one size.")
 
-# %% ../nbs/00a_video.ipynb #96a09e99
+# %% ../nbs/00a_video.ipynb #ea681325
 def read_folder(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode images of a folder; None for those that are not to be kept."
     files = video.files()
@@ -276,12 +276,12 @@ def read_folder(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndar
         frame = decode(p, video.partial) if keep(i) else None
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if gray and frame is not None else frame
 
-# %% ../nbs/00a_video.ipynb #111278cd
+# %% ../nbs/00a_video.ipynb #7b0ccda3
 def read_file(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode frames of a file; at the end of the file, check that it held as many as it should."
     n, path, cure = 0, video.path, "restore the file from its source"
-    for n, (frame, damaged) in enumerate(film_frames(path, gray, lambda i: i < stop and keep(i)), 1):
-        if damaged and not video.partial:
+    for n, (frame, s) in enumerate(film_frames(path, gray, lambda i: i < stop and keep(i)), 1):
+        if s.damaged and not video.partial:
             raise Problem(film_fault(path, thorough=True) or f"{path} is damaged: {cure}.")
         if n > stop: break
         yield frame
@@ -292,13 +292,13 @@ def read_file(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndarra
         raise Problem(f"{path} holds more than the {video.frames} frames that it had when it was opened: "
                       "open it again.")
 
-# %% ../nbs/00a_video.ipynb #966d2a3d
+# %% ../nbs/00a_video.ipynb #bd572cdc
 def contents(path:Path, thorough:bool=False) -> Contents:
     "What a film holds, asked once: see `film_contents`."
     found = regular_file(path).stat()
     return film_contents(path.absolute(), found.st_size, found.st_mtime_ns, thorough, decoding())
 
-# %% ../nbs/00a_video.ipynb #9dca42c1
+# %% ../nbs/00a_video.ipynb #086013e7
 def film_fault(
     path:Path,
     thorough:bool=False, # decode all of it; else what its packets tell, and what is known already
@@ -310,7 +310,7 @@ def film_fault(
     else: what = f"ends after {c.frames}{f' of {c.said}' * bool(c.said)} frames, it is truncated"
     return f"{path} {what}: restore the file from its source.{ALL_THE_SAME}"
 
-# %% ../nbs/00a_video.ipynb #50d170e4
+# %% ../nbs/00a_video.ipynb #a4597686
 def notes_on(path:Path, c:Contents) -> Iterator[str]:
     "What to know of a film that is used."
     hurt = f" ({c.damaged} are wrong or lost)" * bool(c.damaged)
@@ -320,7 +320,7 @@ def notes_on(path:Path, c:Contents) -> Iterator[str]:
     if c.whole and c.said and c.said != c.frames:
         yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
 
-# %% ../nbs/00a_video.ipynb #d1a407a0
+# %% ../nbs/00a_video.ipynb #4777c3b2
 @lru_cache(100_000)
 def digest(
     path:Path,    # a file
@@ -338,7 +338,7 @@ def digest(
             while data := f.read(block): h.update(data)
     return h.digest()
 
-# %% ../nbs/00a_video.ipynb #adf0c826
+# %% ../nbs/00a_video.ipynb #7290f308
 KINDS = {".jpeg": ".jpg", ".tiff": ".tif"} # two names of one kind
 
 def folder_faults(path:Path, files:list[Path], damaged:int=0) -> Iterator[str]:
@@ -352,7 +352,7 @@ def folder_faults(path:Path, files:list[Path], damaged:int=0) -> Iterator[str]:
         yield f"{path} holds pictures of {len(kinds)} kinds ({counts}): keep one, the frames."
     if damaged: yield f"{path} has {damaged} damaged frames of {len(files)}."
 
-# %% ../nbs/00a_video.ipynb #89749eef
+# %% ../nbs/00a_video.ipynb #5b54f5b9
 def open_folder(
     path:Path,
     partial:bool,
@@ -374,7 +374,7 @@ def open_folder(
     notes = tuple(folder_faults(path, files, damaged))
     return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=notes)
 
-# %% ../nbs/00a_video.ipynb #e1689262
+# %% ../nbs/00a_video.ipynb #486da266
 def open_file(path:Path, partial:bool) -> Video:
     "Open a video file: its packets are read, the first frame is decoded."
     c = contents(path, thorough=partial)
@@ -383,7 +383,7 @@ def open_file(path:Path, partial:bool) -> Video:
     return Video(path.stem, path, c.frames, size, c.fps, c.rate, c.seconds, c.damaged or 0, partial,
                  tuple(notes_on(path, c)))
 
-# %% ../nbs/00a_video.ipynb #5ab30ca0
+# %% ../nbs/00a_video.ipynb #e8506d58
 def open_video(
     path:str|Path,      # a folder of frames or a video file
     partial:bool=False, # True: gaps in the numbering, damage and a broken end are no errors but `notes`
@@ -395,7 +395,7 @@ def open_video(
     try: return (open_folder if path.is_dir() else open_file)(path, partial)
     except OSError as e: raise unread(e.filename or path, e) from None
 
-# %% ../nbs/00a_video.ipynb #6ff32853
+# %% ../nbs/00a_video.ipynb #2564776b
 class Timed(NamedTuple):
     "A frame and when it is shown."
     image: np.ndarray  # (H, W, 3) uint8 BGR
@@ -403,7 +403,7 @@ class Timed(NamedTuple):
     until: float       # when the next one is
     number: int        # its place, counted in frames: with holes where frames that come evenly are lost
 
-# %% ../nbs/00a_video.ipynb #25f2ce54
+# %% ../nbs/00a_video.ipynb #e1a5d63f
 class FolderFrames:
     "The frames of a folder, as far as they go."
     def __init__(self, path:Path):
@@ -419,7 +419,7 @@ class FolderFrames:
     def notes(self, frames:int, damaged:int) -> Iterator[str]:
         return folder_faults(self.path, images(self.path), damaged)
 
-# %% ../nbs/00a_video.ipynb #5fb5e109
+# %% ../nbs/00a_video.ipynb #88704d0d
 class FilmFrames:
     "The frames of a film, as far as it goes."
     def __init__(self, path:Path):
@@ -434,7 +434,7 @@ class FilmFrames:
 
     def __iter__(self) -> Iterator[tuple[Timed, bool]]: # whether it is damaged
         first, last = None, -1 / self.fps
-        for i, (frame, s) in enumerate(stamped_frames(self.path, damage=self.damage)):
+        for i, (frame, s) in enumerate(film_frames(self.path, damage=self.damage)):
             first = first if i else s.pts
             timed = None not in (self.clock, first, s.pts)
             seconds, until = self.by_stamp(s.pts, first) if timed else self.by_number(i, last)
@@ -456,7 +456,7 @@ class FilmFrames:
     def notes(self, frames:int, damaged:int) -> Iterator[str]:
         return notes_on(self.path, replace(self.contents, frames=frames, damaged=damaged))
 
-# %% ../nbs/00a_video.ipynb #7984d8c2
+# %% ../nbs/00a_video.ipynb #d7d6771a
 class Reading:
     "A video to be read once, as far as it goes; faults are counted. Raises `Problem` where it is empty."
     def __init__(self, path:str|Path):
@@ -492,7 +492,7 @@ class Reading:
         wrong = f"{self.damaged} of the {self.frames} frames that were read are wrong or lost."
         return [f"{self.path} is damaged: {wrong}"] * (self.damaged > 0)
 
-# %% ../nbs/00a_video.ipynb #b1cea4e0
+# %% ../nbs/00a_video.ipynb #cb6ac14e
 def side_by_side(
     work,             # work(item, beat): does one item, calls beat() after every frame
     items:list,
