@@ -21,7 +21,7 @@ from vad.training.classifier import Settings
 from vad.training.splits import Clips, folds, mirrored_split, near_duplicates
 from vad.core.errors import UserError
 from vad.training.protocols import PROTOCOLS, leaks
-from vad.data.synthetic_clips import write_scenes
+from vad.data.synthetic import write_scenes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart

@@ -23,7 +23,7 @@ from vad.training.splits import open_clips
 from vad.data.datasets import open_dataset
 from vad.data.embedding import embed
 from vad.training.evaluation import evaluate
-from vad.data.synthetic_clips import write_scenes
+from vad.data.synthetic import write_scenes
 from vad.data.synthetic import write_walkway
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")

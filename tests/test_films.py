@@ -216,7 +216,7 @@ def test_damage_is_counted_and_the_rest_is_used(tmp_path, large, harm):
     part = open_video(film, partial=True)
     shown = numbers_of(part.read())
     assert 0 < part.damaged < 60 and len(shown) == part.frames and shown[:12] == list(range(12)) and shown[-3:] == [57, 58, 59]
-    sound = [number_of(frame) for frame, damaged in film_frames(film) if not damaged]
+    sound = [number_of(frame) for frame, s in film_frames(film) if not s.damaged]
     assert sound == sorted(set(sound)) and sound[0] == 0 and len(sound) + part.damaged >= 60 # whatever is not right has been counted
     assert_one_answer(film, shown, tmp_path, partial=True)
 

@@ -26,7 +26,7 @@ from vad.data.datasets import open_dataset
 from vad.training.trainer import PRESETS, settings
 from vad.reproduce.report import read_plan, write_page
 from vad.reproduce.ablation import run_folder
-from vad.data.synthetic_clips import write_scenes
+from vad.data.synthetic import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
 SOME = ("mnad.scores", "mnad.frames", "mnad.controls", "mnad.runtime", "mnad.tsne", "gates")

@@ -106,7 +106,7 @@ def test_what_is_there_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("bad", [dict(size=(20, 200)), dict(train=0), dict(test=0), dict(test_frames=0), dict(seed=-1)])
 def test_impossible_settings(tmp_path, bad):
-    with pytest.raises(UserError, match="No walkway can be made"): write_walkway(tmp_path / "w", **(TINY | bad))
+    with pytest.raises(UserError, match="No videos can be drawn"): write_walkway(tmp_path / "w", **(TINY | bad))
     assert not list(tmp_path.iterdir())
 
 def test_recipe_stays_as_it_is(tmp_path):

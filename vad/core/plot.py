@@ -7,7 +7,7 @@ __all__ = ['BLUE', 'VERMILION', 'GREEN', 'SKY', 'ORANGE', 'PURPLE', 'CYCLE', 'ST
            'as_image', 'bare', 'frame', 'sheet', 'heat', 'overlay', 'contour', 'spans', 'score', 'unit_square', 'roc',
            'pr', 'confusion', 'bars', 'beside', 'gains', 'losses', 'save']
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #150a00d9
+# %% ../../nbs/6_engineering/07_plot.ipynb #002
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from .errors import printable
 from .files import atomic_write
 from .records import write_csv
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #a2c0bd37
+# %% ../../nbs/6_engineering/07_plot.ipynb #005
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, ORANGE, PURPLE = "#56B4E9", "#E69F00", "#CC79A7"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY)
@@ -33,13 +33,13 @@ def style():
     "A context in which new figures have our style. Nothing outside it changes."
     return plt.rc_context(STYLE)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #6438d4ac
+# %% ../../nbs/6_engineering/07_plot.ipynb #008
 def named(text) -> str:
     "A name from outside as a picture shows it, letter for letter and in one line."
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #1ae5e712
+# %% ../../nbs/6_engineering/07_plot.ipynb #010
 def axes(
     ax:Axes|None,         # None: new ones, in our style
     size=(5, 2.6),        # inches
@@ -48,7 +48,7 @@ def axes(
     if ax is not None: return ax
     with style(): return plt.subplots(figsize=size, layout="constrained")[1]
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #4011786f
+# %% ../../nbs/6_engineering/07_plot.ipynb #011
 def grid(
     rows:int, columns:int,
     size=(2., 1.6), # inches, of one cell
@@ -58,7 +58,7 @@ def grid(
     kwargs |= dict(figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="constrained")
     with style(): return plt.subplots(rows, columns, **kwargs)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #e0e3cfca
+# %% ../../nbs/6_engineering/07_plot.ipynb #014
 def as_image(
     x,           # (C, H, W) in [-1, 1], or (H, W) or (H, W, C) uint8; one channel or BGR
 ) -> np.ndarray: # (H, W) or (H, W, 3) RGB, 0 to 1
@@ -68,7 +68,7 @@ def as_image(
     if x.ndim == 3: x = x[..., 0] if x.shape[2] == 1 else x[..., ::-1]
     return np.clip(x, 0, 1)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #56458027
+# %% ../../nbs/6_engineering/07_plot.ipynb #016
 def bare(ax:Axes) -> Axes:
     "Take ticks and border away: the picture is enough. A label at the side stays."
     ax.set(xticks=[], yticks=[])
@@ -76,7 +76,7 @@ def bare(ax:Axes) -> Axes:
     for side in ax.spines.values(): side.set_visible(False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #0466c93d
+# %% ../../nbs/6_engineering/07_plot.ipynb #017
 def frame(x, ax:Axes|None=None, title:str="") -> Axes:
     "Show a frame."
     ax = axes(ax, (2.6, 2))
@@ -84,7 +84,7 @@ def frame(x, ax:Axes|None=None, title:str="") -> Axes:
     ax.set_title(title)
     return bare(ax)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #2aaa5920
+# %% ../../nbs/6_engineering/07_plot.ipynb #019
 def sheet(
     rows:list[list],         # of frames
     row_titles:list[str]=(),
@@ -100,7 +100,7 @@ def sheet(
     for ax, title in zip(axs[:, 0], row_titles): ax.set_ylabel(title)
     return fig
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #d66973ea
+# %% ../../nbs/6_engineering/07_plot.ipynb #022
 def heat(
     x,                    # (H, W)
     ax:Axes|None=None,
@@ -113,7 +113,7 @@ def heat(
     if label: ax.figure.colorbar(shown, ax=ax, label=label)
     return bare(ax)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #e7a3844e
+# %% ../../nbs/6_engineering/07_plot.ipynb #025
 HEAT = LinearSegmentedColormap.from_list("heat", [ # over a frame: clear where nothing is
     (0, "#FFC20000"), (.06, "#FFC20010"), (.2, "#FFC200b0"), (.45, "#F07800f0"), (1, "#B00020ff")])
 
@@ -135,7 +135,7 @@ def overlay(
     if label: ax.figure.colorbar(shown, ax=ax, label=label)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #710a6935
+# %% ../../nbs/6_engineering/07_plot.ipynb #027
 def contour(
     mask,  # (H, W) bool
     ax:Axes,
@@ -145,7 +145,7 @@ def contour(
     if np.any(mask): ax.contour(np.asarray(mask, float), levels=[.5], colors=[color], linewidths=1.4)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #48ea798f
+# %% ../../nbs/6_engineering/07_plot.ipynb #030
 def spans(
     labels,                 # (N,) 1 = anomalous
 ) -> list[tuple[int, int]]: # first and last index of each run of ones
@@ -153,7 +153,7 @@ def spans(
     edges = np.flatnonzero(np.diff(np.r_[0, np.asarray(labels, int), 0]))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2])]
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #61fd5f14
+# %% ../../nbs/6_engineering/07_plot.ipynb #032
 def score(
     scores,                 # (N,)
     labels=None,            # (N,) 1 = anomalous
@@ -177,7 +177,7 @@ def score(
     ax.set_xlim(frames[0] - .5, frames[-1] + .5)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #c06c1df9
+# %% ../../nbs/6_engineering/07_plot.ipynb #035
 def unit_square(
     ax:Axes|None,
     labels,          # (N,) of what will be drawn
@@ -189,7 +189,7 @@ def unit_square(
     if not both: ax.text(.5, .5, "one class only", ha="center", transform=ax.transAxes)
     return ax, both
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #f53bef19
+# %% ../../nbs/6_engineering/07_plot.ipynb #036
 def roc(
     labels, scores,     # (N,) each, high = anomalous
     ax:Axes|None=None,
@@ -204,7 +204,7 @@ def roc(
     ax.legend(title="area under the curve", loc="lower right", frameon=False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #66f65175
+# %% ../../nbs/6_engineering/07_plot.ipynb #037
 def pr(
     labels, scores,     # (N,) each, high = anomalous
     ax:Axes|None=None,
@@ -220,7 +220,7 @@ def pr(
     ax.legend(title="average precision", loc="lower left", frameon=False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #38def7dd
+# %% ../../nbs/6_engineering/07_plot.ipynb #040
 def confusion(
     matrix,             # (K, K) counts: rows true, columns predicted
     ax:Axes|None=None,
@@ -241,7 +241,7 @@ def confusion(
     ax.grid(False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #e593c920
+# %% ../../nbs/6_engineering/07_plot.ipynb #043
 def bars(
     table:pd.DataFrame, # row, published, ours, low, high; %
     ax:Axes|None=None,
@@ -255,7 +255,7 @@ def bars(
                 label="ours, 95 % interval over videos")
     return beside(table, {}, ax, unit)
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #a02feed3
+# %% ../../nbs/6_engineering/07_plot.ipynb #045
 def beside(
     table:pd.DataFrame,     # row, published, the columns named next; <column>_sd_folds: a deviation; %
     columns:dict[str, str], # column -> its name in the legend
@@ -278,7 +278,7 @@ def beside(
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #abff255d
+# %% ../../nbs/6_engineering/07_plot.ipynb #048
 def gains(
     table:pd.DataFrame, # row, published, ours, low, high; points
     ax:Axes|None=None,
@@ -288,7 +288,7 @@ def gains(
     ax.axvline(0, color="k", lw=.8)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #d7fff47f
+# %% ../../nbs/6_engineering/07_plot.ipynb #051
 def losses(
     table:pd.DataFrame, # losses.csv of a run: epoch, prediction, compactness, separateness
     ax:Axes|None=None,
@@ -303,7 +303,7 @@ def losses(
     ax.legend(frameon=False)
     return ax
 
-# %% ../../nbs/6_engineering/07_plot.ipynb #f5c6aa95
+# %% ../../nbs/6_engineering/07_plot.ipynb #054
 def save(
     fig,
     path,               # of the picture, .png; the table goes beside it as .csv

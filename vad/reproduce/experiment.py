@@ -82,7 +82,7 @@ def binary(features:protocols.Features) -> protocols.Features:
 # %% ../../nbs/6_engineering/22_experiment.ipynb #009
 def scenes(out) -> Path:
     "The rendered scenes of a run, written where they are missing."
-    from vad.data.synthetic_clips import write_scenes
+    from vad.data.synthetic import write_scenes
     return write_scenes(Path(out) / "data" / "scenes")
 
 def begin(
