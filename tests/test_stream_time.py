@@ -14,9 +14,11 @@ from test_window import Mean, camera, run # noqa: F401 - fixtures
 from vad.cache import cache_frames
 from vad.core import Problem, read_json, shared
 from vad.decoder import decoded, pyav
-from vad.sight import Sight
+from vad.sight import FrameInspector
+from vad.sources import Source, StreamClock, open_source
+from vad.streaming import BATCH, score_video
 from vad.video import Reading, open_video
-from vad.window import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
+from vad.window import WindowAggregator, Windows
 
 CASES = [p for d in ("time", "trimmed", "counts", "containers", "codecs", "damaged") if (root := shared(f"cases/{d}")) for p in sorted(root.iterdir())]
 needs_cases = pytest.mark.skipif(not CASES, reason="the small inputs are not here: VAD_SHARED names their folder")
@@ -56,10 +58,9 @@ def literal(places, ends, W, S, mode, judge):
     return [np.mean(v) if v else np.nan for v in votes]
 
 def one_by_one(places, ends, w, judge):
-    fuse, out = Fuse(w), []
-    for p, e in zip(places, ends): out += fuse.add(*[judge(a, b) for a, b in fuse.meet(p, e)])
-    k = fuse.rest()
-    return out + fuse.close(judge(fuse.seen - k, fuse.seen) if k else None)
+    joined, out = WindowAggregator(w, judge), []
+    for p, e in zip(places, ends): out += joined.add(p, e)
+    return out + joined.close()
 
 noise = np.random.default_rng(0).normal(size=400)
 def judge(a, b): return float(noise[a:b].max())
@@ -308,8 +309,8 @@ def test_what_a_model_saw_of_a_damaged_film(run, tmp_path): # noqa: F811
     "as many frames, with the numbers and scores of the command, and the damage noted"
     for name in ("flips.mp4", "zeros.mp4", "flips.mp4"): # once more, now that its frames are cached
         path = shared(f"cases/damaged/{name}")
-        sight = Sight(run, path, "cpu")
-        video, film = open_video(path, partial=True), sight.film(0)
-        assert int(sight.frames.lengths[0]) == video.frames and film.frames[-1] == video.frames - 1
+        inspector = FrameInspector(run, path, "cpu")
+        video, trace = open_video(path, partial=True), inspector.trace(0)
+        assert int(inspector.frames.lengths[0]) == video.frames and trace.frames[-1] == video.frames - 1
         with pytest.raises(Problem, match="damaged"): cache_frames([open_video(path)], (16, 16), 1)
-        assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in sight.data.warnings)
+        assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in inspector.data.warnings)

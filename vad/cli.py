@@ -254,9 +254,10 @@ def score_command(
     **changes,
 ):
     "Score a long video or a stream, window by window."
-    from vad.window import score_video
+    from vad.streaming import score_video
     options = changes | {k: v for k, v in dict(gate=gate, training=training, recipe=recipe, watch=watch, normal=normal).items() if v is not None}
-    record = score_video(source, model, out, window, stride, mode, fps, threshold, video=video, duration=duration, device=device, **options)
+    record = score_video(source, model, out, device=device, window=window, stride=stride, mode=mode, fps=fps,
+                         threshold=threshold, video=video, duration=duration, **options)
     if record["scorer"]["kind"] == "classifier":
         tell(f"Score: the probability of {watch}." if watch else f"Score: 1 - the probability of {record['scorer']['normal']}, the normal class.")
     for sentence in record["ended"]: tell(sentence)

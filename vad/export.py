@@ -24,7 +24,7 @@ from .core import Problem, fitting, versions, whole
 from .embed import network
 from .evaluation import read_statistics, update_gate
 from .learner import Settings, load_model, load_tensors, sides
-from .window import read_recipe, run_data
+from .scorers import read_recipe, run_data
 
 # %% ../nbs/12a_export.ipynb #005
 class OneFrame(nn.Module):
