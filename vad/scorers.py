@@ -6,7 +6,7 @@
 __all__ = ['training_statistics', 'clips_from', 'MemoryScorer', 'frame_scores', 'ClassScorer', 'embed_frames', 'normal_class',
            'scored_class', 'run_data', 'read_recipe', 'class_scorer', 'open_scorer']
 
-# %% ../nbs/11d_scorers.ipynb #4b65405d
+# %% ../nbs/11d_scorers.ipynb #9d4664ca
 from collections import deque
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from .evaluation import (Memory, answer, autocast, error_maps, keep_statistics, 
                             reference_scores)
 from .learner import SCORING, Settings, load_model, load_tensors, sides
 
-# %% ../nbs/11d_scorers.ipynb #98fd3d39
+# %% ../nbs/11d_scorers.ipynb #93e4f3e0
 def training_statistics(
     run:Path, model:MNAD, items, s:Settings, device,
     training=None,   # folder of a dataset with training videos; None: what an evaluation left in the run
@@ -44,7 +44,7 @@ def training_statistics(
                   "evaluate it on a dataset with training videos, "
                   "or name that dataset with training=.")
 
-# %% ../nbs/11d_scorers.ipynb #d8fe784b
+# %% ../nbs/11d_scorers.ipynb #d2ef79d6
 def clips_from(
     frames:list[np.ndarray], # (H, W, C) uint8 each, at least as many as a clip has
     s:Settings,
@@ -55,7 +55,7 @@ def clips_from(
     x = normalise(torch.from_numpy(clips).to(device), s.channels)
     return sides(x.contiguous(memory_format=s.layout), s)
 
-# %% ../nbs/11d_scorers.ipynb #e3da8383
+# %% ../nbs/11d_scorers.ipynb #e9fd9693
 @dataclass
 class MemoryScorer:
     "Scores frames by a memory model, whose memory goes on learning."
@@ -102,7 +102,7 @@ class MemoryScorer:
     def error(self, t:int) -> np.ndarray|None:
         return self.found[t - self.seen][1] # (h, w) squared error, 0 to 1
 
-# %% ../nbs/11d_scorers.ipynb #f35c2401
+# %% ../nbs/11d_scorers.ipynb #fe0726f8
 def frame_scores(
     scorer:MemoryScorer,     # its memory moves on
     frames:list[np.ndarray], # (H, W, C) uint8 each, at least as many as a clip has
@@ -116,7 +116,7 @@ def frame_scores(
             maps = error_maps(a, s.size).astype(np.float16) if scorer.heat else [None] * len(scores)
             yield from zip(scores.tolist(), maps)
 
-# %% ../nbs/11d_scorers.ipynb #c9af55e7
+# %% ../nbs/11d_scorers.ipynb #65219b38
 @dataclass
 class ClassScorer:
     "Scores windows by a classifier and the recipe of its embeddings. Raises `Problem` where they do not fit."
@@ -160,7 +160,7 @@ class ClassScorer:
 
     def error(self, t): return None # it does not say where
 
-# %% ../nbs/11d_scorers.ipynb #a1baa3d8
+# %% ../nbs/11d_scorers.ipynb #d27e4533
 def embed_frames(
     r:Recipe,
     entries:list[list],  # of each frame [(H, W, 3) RGB, None], or [None, vector]; changed into the latter
@@ -172,7 +172,7 @@ def embed_frames(
         for e, v in zip(batch, run_batch(r, [pixels for pixels, _ in batch])): e[:] = None, v
     return finish(r, np.stack([v for _, v in entries]))
 
-# %% ../nbs/11d_scorers.ipynb #4ae44ce7
+# %% ../nbs/11d_scorers.ipynb #67ebc54d
 def normal_class(
     classes,         # K names
     name:str|None,   # what the normal one is called; None: by the rule for names of classes
@@ -184,7 +184,7 @@ def normal_class(
                   "say it with --normal (in Python normal=), "
                   "or name the class to look for with --watch (in Python watch=).")
 
-# %% ../nbs/11d_scorers.ipynb #397d8432
+# %% ../nbs/11d_scorers.ipynb #72e2b2d4
 def scored_class(scorer:ClassScorer) -> int:
     "The class that the score is made of. Raises `Problem` where there is none, or the recipe does not fit."
     classes, width, takes = scorer.classes, network(scorer.recipe).width, len(scorer.model.mean)
@@ -199,12 +199,12 @@ def scored_class(scorer:ClassScorer) -> int:
         raise Problem(f"There is no class {scorer.watch!r}: the classes are {', '.join(classes)}.")
     return classes.index(scorer.watch)
 
-# %% ../nbs/11d_scorers.ipynb #e521bceb
+# %% ../nbs/11d_scorers.ipynb #14b354b9
 def run_data(run:Path) -> dict:
     "What a run noted about its data (`Clips.record`); empty: nothing."
     return read_json(run / "record.json", dict(data=dict|None)).get("data") or {}
 
-# %% ../nbs/11d_scorers.ipynb #796ebef2
+# %% ../nbs/11d_scorers.ipynb #0f065cd7
 def read_recipe(
     recipe,      # a Recipe, a folder that `embed` filled, its record; None: what the run recorded
     run:Path,
@@ -227,7 +227,7 @@ def read_recipe(
     raise Problem(f"{recipe or run} does not say how the clips were embedded: "
                   "name the folder of the embeddings with recipe=.")
 
-# %% ../nbs/11d_scorers.ipynb #42a0046b
+# %% ../nbs/11d_scorers.ipynb #9c9166ae
 def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weight:float|None) -> ClassScorer:
     "The classifier of a run."
     model, centres, _ = load_classifier(run, device)
@@ -245,11 +245,11 @@ def class_scorer(run:Path, device, recipe, watch:str|None, normal:str|None, weig
     weight = chosen_weight(run) if weight is None else weight
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal or known.get("normal"), weight)
 
-# %% ../nbs/11d_scorers.ipynb #5b4e8e4c
+# %% ../nbs/11d_scorers.ipynb #9af70fee
 def open_scorer(
     run:str|Path,            # folder of a trained run: a memory model or a classifier
     device:str="auto",
-    training=None,           # memory models: dataset of training videos for statistics; None: those of the run
+    training=None,           # memory models: dataset of training videos for statistics; None: the run's own
     recipe=None,             # classifiers: a Recipe, or the folder of their embeddings; None: as recorded
     watch:str|None=None,     # classifiers: the class to look for; None: whatever is not normal
     normal:str|None=None,    # classifiers: the normal class; None: as recorded, else by the rule for names

@@ -6,9 +6,9 @@
 __all__ = ['NETWORK', 'STREAMS', 'UNSTAMPED', 'LISTS', 'JUMP', 'QUEUE', 'LIVE_QUEUE', 'Source', 'Fetched', 'frame_rate',
            'film_source', 'as_bgr', 'plain_address', 'open_stream', 'StreamFacts', 'stream_facts', 'Connection',
            'quiet_opencv', 'OpenCVConnection', 'connect', 'connect_again', 'StreamClock', 'read_stream', 'broke_off',
-           'known_ahead', 'stream_source', 'open_source', 'timed_frames', 'FrameReader']
+           'known_ahead', 'stream_source', 'open_source', 'timed_frames', 'FrameQueue', 'FrameReader']
 
-# %% ../nbs/11c_sources.ipynb #af4c5fa2
+# %% ../nbs/11c_sources.ipynb #e7f1efeb
 import re
 import threading
 import time
@@ -30,7 +30,7 @@ from .decoder import (ASSUMED_FPS, CONTAINERS, Damage, Listener, Pixels, choose_
                          whole_pictures)
 from .video import Reading
 
-# %% ../nbs/11c_sources.ipynb #c4b438ff
+# %% ../nbs/11c_sources.ipynb #c6afa3a8
 @dataclass
 class Source:
     "Frames in order, from wherever."
@@ -53,7 +53,7 @@ class Source:
     @property
     def ends(self) -> bool: return self.frames is not None or self.kind == "stream" and not self.live
 
-# %% ../nbs/11c_sources.ipynb #9a7698bf
+# %% ../nbs/11c_sources.ipynb #6b70bb0b
 class Fetched(NamedTuple):
     "A frame from a source."
     piece: int             # of the stream; a new piece begins where frames are missing
@@ -62,7 +62,7 @@ class Fetched(NamedTuple):
     until: float|None=None # seconds before which no other frame comes; None: nobody knows
     number: int|None=None  # its place among frames that come evenly, of which some may be lost; None: none is
 
-# %% ../nbs/11c_sources.ipynb #5508f256
+# %% ../nbs/11c_sources.ipynb #18828c2d
 def frame_rate(
     stated:float,     # what the container or the camera says; 0, nan or absurd where it does not know
     given:float|None, # what the person says
@@ -72,7 +72,7 @@ def frame_rate(
     if not 0 < given <= 1000: raise Problem(f"fps = {given} cannot be: use a number over 0, at most 1000.")
     return float(given), "given"
 
-# %% ../nbs/11c_sources.ipynb #ccc96588
+# %% ../nbs/11c_sources.ipynb #815d9699
 def film_source(path:Path, fps:float|None) -> Source:
     "A file or a folder of frames. Raises `Problem` where nothing of it can be read."
     if not path.exists() and not path.is_symlink():
@@ -88,7 +88,7 @@ def film_source(path:Path, fps:float|None) -> Source:
                   even=reading.even or given,
                   most=reading.most, reading=reading, damage=lambda: reading.damaged)
 
-# %% ../nbs/11c_sources.ipynb #f9566feb
+# %% ../nbs/11c_sources.ipynb #5802dd99
 def as_bgr(frame) -> np.ndarray: # (H, W, 3) uint8
     "A frame of an iterator. Raises `Problem` where it is none."
     frame = np.asarray(frame)
@@ -99,13 +99,13 @@ def as_bgr(frame) -> np.ndarray: # (H, W, 3) uint8
                       "or height x width x 3 in the order blue, green, red.")
     return frame if frame.ndim == 3 and frame.shape[2] == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
 
-# %% ../nbs/11c_sources.ipynb #2e10ca6e
+# %% ../nbs/11c_sources.ipynb #d9493be5
 def plain_address(address:str) -> str:
     "An address without user, password and query."
     u = urlsplit(address)
     return f"{u.scheme}://{u.netloc.rpartition('@')[2]}{u.path}"
 
-# %% ../nbs/11c_sources.ipynb #e31011b3
+# %% ../nbs/11c_sources.ipynb #c37c59fc
 NETWORK = ("http,https,httpproxy,tls,tcp,udp,udplite,rtp,srtp,rtmp,rtmps,rtmpe,rtmpt,rtmpts,"
            "ffrtmphttp,ffrtmpcrypt,srt,mmsh,mmst,crypto") # no files
 # FFmpeg's names, beside those of files
@@ -132,7 +132,7 @@ def open_stream(
     stream.codec_context.thread_count = 1 # its complaints belong to a packet: see `Listener`
     return film, stream
 
-# %% ../nbs/11c_sources.ipynb #28eefdbd
+# %% ../nbs/11c_sources.ipynb #3ac95998
 @dataclass
 class StreamFacts:
     "What an open stream announces. As it stands: nothing."
@@ -146,7 +146,7 @@ class StreamFacts:
     duration: float = 0.            # seconds; 0: unknown
     bytes: int = 0                  # 0: unknown
 
-# %% ../nbs/11c_sources.ipynb #d329b4e5
+# %% ../nbs/11c_sources.ipynb #23f5888a
 # what stamps these get is made up from an assumed rate
 UNSTAMPED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo")
 # where the length in bytes is not the video's
@@ -169,7 +169,7 @@ def stream_facts(address:str, film, stream) -> StreamFacts:
         apart=.5 / (fps or ASSUMED_FPS) if regular else .5 / max(30, min(120, max(rates))),
         duration=duration, bytes=film.size)
 
-# %% ../nbs/11c_sources.ipynb #5fd993dc
+# %% ../nbs/11c_sources.ipynb #68116924
 class Connection:
     "An open stream, read by PyAV. Raises `Problem` where it cannot be opened."
     def __init__(self,
@@ -213,7 +213,7 @@ class Connection:
 
     def close(self): self.film.close()
 
-# %% ../nbs/11c_sources.ipynb #12e91096
+# %% ../nbs/11c_sources.ipynb #b8d73959
 @contextmanager
 def quiet_opencv():
     "Inside, OpenCV says nothing of its own to the terminal."
@@ -223,7 +223,7 @@ def quiet_opencv():
     finally:
         if log: log.setLogLevel(level)
 
-# %% ../nbs/11c_sources.ipynb #d3bbbdfd
+# %% ../nbs/11c_sources.ipynb #a3761e51
 class OpenCVConnection:
     "The same by OpenCV, for cameras at this machine. It says nothing of time stamps and damage."
     damaged = 0
@@ -250,16 +250,13 @@ class OpenCVConnection:
 
     def close(self): self.film.release()
 
-# %% ../nbs/11c_sources.ipynb #92f09870
-def connect(
-    address:int|str, # a camera's index or a network address
-    timeout:float,   # seconds that opening and each frame may take
-) -> Connection|OpenCVConnection:
-    "An open stream. Raises `Problem` where it cannot be opened."
+# %% ../nbs/11c_sources.ipynb #4bf1fa8a
+def connect(address:int|str, timeout:float) -> Connection|OpenCVConnection: # index or address; seconds
+    "Open a camera or a network address. Raises `Problem` where it cannot be opened."
     by_pyav = isinstance(address, str) and decoding().decoder == "pyav"
     return (Connection if by_pyav else OpenCVConnection)(address, timeout)
 
-# %% ../nbs/11c_sources.ipynb #74d89e3c
+# %% ../nbs/11c_sources.ipynb #98189126
 def connect_again(
     open,         # () -> a connection
     stop:threading.Event,
@@ -275,7 +272,7 @@ def connect_again(
         if (first := next(frames, None)) is not None: return film, frames, first
         film.close()
 
-# %% ../nbs/11c_sources.ipynb #027ae64e
+# %% ../nbs/11c_sources.ipynb #d9071ca2
 JUMP = 10. # seconds between successive frames above which stamps are not believed
 
 class StreamClock:
@@ -305,7 +302,7 @@ class StreamClock:
         self.stamp, self.last = self.stamp if stamp is None else stamp, now
         return now
 
-# %% ../nbs/11c_sources.ipynb #3a6dff38
+# %% ../nbs/11c_sources.ipynb #f9e6560a
 def read_stream(film, source:Source, open, stop, attempts, pause):
     "Frames of a stream that is opened again when it breaks; notes in `source` what happened."
     piece, got, frames, first, begun, opening = 0, 0, iter(film), None, None, None
@@ -337,7 +334,7 @@ def read_stream(film, source:Source, open, stop, attempts, pause):
         clock.restart()
         source.breaks.append(dict(after=got, seconds_away=round(time.monotonic() - broke, 1)))
 
-# %% ../nbs/11c_sources.ipynb #93d65c29
+# %% ../nbs/11c_sources.ipynb #0f03c0b6
 def broke_off(where:str, got:int, facts:StreamFacts, attempts:int) -> str:
     "What to say of a stream that ended too early."
     of = f" of {facts.frames}" if facts.finite and facts.frames else ""
@@ -346,7 +343,7 @@ def broke_off(where:str, got:int, facts:StreamFacts, attempts:int) -> str:
     if got: return f"{said}: the scores end there."
     return f"{said}: download the film and name the file, the server may be unable to send parts of it."
 
-# %% ../nbs/11c_sources.ipynb #3b245f01
+# %% ../nbs/11c_sources.ipynb #7488ba79
 def known_ahead(fetched:Iterator[Fetched], fps:float) -> Iterator[Fetched]:
     "Frames that wait for us, each with the time of the next."
     last = None
@@ -355,7 +352,7 @@ def known_ahead(fetched:Iterator[Fetched], fps:float) -> Iterator[Fetched]:
         last = f
     if last: yield last._replace(until=last.seconds + 1 / fps)
 
-# %% ../nbs/11c_sources.ipynb #df8322df
+# %% ../nbs/11c_sources.ipynb #33770e2e
 def stream_source(
     address:int|str, fps:float|None,
     attempts:int, pause:float, timeout:float, # of reconnecting: see `open_source`
@@ -376,7 +373,7 @@ def stream_source(
                     most=lambda seconds: int(seconds / facts.apart) + 2)
     return source
 
-# %% ../nbs/11c_sources.ipynb #c3c226d7
+# %% ../nbs/11c_sources.ipynb #4abc3e4b
 def open_source(
     source,              # a file, a folder of frames, a camera's index, an address (rtsp://, ...), or frames
     fps:float|None=None, # frames a second; None: what the source says, 25 where it says nothing
@@ -401,11 +398,8 @@ def open_source(
                   "an address, "
                   "or an iterator of frames.")
 
-# %% ../nbs/11c_sources.ipynb #ebe002a2
-def timed_frames(
-    source:Source,
-    stop:threading.Event, # set: no more frames are wanted
-) -> Iterator[Fetched]:
+# %% ../nbs/11c_sources.ipynb #b0c4edbb
+def timed_frames(source:Source, stop:threading.Event) -> Iterator[Fetched]: # stop is set: no more are wanted
     "The frames of a source with their times: where it does not say them, by the clock or by its rate."
     start = None
     for n, item in enumerate(source.read(stop)):
@@ -413,7 +407,28 @@ def timed_frames(
         if isinstance(item, Fetched): yield item
         else: yield Fetched(item[0], time.monotonic() - start if source.live else n / source.fps, item[1])
 
-# %% ../nbs/11c_sources.ipynb #8cd52692
+# %% ../nbs/11c_sources.ipynb #6dacf7e8
+class FrameQueue(Queue):
+    "A short queue of frames: who puts one waits for a place, or drops the oldest frame where it cannot wait."
+    def push(self,
+        f:Fetched|None,       # None: the end
+        wait:bool,
+        stop:threading.Event, # set: nobody takes frames any more
+    ) -> int:                 # frames that were dropped
+        dropped = 0
+        while not stop.is_set():
+            with suppress(Full):
+                self.put(f, wait, .2)
+                break
+            if not wait: dropped += self.drop()
+        return dropped
+
+    def drop(self) -> int:
+        "Throw the oldest frame away; how many there were."
+        with suppress(Empty): return int(self.get_nowait() is not None)
+        return 0
+
+# %% ../nbs/11c_sources.ipynb #300252b6
 QUEUE, LIVE_QUEUE = 4, 16 # frames fetched ahead
 
 class FrameReader(threading.Thread):
@@ -424,7 +439,7 @@ class FrameReader(threading.Thread):
     ):
         super().__init__(daemon=True) # a driver that hangs must not keep the program from ending
         self.source, self.left, self.ended = source, threading.Event(), threading.Event()
-        self.stops, self.queue = (self.left, *stops), Queue(LIVE_QUEUE if source.live else QUEUE)
+        self.stops, self.queue = (self.left, *stops), FrameQueue(LIVE_QUEUE if source.live else QUEUE)
         self.dropped, self.error = 0, None
         self.start()
 
@@ -434,27 +449,13 @@ class FrameReader(threading.Thread):
     def run(self):
         try:
             for f in timed_frames(self.source, self.ended):
-                self.put(f, self.source.live)
+                self.dropped += self.queue.push(f, not self.source.live, self.ended)
                 if self.ended.is_set(): break
         except (Problem, OSError, cv2.error) as e:
-            self.source.notes.append("The source broke off, the scores end there: "
-                                     f"{' '.join(str(e).split()) or type(e).__name__}")
-        except BaseException as e:
-            self.error = e # a fault in somebody's code: raised where the frames are read
-        self.put(None, False)
-
-    def put(self,
-        f:Fetched|None, # None: the end
-        live:bool,      # where the queue is full, drop its oldest frame instead of waiting
-    ):
-        while not self.ended.is_set():
-            try: return self.queue.put(f, not live, .2)
-            except Full: self.dropped += live and self.drop()
-
-    def drop(self) -> int:
-        "Throw the oldest frame away; how many there were."
-        with suppress(Empty): return int(self.queue.get_nowait() is not None)
-        return 0
+            why = " ".join(str(e).split()) or type(e).__name__
+            self.source.notes.append(f"The source broke off, the scores end there: {why}")
+        except BaseException as e: self.error = e # somebody's code: raised where the frames are read
+        self.queue.push(None, True, self.ended)
 
     def take(self) -> Fetched|None: # None: the end
         "The next frame."
@@ -467,5 +468,5 @@ class FrameReader(threading.Thread):
 
     def close(self):
         self.ended.set()
-        self.drop() # who waits for a place in the queue goes on at once
+        self.queue.drop() # who waits for a place in it goes on at once
         self.join(1) # longer only where a driver hangs, and then it dies with the program

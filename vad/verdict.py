@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['attention_weights', 'run_with_attention', 'ClipExplanation', 'explain_clip', 'ClipInspector', 'clips_as_trained',
-           'validate_clips', 'draw_received', 'draw_attention', 'draw_classes', 'draw_clip']
+           'draw_received', 'draw_attention', 'draw_classes', 'draw_clip']
 
-# %% ../nbs/11b_verdict.ipynb #5db5a0e8
+# %% ../nbs/11b_verdict.ipynb #08171d60
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from .embed import Recipe, open_embeddings, pick
 from .sru import SelfAttention
 from .video import open_video
 
-# %% ../nbs/11b_verdict.ipynb #31eb42d7
+# %% ../nbs/11b_verdict.ipynb #7600e27e
 def attention_weights(
     layer:SelfAttention,
     x:Tensor, # (T, B, in): what the layer reads, without padding
@@ -37,7 +37,7 @@ def attention_weights(
     query, key = heads(z), heads(layer.linear2(z).chunk(2, -1)[0])
     return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
 
-# %% ../nbs/11b_verdict.ipynb #5e928a14
+# %% ../nbs/11b_verdict.ipynb #9666d873
 @torch.inference_mode()
 def run_with_attention(
     model:Classifier,
@@ -55,7 +55,7 @@ def run_with_attention(
     attention = [attention_weights(layer, inputs[layer])[0].float().cpu().numpy() for layer in layers]
     return scores, h, attention, [float(layer.alpha) for layer in layers]
 
-# %% ../nbs/11b_verdict.ipynb #b8b56340
+# %% ../nbs/11b_verdict.ipynb #0ab3dec9
 @dataclass(frozen=True)
 class ClipExplanation:
     "What was predicted for one clip, and from what."
@@ -68,7 +68,6 @@ class ClipExplanation:
     weighted: np.ndarray         # (K,) after the centres had their say
     weight: float                # of the nearest centre; 1: no say
     cosines: np.ndarray          # (K,) between the clip's feature and the class centres
-    distances: np.ndarray        # (K,) Euclidean
 
     @property
     def predicted(self) -> str: return self.classes[int(self.weighted.argmax())]
@@ -87,7 +86,7 @@ class ClipExplanation:
         given = self.attention[layer].mean(0)[step]
         return len(given) * given
 
-# %% ../nbs/11b_verdict.ipynb #9314c3b5
+# %% ../nbs/11b_verdict.ipynb #30435399
 def explain_clip(
     model:Classifier,
     centres:np.ndarray, # (K, H)
@@ -102,12 +101,11 @@ def explain_clip(
     scores, h, attention, alphas = run_with_attention(model, x[:, :real], mask[:, :real])
     p, h = scores.double().softmax(1).cpu().numpy(), h.double().cpu().numpy()
     length = np.maximum(np.linalg.norm(h) * np.linalg.norm(centres, axis=1), 1e-12)
-    return ClipExplanation(
-        str(clips.names[i]), clips.classes[clips.labels[i]], clips.classes, attention, alphas,
-        p[0], weigh(p, h, centres, weight)[0], weight, centres @ h[0] / length,
-                           np.linalg.norm(centres - h, axis=1))
+    weighted, label = weigh(p, h, centres, weight)[0], clips.classes[clips.labels[i]]
+    return ClipExplanation(str(clips.names[i]), label, clips.classes, attention, alphas, p[0], weighted,
+                           weight, centres @ h[0] / length)
 
-# %% ../nbs/11b_verdict.ipynb #1a571b4a
+# %% ../nbs/11b_verdict.ipynb #2cf43678
 class ClipInspector:
     "A trained classifier, embedded clips, and their videos where these can be found."
     def __init__(self,
@@ -120,11 +118,10 @@ class ClipInspector:
         "Raises `Problem` where the run holds no classifier, or the clips are not of the kind that it reads."
         self.folder, self.device = run.folder if isinstance(run, Run) else Path(run), pick_device(device)
         self.model, self.centres, self.settings = load_classifier(self.folder, self.device)
-        self.clips, root = clips_as_trained(self.folder, embeddings)
+        self.clips, root = clips_as_trained(self.folder, embeddings, len(self.model.mean), len(self.centres))
         self.videos, recipe = Path(videos or root), self.clips.made.get("recipe")
         self.recipe = recipe and Recipe(**recipe)
         self.weight = chosen_weight(self.folder) if weight is None else weight
-        validate_clips(self)
 
     def __len__(self): return len(self.clips)
 
@@ -144,33 +141,26 @@ class ClipInspector:
         chosen = pick(video.frames, self.recipe.frames, self.recipe.skip)[:int(self.clips.frames[i])]
         return [cv2.cvtColor(shrink(f, size, "area"), cv2.COLOR_BGR2RGB) for f in video.select(chosen)]
 
-# %% ../nbs/11b_verdict.ipynb #eaa29b49
+# %% ../nbs/11b_verdict.ipynb #d5bcd3b0
 def clips_as_trained(
     run:Path,
     embeddings,           # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
+    width:int, count:int, # of the vectors that the classifier reads; how many classes it knows
 ) -> tuple[Clips, str]:   # the clips, and the folder of their videos, empty where unknown
-    "Clips whose classes are counted as the classifier counts them."
-    record, root = run / "record.json", ""
+    "Clips with their classes in the classifier's order. Raises `Problem` where they are not of its kind."
+    record, root, clips = run / "record.json", "", embeddings
     trained = read_json(record).get("data", {}) if record.exists() else {}
-    if not isinstance(embeddings, Clips):
+    if not isinstance(clips, Clips):
         e = open_embeddings(embeddings)
         normal, root = trained.get("normal"), e.record.get("root") or ""
-        embeddings = clips_of(e, Path(embeddings).name, "multiclass", normal if normal in e.classes else None)
-    classes = trained.get("classes") or ()
-    return embeddings.arranged(classes) if set(classes) == set(embeddings.classes) else embeddings, root
-
-# %% ../nbs/11b_verdict.ipynb #9c5890d1
-def validate_clips(inspector:ClipInspector):
-    "Raise `Problem` where clips and classifier do not belong together."
-    clips = inspector.clips
-    theirs = clips.features.shape[2], len(clips.classes)
-    ours = len(inspector.model.mean), len(inspector.centres)
-    if theirs != ours:
-        raise Problem(f"{inspector.folder} reads vectors of {ours[0]} numbers for {ours[1]} classes, "
-                      f"and {clips.name} has "
+        clips = clips_of(e, Path(embeddings).name, "multiclass", normal if normal in e.classes else None)
+    classes, theirs = trained.get("classes") or (), (clips.features.shape[2], len(clips.classes))
+    if theirs != (width, count):
+        raise Problem(f"{run} reads vectors of {width} numbers for {count} classes, and {clips.name} has "
                       f"{theirs[0]} for {theirs[1]}: name the embeddings that it was trained on.")
+    return clips.arranged(classes) if set(classes) == set(clips.classes) else clips, root
 
-# %% ../nbs/11b_verdict.ipynb #616045ee
+# %% ../nbs/11b_verdict.ipynb #c4f0183c
 def draw_received(x:ClipExplanation, layer:int=-1, ax=None):
     "How much attention each step of the clip gets."
     ax = plot.axes(ax, (6, 2))
@@ -182,7 +172,7 @@ def draw_received(x:ClipExplanation, layer:int=-1, ax=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
-# %% ../nbs/11b_verdict.ipynb #f2ad5c92
+# %% ../nbs/11b_verdict.ipynb #0cdc5e50
 def draw_attention(x:ClipExplanation, layer:int=-1, ax=None):
     "Who attends to whom, mean over heads."
     ax = plot.axes(ax, (3.1, 2.4))
@@ -193,7 +183,7 @@ def draw_attention(x:ClipExplanation, layer:int=-1, ax=None):
     ax.set(xlabel="to step", ylabel="from step", title=f"added with weight {x.alphas[layer]:+.2f}")
     return ax
 
-# %% ../nbs/11b_verdict.ipynb #f2f06239
+# %% ../nbs/11b_verdict.ipynb #b6a9594f
 def draw_classes(x:ClipExplanation, axs=None):
     "Probabilities before and after the centres had their say; how near these are; which class is true."
     axs = plot.grid(1, 2, (2.8, .8 + .3 * len(x.classes)), sharey=True)[1][0] if axs is None else axs
@@ -208,7 +198,7 @@ def draw_classes(x:ClipExplanation, axs=None):
     for ax in axs: ax.grid(False, axis="y")
     return axs
 
-# %% ../nbs/11b_verdict.ipynb #41f9d2e4
+# %% ../nbs/11b_verdict.ipynb #e66eb07e
 def draw_clip(
     inspector:ClipInspector,
     i:int,         # which clip

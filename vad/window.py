@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TICKS', 'Windows', 'validate_windows', 'windows_of', 'window_latency', 'WindowSpans', 'WindowAggregator']
 
-# %% ../nbs/11_window.ipynb #3f30b8e8
+# %% ../nbs/11_window.ipynb #761a8e99
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from math import isnan, nan
 
 from .core import Problem
 
-# %% ../nbs/11_window.ipynb #3475a809
+# %% ../nbs/11_window.ipynb #90ba0760
 TICKS = 10**6 # a second: where windows lie in time is compared in whole numbers
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Windows:
         while self.ends(k) <= place: k += 1
         return k
 
-# %% ../nbs/11_window.ipynb #1f2c0b56
+# %% ../nbs/11_window.ipynb #91efaa70
 def validate_windows(w:Windows):
     "Raise `Problem` on windows that cannot be."
     if w.mode not in ("overlap", "causal"):
@@ -58,7 +58,7 @@ def validate_windows(w:Windows):
         raise Problem(f"A stride of {w.stride:g} {w.unit} with windows of {w.size:g} leaves frames out: "
                       "use a stride from 1 frame to the window's length.")
 
-# %% ../nbs/11_window.ipynb #daea96ce
+# %% ../nbs/11_window.ipynb #454c6e0c
 def windows_of(
     window:float|None, # seconds; None: one frame
     stride:float|None, # seconds; None: a quarter of the window
@@ -75,7 +75,7 @@ def windows_of(
     size = 1 if window is None else max(1, round(window * fps))
     return Windows(size, max(1, size // 4 if stride is None else round(stride * fps)), mode, fps)
 
-# %% ../nbs/11_window.ipynb #9483d976
+# %% ../nbs/11_window.ipynb #625b6ed0
 def window_latency(
     w:Windows,
     lead:int=0, # frames that a scorer needs before the first one that it can score
@@ -94,7 +94,7 @@ def window_latency(
                 renewed_every=seconds(w.stride),
                 first_after=first, words=words)
 
-# %% ../nbs/11_window.ipynb #cc9c9244
+# %% ../nbs/11_window.ipynb #f4291838
 class WindowSpans:
     "Which frames each window holds, as the frames come."
     def __init__(self, windows:Windows):
@@ -133,7 +133,7 @@ class WindowSpans:
         if self.k and abs(w.ends(self.k - 1) - end) <= w.ticks(w.slack) + rounding: return None
         return min(self.seen - 1, self.count(end - w.ends(0) - rounding)), self.seen
 
-# %% ../nbs/11_window.ipynb #bc78b0c7
+# %% ../nbs/11_window.ipynb #e5503734
 class WindowAggregator:
     "Joins scores of windows to scores of frames, as the frames come."
     def __init__(self,
