@@ -407,8 +407,8 @@ def export(
     out:Path = typer.Option(None, help="The file. Default: model.onnx, in the run folder."),
 ):
     "Write a run as ONNX, checked against PyTorch with onnxruntime; a memory's items go in and come out."
-    from vad.export import export
-    path, off = export(run, out)
+    from vad.export import export_onnx
+    path, off = export_onnx(run, out)
     tell(f"{path}: {path.stat().st_size / 1e6:.1f} MB, at most {off:.0e} from PyTorch")
 
 @app.command()

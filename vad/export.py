@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'OneFrame', 'OneClip', 'OneVideo', 'Graph', 'random_state', 'memory_graph', 'classifier_graph',
-           'backbone_graph', 'graph_of', 'require_packages', 'write_graph', 'one_more', 'largest_difference', 'export']
+           'backbone_graph', 'graph_of', 'require_packages', 'write_graph', 'one_more', 'largest_difference',
+           'export_onnx']
 
-# %% ../nbs/12a_export.ipynb #6ac7e7f6
+# %% ../nbs/12a_export.ipynb #774c9c4e
 import json
 import warnings
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +28,7 @@ from .evaluation import read_statistics, update_gate
 from .learner import Settings, load_model, load_tensors, sides
 from .scorers import read_recipe, run_data
 
-# %% ../nbs/12a_export.ipynb #6e60efaa
+# %% ../nbs/12a_export.ipynb #52093afd
 class OneFrame(nn.Module):
     "A memory model for one clip at a time: the answer, and the items as the next clip is to read them."
     def __init__(self, model:MNAD, s:Settings):
@@ -51,7 +52,7 @@ class OneFrame(nn.Module):
         maps = () if attention is None else (*attention.gates, attention.memory)
         return *said, memory.compactness(rows, items).mean(1), after, *maps
 
-# %% ../nbs/12a_export.ipynb #365e677c
+# %% ../nbs/12a_export.ipynb #2b145012
 class OneClip(nn.Module):
     "A classifier with all that stands between an embedding and its probabilities."
     def __init__(self, model:Classifier, centres:np.ndarray, weight:float): # (K, H); of the nearest one
@@ -79,7 +80,7 @@ class OneClip(nn.Module):
         weighted = torch.where(nearest, self.weight, 1.) * p
         return p, weighted / weighted.sum(1, keepdim=True), h
 
-# %% ../nbs/12a_export.ipynb #afc2bb03
+# %% ../nbs/12a_export.ipynb #2ba6ff78
 class OneVideo(nn.Module):
     "A backbone over the frames of one video, with the attention over them where it has one."
     def __init__(self, backbone:Backbone):
@@ -90,7 +91,7 @@ class OneVideo(nn.Module):
         "What an embedding holds of the video."
         return self.backbone.video(self.backbone(frames))
 
-# %% ../nbs/12a_export.ipynb #0e8dcbf9
+# %% ../nbs/12a_export.ipynb #d61b5ac1
 @dataclass(frozen=True)
 class Graph:
     "A network as a file will hold it."
@@ -101,10 +102,10 @@ class Graph:
     facts: dict = field(default_factory=dict) # JSON
     simplify: bool = True           # before it is written
 
-# %% ../nbs/12a_export.ipynb #fac2a875
+# %% ../nbs/12a_export.ipynb #33a3074e
 def random_state() -> torch.Generator: return torch.Generator().manual_seed(0) # of examples
 
-# %% ../nbs/12a_export.ipynb #8ecc98b1
+# %% ../nbs/12a_export.ipynb #123e729b
 def memory_graph(run:Path) -> Graph:
     "Of a memory model."
     model, items, s = load_model(run)
@@ -118,7 +119,7 @@ def memory_graph(run:Path) -> Graph:
     if s.attention == "gate": outputs += ("gate_coarse", "gate_middle", "gate_fine", "memory_map")
     return Graph(OneFrame(model, s), dict(clip=clip, items=items), outputs, facts=facts)
 
-# %% ../nbs/12a_export.ipynb #a06eb3c8
+# %% ../nbs/12a_export.ipynb #309575c4
 def classifier_graph(run:Path) -> Graph:
     "Of a classifier."
     model, centres, s = load_classifier(run)
@@ -134,7 +135,7 @@ def classifier_graph(run:Path) -> Graph:
     return Graph(OneClip(model, centres, weight), dict(features=x, frames=torch.tensor([n, max(1, n // 2)])),
                  ("probabilities", "weighted", "hidden"), "clips", facts, simplify=False)
 
-# %% ../nbs/12a_export.ipynb #c0d9f374
+# %% ../nbs/12a_export.ipynb #a30311e7
 def backbone_graph(embeddings:Path) -> Graph:
     "Of the network that filled a folder of embeddings."
     recipe = read_recipe(embeddings, embeddings)[0]
@@ -144,7 +145,7 @@ def backbone_graph(embeddings:Path) -> Graph:
     facts = dict(recipe=asdict(recipe), network=backbone.facts)
     return Graph(OneVideo(backbone), dict(frames=frames), ("vectors",), "frames", facts)
 
-# %% ../nbs/12a_export.ipynb #cc17fea0
+# %% ../nbs/12a_export.ipynb #2f300603
 def graph_of(run:str|Path) -> Graph: # folder of a memory model, a classifier, or embeddings
     "What a folder holds. Raises `Problem` where it is none of the three."
     run = Path(run)
@@ -154,13 +155,13 @@ def graph_of(run:str|Path) -> Graph: # folder of a memory model, a classifier, o
     if next(run.glob("[!.]*_record.json"), None): return backbone_graph(run)
     raise Problem(f"{run} holds neither a trained model nor embeddings: name the folder of a run.")
 
-# %% ../nbs/12a_export.ipynb #15d86d2f
+# %% ../nbs/12a_export.ipynb #5f5605fb
 def require_packages(*packages:str):
     "Raise `Problem` where one of the packages is missing."
     if missing := [p for p in packages if not find_spec(p)]:
         raise Problem(f"An export takes the package {missing[0]}: pip install {' '.join(packages)}.")
 
-# %% ../nbs/12a_export.ipynb #e3bc4af1
+# %% ../nbs/12a_export.ipynb #0208c006
 def write_graph(g:Graph, path:Path):
     "Trace and write."
     free = {0: torch.export.Dim(g.free)} if g.free else None
@@ -174,12 +175,12 @@ def write_graph(g:Graph, path:Path):
     made.model.metadata_props.update({k: json.dumps(v, default=str) for k, v in facts.items()})
     made.save(path, external_data=False)
 
-# %% ../nbs/12a_export.ipynb #e7744ac7
+# %% ../nbs/12a_export.ipynb #867169d7
 def one_more(x:Tensor) -> Tensor:
     "An example with one more of what its first dimension counts."
     return torch.cat([x, x[:1]])
 
-# %% ../nbs/12a_export.ipynb #9c7181fd
+# %% ../nbs/12a_export.ipynb #daf2ad20
 def largest_difference(g:Graph, path:Path) -> float:
     "The largest difference between module and file, as a share of the largest value where that is over one."
     import onnxruntime
@@ -196,10 +197,10 @@ def largest_difference(g:Graph, path:Path) -> float:
             worst = max(worst, float(np.abs(a - b).max() / max(1., np.abs(b).max())))
     return worst
 
-# %% ../nbs/12a_export.ipynb #46ad25dc
+# %% ../nbs/12a_export.ipynb #a5816d99
 TOLERANCE = 1e-4
 
-def export(
+def export_onnx(
     run:str|Path,               # folder of a memory model, a classifier, or embeddings
     path:str|Path|None=None,    # of the file; None: model.onnx in that folder
 ) -> tuple[Path, float]:        # the file, and how far it is from PyTorch

@@ -10,7 +10,7 @@ __all__ = ['ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALE
            'view_of', 'panel_size', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map',
            'outlined', 'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
 
-# %% ../nbs/11a_sight.ipynb #c4d23061
+# %% ../nbs/11a_sight.ipynb #a9b06fb4
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from .evaluation import Memory, answer, autocast, error_maps, read_metrics, read
 from .learner import Settings, load_model, sides
 from .video import open_video
 
-# %% ../nbs/11a_sight.ipynb #afcdc436
+# %% ../nbs/11a_sight.ipynb #1d18d88a
 def pixel_aspect(
     size:tuple[int, int],   # (height, width) of the network's frames
     camera:tuple[int, int], # (height, width) of the camera's
@@ -43,7 +43,7 @@ def pixel_aspect(
     (h, w), (height, width) = size, camera
     return w / h * height / width
 
-# %% ../nbs/11a_sight.ipynb #a1660eb3
+# %% ../nbs/11a_sight.ipynb #bbb0ce6e
 def view_frames(
     folder:Path,        # of a run
     data:Dataset,
@@ -70,7 +70,7 @@ def view_frames(
             mask=None if mask is None else mask[row.frame]))
     return views
 
-# %% ../nbs/11a_sight.ipynb #34f063cc
+# %% ../nbs/11a_sight.ipynb #f471a15d
 def reading_weights(
     queries:Tensor, # (B, D, h, w) unit length over D
     items:Tensor,   # (M, D), or (B, M, D): each frame's own
@@ -79,7 +79,7 @@ def reading_weights(
     weights = (memory.as_rows(queries).float() @ items.float().mT).softmax(-1)
     return weights.mT.unflatten(-1, queries.shape[2:])
 
-# %% ../nbs/11a_sight.ipynb #79818ceb
+# %% ../nbs/11a_sight.ipynb #bd3dedf0
 class RecordingModel:
     "A model that records what it was last asked to decode."
     def __init__(self, model:MNAD):
@@ -93,7 +93,7 @@ class RecordingModel:
         "The weights with which the first `n` frames read."
         return reading_weights(self.queries[:n], self.items if self.items.dim() == 2 else self.items[:n])
 
-# %% ../nbs/11a_sight.ipynb #a97da889
+# %% ../nbs/11a_sight.ipynb #8beace11
 class Block(NamedTuple):
     "What a model saw in B successive frames."
     prediction: np.ndarray         # (B, H, W, C) uint8
@@ -109,12 +109,12 @@ class Block(NamedTuple):
         return sum(x.nbytes for x in (self.prediction, self.error, *self.gates, self.memory,
                                       self.reads) if x is not None)
 
-# %% ../nbs/11a_sight.ipynb #2e53aa19
+# %% ../nbs/11a_sight.ipynb #64780034
 def as_bytes(x:Tensor) -> np.ndarray: # (B, C, H, W) in [-1, 1] -> (B, H, W, C) uint8
     "Frames of a network as pictures."
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/11a_sight.ipynb #f442a313
+# %% ../nbs/11a_sight.ipynb #10ba045b
 @torch.inference_mode()
 def inspect_block(
     model:MNAD,
@@ -139,7 +139,7 @@ def inspect_block(
     return Block(prediction, error, tuple(gates), mean, half(reads) if m else None, evaluation.columns(found),
                  m and m.items)
 
-# %% ../nbs/11a_sight.ipynb #1834995b
+# %% ../nbs/11a_sight.ipynb #99ae3ee1
 ONLINE, PAPER = "by training statistics", "as published, within the video"
 
 def scores_by_name(table:pd.DataFrame) -> dict[str, np.ndarray]: # (rows,) each, high = anomalous
@@ -147,7 +147,7 @@ def scores_by_name(table:pd.DataFrame) -> dict[str, np.ndarray]: # (rows,) each,
     online = {ONLINE: table.causal.to_numpy()} if "causal" in table else {}
     return online | {PAPER: 1 - table.regularity.to_numpy()}
 
-# %% ../nbs/11a_sight.ipynb #405d4efe
+# %% ../nbs/11a_sight.ipynb #048a0ab6
 @dataclass(frozen=True)
 class FrameTrace:
     "The numbers of one video's T scored frames."
@@ -165,7 +165,7 @@ class FrameTrace:
 
     def scores(self) -> dict[str, np.ndarray]: return scores_by_name(self.table) # (T,) each
 
-# %% ../nbs/11a_sight.ipynb #02cba695
+# %% ../nbs/11a_sight.ipynb #131b41ed
 def peak_reads(
     reads:np.ndarray|None, # (B, M, h, w)
     n:int,                 # B
@@ -176,7 +176,7 @@ def peak_reads(
     places = np.unravel_index(flat.argmax(2), reads.shape[2:])
     return flat.max(2).astype(float), np.stack(places, -1)
 
-# %% ../nbs/11a_sight.ipynb #4312456f
+# %% ../nbs/11a_sight.ipynb #f1fb7787
 def inspected_frames(
     data,            # a Dataset, the folder of one, a folder of videos or frames, or a video file
     s:Settings,
@@ -195,21 +195,21 @@ def inspected_frames(
     notes = [n.replace(str(data.root), data.root.name) for v in data.test for n in v.notes]
     return replace(data, warnings=(*data.warnings, *(n for n in notes if n not in data.warnings))), frames
 
-# %% ../nbs/11a_sight.ipynb #3fd6b13e
+# %% ../nbs/11a_sight.ipynb #eabf3d59
 def evaluated_scores(folder:Path, data:Dataset) -> pd.DataFrame|None:
     "The scores that an evaluation of this run on this dataset left."
     if not (folder / "metrics.json").exists() or not (folder / "scores.csv").exists(): return None
     same = read_metrics(folder)["key"].get("data") == data.fingerprint()
     return score.read_table(folder / "scores.csv") if same else None
 
-# %% ../nbs/11a_sight.ipynb #42813a5c
+# %% ../nbs/11a_sight.ipynb #94ff9438
 def run_thresholds(folder:Path, s:Settings, evaluated:bool) -> dict[str, float|None]:
-    "The thresholds that training frames set, by the names of `FrameTrace.scores`; None: nobody knows."
+    "The thresholds that training frames set, by the names of `FrameTrace.scores`; None: unknown."
     kept = read_statistics(folder, s)
     paper = (read_metrics(folder).get("regularity") or {}).get("at_threshold") if evaluated else None
     return {ONLINE: kept and kept[1], PAPER: paper and paper.get("threshold")}
 
-# %% ../nbs/11a_sight.ipynb #b5f4a53b
+# %% ../nbs/11a_sight.ipynb #c81774a5
 @dataclass(frozen=True)
 class FrameView:
     "What a model saw in one frame."
@@ -224,7 +224,7 @@ class FrameView:
     mask: np.ndarray|None         # (height, width) bool, the labels of its pixels
     aspect: float                 # see `pixel_aspect`
 
-# %% ../nbs/11a_sight.ipynb #9d11a120
+# %% ../nbs/11a_sight.ipynb #a6241ae8
 FAINT = .002 # a squared error that is never drawn at full colour
 QUIET = .99  # of the frames have no error above the one that is drawn at full colour
 SPREAD = 24  # errors are averaged over squares of this part of the map
@@ -233,7 +233,7 @@ def smoothed(error:np.ndarray) -> np.ndarray: # (h, w) -> (h, w) float32
     "A map of errors as it is drawn."
     return cv2.blur(error.astype(np.float32), (max(1, min(error.shape) // SPREAD),) * 2)
 
-# %% ../nbs/11a_sight.ipynb #d1f029e3
+# %% ../nbs/11a_sight.ipynb #1e9161ee
 KEEP = 2**30 # bytes of blocks: about 2500 gray frames of 256 x 256
 
 def keep_recent(
@@ -246,7 +246,7 @@ def keep_recent(
         raise Problem("Looking at frames takes the package cachetools: pip install cachetools.") from None
     return cached(LRUCache(keep, getsizeof=lambda thing: thing.nbytes))(compute)
 
-# %% ../nbs/11a_sight.ipynb #c8e753b9
+# %% ../nbs/11a_sight.ipynb #705c1eb6
 class FrameInspector:
     "Whatever a trained memory model saw in any frame of a dataset's test videos, within a bound of memory."
     block_size = 16 # frames computed at once
@@ -291,7 +291,7 @@ class FrameInspector:
                           f"ask for frames {frames[0]} to {frames[-1]}.")
         return view_of(self, v, number)
 
-# %% ../nbs/11a_sight.ipynb #184098f1
+# %% ../nbs/11a_sight.ipynb #0d1a482e
 def compute_block(inspector:FrameInspector, v:int, b:int) -> Block:
     "What the model sees in block `b` of video `v`."
     s, frames, size = inspector.settings, inspector.frames, inspector.block_size
@@ -300,7 +300,7 @@ def compute_block(inspector:FrameInspector, v:int, b:int) -> Block:
     return inspect_block(inspector.model, inspector.states[v][b],
                          frames.batch(clips, s.length, inspector.device), s)
 
-# %% ../nbs/11a_sight.ipynb #05e8cd47
+# %% ../nbs/11a_sight.ipynb #55bef46b
 def trace_video(inspector:FrameInspector, v:int, report) -> FrameTrace: # report(share done) is called
     "Every frame of a video, in order."
     s, name, frames = inspector.settings, inspector.names[v], int(inspector.frames.lengths[v])
@@ -321,7 +321,7 @@ def trace_video(inspector:FrameInspector, v:int, report) -> FrameTrace: # report
     table = trace_table(inspector, v, {k: np.concatenate([x[k] for x in numbers]) for k in numbers[0]})
     return FrameTrace(table, max(FAINT, float(np.quantile(peaks, QUIET))), weights, places)
 
-# %% ../nbs/11a_sight.ipynb #21aef52e
+# %% ../nbs/11a_sight.ipynb #768003fa
 def trace_table(
     inspector:FrameInspector, v:int,
     numbers:dict[str, np.ndarray], # psnr, distance, regular: (T,) each
@@ -336,12 +336,12 @@ def trace_table(
     if labels is not None: made["label"] = labels[v][s.first:]
     return score.table([name], [n], s.first, **made).drop(columns="video")
 
-# %% ../nbs/11a_sight.ipynb #4f45edd0
+# %% ../nbs/11a_sight.ipynb #d7fe8cbc
 def packed_masks(masks:np.ndarray|None): # (T, H, W) bool -> (T, H, W / 8) uint8 and W; None: there are none
     "The labels of a video's pixels, eight to a byte."
     return None if masks is None else (np.packbits(masks, axis=-1), masks.shape[2])
 
-# %% ../nbs/11a_sight.ipynb #ef7fef6a
+# %% ../nbs/11a_sight.ipynb #aad2d5a9
 def view_of(inspector:FrameInspector, v:int, number:int) -> FrameView:
     "What the model saw in one frame that has a score."
     s, frames = inspector.settings, inspector.frames
@@ -355,7 +355,7 @@ def view_of(inspector:FrameInspector, v:int, number:int) -> FrameView:
     return FrameView(inspector.names[v], number, frame, block.prediction[i], block.error[i],
                      tuple(g[i] for g in block.gates), memory, reads, mask, aspect)
 
-# %% ../nbs/11a_sight.ipynb #2f69fc85
+# %% ../nbs/11a_sight.ipynb #6873b936
 WIDTH = 240 # pixels of a panel
 
 def panel_size(view:FrameView) -> tuple[int, int]:
@@ -363,7 +363,7 @@ def panel_size(view:FrameView) -> tuple[int, int]:
     h, w = view.error.shape
     return round(WIDTH * h / w * view.aspect), WIDTH
 
-# %% ../nbs/11a_sight.ipynb #291ab02f
+# %% ../nbs/11a_sight.ipynb #e43885b5
 def as_panel(
     x:np.ndarray,          # (h, w, C) uint8, gray or BGR
     size:tuple[int, int],  # (height, width)
@@ -372,7 +372,7 @@ def as_panel(
     code = cv2.COLOR_GRAY2RGB if x.shape[-1] == 1 else cv2.COLOR_BGR2RGB
     return cv2.cvtColor(cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR), code)
 
-# %% ../nbs/11a_sight.ipynb #c6b2daa5
+# %% ../nbs/11a_sight.ipynb #33ae64bd
 def blend(
     picture:np.ndarray, # (H, W, 3) uint8
     colours:np.ndarray, # (H, W, 4) float32 RGBA, 0 to 1
@@ -382,7 +382,7 @@ def blend(
     opaque = colours[..., 3:] * np.float32(opacity)
     return (picture * (1 - opaque) + 255 * colours[..., :3] * opaque + .5).astype(np.uint8)
 
-# %% ../nbs/11a_sight.ipynb #369f7f3d
+# %% ../nbs/11a_sight.ipynb #a5225ea7
 def palette_of(cmap) -> np.ndarray: # (256, 4) float32 RGBA, 0 to 1
     "A colour map of matplotlib as a table."
     return plt.get_cmap(cmap)(np.linspace(0, 1, 256)).astype(np.float32)
@@ -390,7 +390,7 @@ def palette_of(cmap) -> np.ndarray: # (256, 4) float32 RGBA, 0 to 1
 # clear where nothing is | for maps that are never zero
 PALETTE, VIRIDIS = palette_of(plot.HEAT), palette_of("viridis")
 
-# %% ../nbs/11a_sight.ipynb #fc8266ed
+# %% ../nbs/11a_sight.ipynb #042bc3b7
 def blend_map(
     picture:np.ndarray,         # (H, W, 3) uint8
     heat:np.ndarray,            # (h, w) from 0
@@ -402,7 +402,7 @@ def blend_map(
     level = cv2.resize(heat.astype(np.float32), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return blend(picture, palette[np.clip(level * (255 / vmax), 0, 255).astype(np.uint8)], opacity)
 
-# %% ../nbs/11a_sight.ipynb #7c8bc4ed
+# %% ../nbs/11a_sight.ipynb #a9e0802a
 # ten that most eyes tell apart
 KINDS = (*plot.CYCLE, plot.VERMILION, "#F0E442", "#7F7F7F", "#7A4E2D", "#FFFFFF")
 
@@ -411,7 +411,7 @@ def item_colours(n:int) -> np.ndarray: # (n, 3) RGB, 0 to 1
     if n <= len(KINDS): return np.array([to_rgb(c) for c in KINDS[:n]], np.float32)
     return plt.get_cmap("turbo")(np.linspace(0, 1, n))[:, :3].astype(np.float32)
 
-# %% ../nbs/11a_sight.ipynb #8c785dfd
+# %% ../nbs/11a_sight.ipynb #14418ac3
 def item_map(
     picture:np.ndarray, # (H, W, 3) uint8
     reads:np.ndarray,   # (M, h, w)
@@ -423,7 +423,7 @@ def item_map(
     colours = np.concatenate([item_colours(len(reads)), np.ones((len(reads), 1), np.float32)], 1)
     return blend(picture, colours[which], opacity)
 
-# %% ../nbs/11a_sight.ipynb #ded894a7
+# %% ../nbs/11a_sight.ipynb #d730808c
 def outlined(
     picture:np.ndarray,    # (H, W, 3) uint8
     mask:np.ndarray|None,  # (h, w) bool
@@ -435,7 +435,7 @@ def outlined(
     return cv2.drawContours(picture.copy(), edges, -1, [round(255 * c) for c in to_rgb(plot.VERMILION)], 1,
                             cv2.LINE_AA)
 
-# %% ../nbs/11a_sight.ipynb #f38e6f39
+# %% ../nbs/11a_sight.ipynb #65440f17
 GATES = ("gate 1 (coarse)", "gate 2", "gate 3 (fine)")
 
 def panel_scales(trace:FrameTrace, item:int|None=0) -> dict: # title -> (colour map, value at full colour)
@@ -446,7 +446,7 @@ def panel_scales(trace:FrameTrace, item:int|None=0) -> dict: # title -> (colour 
         scales["weight of the item"] = viridis, float(trace.weights[:, item].max())
     return scales
 
-# %% ../nbs/11a_sight.ipynb #b6f5fca5
+# %% ../nbs/11a_sight.ipynb #75c5d2f1
 def panels(
     view:FrameView,
     trace:FrameTrace,
@@ -466,7 +466,7 @@ def panels(
     if view.memory is not None: out["memory map"] = over("memory map", view.memory)
     return out
 
-# %% ../nbs/11a_sight.ipynb #b6614e30
+# %% ../nbs/11a_sight.ipynb #f744e7b3
 def top_places(
     trace:FrameTrace,
     item:int,
@@ -480,7 +480,7 @@ def top_places(
     return [(int(trace.frames[t]), tuple(trace.places[t, item].tolist()),
              float(trace.weights[t, item])) for t in taken]
 
-# %% ../nbs/11a_sight.ipynb #361d90df
+# %% ../nbs/11a_sight.ipynb #27ad4853
 def place_picture(
     view:FrameView,
     place:tuple[int, int], # row, column on the memory's grid
@@ -495,7 +495,7 @@ def place_picture(
     a, b = (round(size * k / (2 * reach + 1)) for k in (reach, reach + 1))
     return cv2.rectangle(out, (a, a), (b, b), [round(255 * c) for c in to_rgb(plot.VERMILION)], 1)
 
-# %% ../nbs/11a_sight.ipynb #021a43ce
+# %% ../nbs/11a_sight.ipynb #dcf6dfb5
 def draw_panels(
     rows:list[tuple[str, dict, dict]], # label; title -> (H, W, 3) RGB; title -> scale, see `panel_scales`
     size:tuple[float, float],          # (width, height) inches of a picture
@@ -519,7 +519,7 @@ def draw_panels(
             bar.ax.tick_params(labelsize=8)
     return fig, wide
 
-# %% ../nbs/11a_sight.ipynb #d21c64d8
+# %% ../nbs/11a_sight.ipynb #8d119d6a
 def draw_frame_view(
     inspector:FrameInspector,
     v:int,                 # which video

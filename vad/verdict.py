@@ -6,7 +6,7 @@
 __all__ = ['attention_weights', 'run_with_attention', 'ClipExplanation', 'explain_clip', 'ClipInspector', 'clips_as_trained',
            'draw_received', 'draw_attention', 'draw_classes', 'draw_clip']
 
-# %% ../nbs/11b_verdict.ipynb #08171d60
+# %% ../nbs/11b_verdict.ipynb #466417f7
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from .embed import Recipe, open_embeddings, pick
 from .sru import SelfAttention
 from .video import open_video
 
-# %% ../nbs/11b_verdict.ipynb #7600e27e
+# %% ../nbs/11b_verdict.ipynb #4f56bcbe
 def attention_weights(
     layer:SelfAttention,
     x:Tensor, # (T, B, in): what the layer reads, without padding
@@ -37,7 +37,7 @@ def attention_weights(
     query, key = heads(z), heads(layer.linear2(z).chunk(2, -1)[0])
     return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
 
-# %% ../nbs/11b_verdict.ipynb #9666d873
+# %% ../nbs/11b_verdict.ipynb #593f7538
 @torch.inference_mode()
 def run_with_attention(
     model:Classifier,
@@ -55,7 +55,7 @@ def run_with_attention(
     attention = [attention_weights(layer, inputs[layer])[0].float().cpu().numpy() for layer in layers]
     return scores, h, attention, [float(layer.alpha) for layer in layers]
 
-# %% ../nbs/11b_verdict.ipynb #0ab3dec9
+# %% ../nbs/11b_verdict.ipynb #164370ae
 @dataclass(frozen=True)
 class ClipExplanation:
     "What was predicted for one clip, and from what."
@@ -86,7 +86,7 @@ class ClipExplanation:
         given = self.attention[layer].mean(0)[step]
         return len(given) * given
 
-# %% ../nbs/11b_verdict.ipynb #30435399
+# %% ../nbs/11b_verdict.ipynb #3bdf15cc
 def explain_clip(
     model:Classifier,
     centres:np.ndarray, # (K, H)
@@ -105,7 +105,7 @@ def explain_clip(
     return ClipExplanation(str(clips.names[i]), label, clips.classes, attention, alphas, p[0], weighted,
                            weight, centres @ h[0] / length)
 
-# %% ../nbs/11b_verdict.ipynb #2cf43678
+# %% ../nbs/11b_verdict.ipynb #c1e5a53e
 class ClipInspector:
     "A trained classifier, embedded clips, and their videos where these can be found."
     def __init__(self,
@@ -141,7 +141,7 @@ class ClipInspector:
         chosen = pick(video.frames, self.recipe.frames, self.recipe.skip)[:int(self.clips.frames[i])]
         return [cv2.cvtColor(shrink(f, size, "area"), cv2.COLOR_BGR2RGB) for f in video.select(chosen)]
 
-# %% ../nbs/11b_verdict.ipynb #d5bcd3b0
+# %% ../nbs/11b_verdict.ipynb #88a8e2e5
 def clips_as_trained(
     run:Path,
     embeddings,           # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
@@ -160,7 +160,7 @@ def clips_as_trained(
                       f"{theirs[0]} for {theirs[1]}: name the embeddings that it was trained on.")
     return clips.arranged(classes) if set(classes) == set(clips.classes) else clips, root
 
-# %% ../nbs/11b_verdict.ipynb #c4f0183c
+# %% ../nbs/11b_verdict.ipynb #77771d09
 def draw_received(x:ClipExplanation, layer:int=-1, ax=None):
     "How much attention each step of the clip gets."
     ax = plot.axes(ax, (6, 2))
@@ -172,7 +172,7 @@ def draw_received(x:ClipExplanation, layer:int=-1, ax=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
-# %% ../nbs/11b_verdict.ipynb #0cdc5e50
+# %% ../nbs/11b_verdict.ipynb #e4b085dc
 def draw_attention(x:ClipExplanation, layer:int=-1, ax=None):
     "Who attends to whom, mean over heads."
     ax = plot.axes(ax, (3.1, 2.4))
@@ -183,7 +183,7 @@ def draw_attention(x:ClipExplanation, layer:int=-1, ax=None):
     ax.set(xlabel="to step", ylabel="from step", title=f"added with weight {x.alphas[layer]:+.2f}")
     return ax
 
-# %% ../nbs/11b_verdict.ipynb #b6a9594f
+# %% ../nbs/11b_verdict.ipynb #0bc233a3
 def draw_classes(x:ClipExplanation, axs=None):
     "Probabilities before and after the centres had their say; how near these are; which class is true."
     axs = plot.grid(1, 2, (2.8, .8 + .3 * len(x.classes)), sharey=True)[1][0] if axs is None else axs
@@ -198,7 +198,7 @@ def draw_classes(x:ClipExplanation, axs=None):
     for ax in axs: ax.grid(False, axis="y")
     return axs
 
-# %% ../nbs/11b_verdict.ipynb #e66eb07e
+# %% ../nbs/11b_verdict.ipynb #acb0edd3
 def draw_clip(
     inspector:ClipInspector,
     i:int,         # which clip
