@@ -8,7 +8,7 @@ __all__ = ['BATCH', 'FORGET', 'SHOWN_SECONDS', 'PALETTE_BGR', 'ORANGE_BGR', 'VER
            'StreamSettings', 'default_windows', 'ScoreFiles', 'actual_rate', 'stream_notes', 'source_record',
            'write_scores', 'score_video']
 
-# %% ../nbs/11e_streaming.ipynb #5f6726a8
+# %% ../nbs/11e_streaming.ipynb #9a33add9
 import threading
 import time
 from collections import deque
@@ -35,7 +35,7 @@ from .sources import Fetched, FrameReader, Source, open_source, quiet_opencv
 from .video import contents
 from .window import WindowAggregator, Windows, window_latency, windows_of
 
-# %% ../nbs/11e_streaming.ipynb #b75c590e
+# %% ../nbs/11e_streaming.ipynb #06881d59
 class Scored(NamedTuple):
     "A frame with its final score."
     frame: int                # its number, from 0
@@ -44,7 +44,7 @@ class Scored(NamedTuple):
     image: np.ndarray|None    # (H, W, 3) uint8 BGR, where images are asked for
     error: np.ndarray|None    # (h, w) squared error of the prediction, where there is one
 
-# %% ../nbs/11e_streaming.ipynb #9474faaa
+# %% ../nbs/11e_streaming.ipynb #d4cfcc4d
 class Piece:
     "An unbroken stretch of frames on its way to scores."
     def __init__(self, scorer, windows:Windows, first:int, images:bool): # first: number of its first frame
@@ -82,7 +82,7 @@ class Piece:
             self.done += 1
             yield Scored(self.first + self.done - 1, seconds, value, image, error)
 
-# %% ../nbs/11e_streaming.ipynb #0a508c7f
+# %% ../nbs/11e_streaming.ipynb #ad91dd53
 BATCH = 8 # frames that a source which waits gives at once
 
 def score_frames(
@@ -104,7 +104,7 @@ def score_frames(
         yield from piece.close()
         done += piece.done
 
-# %% ../nbs/11e_streaming.ipynb #df6770f7
+# %% ../nbs/11e_streaming.ipynb #026352ac
 FORGET = .998      # what is left of the largest error a frame later
 SHOWN_SECONDS = 10 # of the curve
 PALETTE_BGR = PALETTE[:, [2, 1, 0, 3]]
@@ -144,7 +144,7 @@ class Overlay:
         if len(points):
             cv2.polylines(image, [points[:, None]], False, ORANGE_BGR, max(1, h // 240), cv2.LINE_AA)
 
-# %% ../nbs/11e_streaming.ipynb #3fe41c35
+# %% ../nbs/11e_streaming.ipynb #e4d6410c
 def write_score(
     image:np.ndarray, # (H, W, 3) uint8 BGR, changed in place
     score:float,      # nan: none
@@ -158,7 +158,7 @@ def write_score(
     cv2.putText(image, text, (4, h + 4), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(size)),
                 cv2.LINE_AA)
 
-# %% ../nbs/11e_streaming.ipynb #c84821d0
+# %% ../nbs/11e_streaming.ipynb #19b4b5ae
 # second: the unit of a frame's time; 25 and 30000 / 1001 frames a second are whole numbers of it
 BASE = Fraction(1, 90000)
 
@@ -201,7 +201,7 @@ class H264Encoder:
         try: self.out.close()
         except (OSError, pyav().FFmpegError): pass # the file is thrown away
 
-# %% ../nbs/11e_streaming.ipynb #04622807
+# %% ../nbs/11e_streaming.ipynb #a6f3cdd4
 class OpenCVEncoder:
     "The same by OpenCV, which knows one rate and no times, and does not say when a disk is full."
     def __init__(self, path:Path, size:tuple[int, int], fps:float):
@@ -219,7 +219,7 @@ class OpenCVEncoder:
 
     drop = close
 
-# %% ../nbs/11e_streaming.ipynb #f1a0b151
+# %% ../nbs/11e_streaming.ipynb #a8a248cb
 class FilmWriter:
     "An mp4 in the making. Raises `Problem` where not every frame arrives on the disk."
     def __init__(self, path:Path, fps:float): # how long the last frame stays
@@ -256,7 +256,7 @@ class FilmWriter:
     def drop(self):
         if self.encoder: self.encoder.drop()
 
-# %% ../nbs/11e_streaming.ipynb #f9d67b38
+# %% ../nbs/11e_streaming.ipynb #9542aeb3
 def save_curve(table:pd.DataFrame, threshold:float|None, path:Path): # columns score, seconds
     "A picture of scores over time."
     ax = plot.score(table.score.to_numpy(), frames=table.seconds.to_numpy(), threshold=threshold)
@@ -267,7 +267,7 @@ def save_curve(table:pd.DataFrame, threshold:float|None, path:Path): # columns s
             ax.figure.savefig(part, dpi=plot.STYLE["savefig.dpi"], metadata=dict(Software=None))
     finally: plt.close(ax.figure)
 
-# %% ../nbs/11e_streaming.ipynb #e63993c9
+# %% ../nbs/11e_streaming.ipynb #9968b80c
 @dataclass(frozen=True)
 class StreamSettings:
     "How a video or a stream is scored."
@@ -287,7 +287,7 @@ class StreamSettings:
             raise Problem(f"duration = {self.duration} seconds cannot be: use a number over 0, "
                           "or leave it out.")
 
-# %% ../nbs/11e_streaming.ipynb #d7edb3bb
+# %% ../nbs/11e_streaming.ipynb #dafc7456
 def default_windows(scorer, source:Source, s:StreamSettings) -> Windows:
     "The windows of some settings; what is left open is chosen by scorer and source, see `StreamSettings`."
     window = 2. if s.window is None and isinstance(scorer, ClassScorer) else s.window
@@ -296,7 +296,7 @@ def default_windows(scorer, source:Source, s:StreamSettings) -> Windows:
     if source.even or window is None or not source.slack: return w
     return replace(w, size=w.size / w.fps, stride=w.stride / w.fps, unit="seconds", slack=source.slack)
 
-# %% ../nbs/11e_streaming.ipynb #70325a1b
+# %% ../nbs/11e_streaming.ipynb #db59169f
 class ScoreFiles:
     "The files of a scored video, each whole or not at all."
     def __init__(self, folder:Path, name:str, fps:float, overlay:Overlay|None): # None: no copy of the video
@@ -333,14 +333,14 @@ class ScoreFiles:
         if self.film: self.film.drop()
         return self.stack.__exit__(*error)
 
-# %% ../nbs/11e_streaming.ipynb #a4711c0d
+# %% ../nbs/11e_streaming.ipynb #d6ca2c7b
 def actual_rate(source:Source, files:ScoreFiles) -> float|None: # frames a second; None: as windows count on
     "The rate at which a live source without time stamps gave frames, where windows count on another."
     if not (source.live and source.even) or files.frames < 25 or files.seconds <= 0: return None
     rate = (files.frames - 1) / files.seconds
     return None if .8 < rate / source.fps < 1.25 else rate
 
-# %% ../nbs/11e_streaming.ipynb #67608099
+# %% ../nbs/11e_streaming.ipynb #c9968eec
 def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:str) -> list[str]:
     "What went wrong, and why the scores end where they end."
     source, times, rate = reader.source, len(reader.source.breaks), actual_rate(reader.source, files)
@@ -360,7 +360,7 @@ def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:
         notes.append(f"No frame has a score, since {files.frames} frames are too few: {cure}.")
     return notes
 
-# %% ../nbs/11e_streaming.ipynb #efcb2993
+# %% ../nbs/11e_streaming.ipynb #cc48ed26
 def source_record(reader:FrameReader) -> dict:
     "What the record says of where frames came from."
     s = reader.source
@@ -368,7 +368,7 @@ def source_record(reader:FrameReader) -> dict:
                 read=s.reading.frames if s.reading else None, breaks=s.breaks, dropped=reader.dropped,
                 decoding=decoding().record() if s.kind in ("file", "stream") else None)
 
-# %% ../nbs/11e_streaming.ipynb #5f7ad9cd
+# %% ../nbs/11e_streaming.ipynb #7e611691
 def write_scores(
     reader:FrameReader, scorer, windows:Windows, files:ScoreFiles,
     duration:float|None, # seconds after which a source that goes on is left; None: never
@@ -386,7 +386,7 @@ def write_scores(
         finally: reader.close()
     return why if reader.stopped else ""
 
-# %% ../nbs/11e_streaming.ipynb #9d1ba5c3
+# %% ../nbs/11e_streaming.ipynb #fc72fb61
 def score_video(
     source,                     # a file, a folder, a camera's index, an address, frames, or a `Source`
     run,                        # folder of a trained run, or a scorer
@@ -395,7 +395,7 @@ def score_video(
     name:str|None=None,         # of the files; None: the source's
     device:str="auto",
     stop:threading.Event|None=None, # set by another thread to end, as Ctrl-C does
-    **options,                  # changes of the settings; options of `open_scorer`; gate: threshold of the update
+    **options,                  # settings that differ; of `open_scorer`; gate: threshold of the update
 ) -> dict:                      # what <name>.scores.json holds
     "Score a video or a stream and write its files. Raises `Problem` on bad input before anything is written."
     s = replace(settings, **{f.name: options.pop(f.name) for f in fields(settings) if f.name in options})
