@@ -10,7 +10,7 @@ __all__ = ['SCORE', 'OPACITY', 'LEGEND', 'load_widgets', 'image_html', 'picture_
            'explore_pair', 'ClipExplorer', 'classes_html', 'attention_html', 'draw_steps', 'clip_in_words',
            'explore_sru']
 
-# %% ../nbs/12_explore.ipynb #c389484a
+# %% ../nbs/12_explore.ipynb #186262c2
 import io
 from base64 import b64encode
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ from .sight import (ONLINE, PAPER, FrameInspector, FrameTrace, draw_frame_view, 
                        panel_scales, panels, place_picture, scores_by_name, top_places)
 from .verdict import ClipExplanation, ClipInspector, draw_attention, draw_classes, draw_clip, draw_received
 
-# %% ../nbs/12_explore.ipynb #3d5c9db3
+# %% ../nbs/12_explore.ipynb #bfef4f4e
 def load_widgets():
     "ipywidgets, and matplotlib's canvas among them. Raises `Problem` where they are not installed."
     backend = matplotlib.get_backend()
@@ -46,13 +46,13 @@ def load_widgets():
         matplotlib.use(backend) # ipympl changes it; other figures stay as they were
     return ipywidgets, Canvas, FigureManager
 
-# %% ../nbs/12_explore.ipynb #d330f7a5
+# %% ../nbs/12_explore.ipynb #e2377cfd
 def image_html(name:str, kind:str, data:bytes) -> str:
     "An image in HTML, with a name for those who do not see it; decoded at once, so that it does not flicker."
     source = f"data:image/{kind};base64,{b64encode(data).decode()}"
     return f'<img alt="{escape(name)}" decoding="sync" style="width:100%;display:block" src="{source}">'
 
-# %% ../nbs/12_explore.ipynb #bccf501f
+# %% ../nbs/12_explore.ipynb #030ab286
 def picture_html(
     name:str,           # what it shows
     picture:np.ndarray, # (H, W, 3) uint8 RGB
@@ -61,7 +61,7 @@ def picture_html(
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
     return image_html(name, "jpeg", jpeg.tobytes())
 
-# %% ../nbs/12_explore.ipynb #3a028ad0
+# %% ../nbs/12_explore.ipynb #17502e35
 def plot_html(
     name:str,         # what it shows
     draw,             # draw(axes) draws on (columns,) Axes
@@ -79,22 +79,22 @@ def plot_html(
     FigureCanvasAgg(figure).print_png(out)
     return image_html(name, "png", out.getvalue())
 
-# %% ../nbs/12_explore.ipynb #3621091e
+# %% ../nbs/12_explore.ipynb #26683af4
 def scale_html(
     cmap,      # of matplotlib
     top:float, # value at full colour
 ) -> str:
     "A colour bar in a line of text, with the values at its ends."
     colours = ", ".join(to_hex(c, keep_alpha=True) for c in cmap(np.linspace(0, 1, 9)))
-    style = f"display:inline-block;width:60px;height:8px;background:linear-gradient(to right, {colours})"
+    style = f"display:inline-block;width:40px;height:8px;background:linear-gradient(to right, {colours})"
     return f'<small style="white-space:nowrap">0 <span style="{style}"></span> {top:.2g}</small>'
 
-# %% ../nbs/12_explore.ipynb #a21f9fe7
+# %% ../nbs/12_explore.ipynb #fcd8fd00
 def warning_html(text:str) -> str:
     "A sentence in a colour that is seen."
     return f'<span style="color:{plot.VERMILION}">{escape(text)}</span>'
 
-# %% ../nbs/12_explore.ipynb #a29d4361
+# %% ../nbs/12_explore.ipynb #9bdbb707
 class Curve:
     "A plot over frames, with a cursor that follows the slider, and a click that leads it."
     def __init__(self,
@@ -138,7 +138,7 @@ class Curve:
         self.canvas._force_full = True
         self.canvas.draw_idle()
 
-# %% ../nbs/12_explore.ipynb #db796089
+# %% ../nbs/12_explore.ipynb #23057601
 class Status:
     "A line that says what is under way, and what went wrong."
     def __init__(self): self.line = load_widgets()[0].HTML()
@@ -156,7 +156,7 @@ class Status:
         done = "" if share is None else f" {share:.0%}"
         self.line.value = f"Looking at it for the first time \u2026{done}"
 
-# %% ../nbs/12_explore.ipynb #8ccc0a32
+# %% ../nbs/12_explore.ipynb #2015f87c
 SCORE = dict(kind="Dropdown", name="score", about="which score is drawn", column=0)
 OPACITY = dict(kind="FloatSlider", name="opacity", about="of maps over the frame", value=.7, max=1, step=.05)
 
@@ -172,14 +172,14 @@ def control(
     return getattr(load_widgets()[0], kind)(description=name, tooltip=about, style=style, layout=layout,
                                             **options)
 
-# %% ../nbs/12_explore.ipynb #8aac1372
+# %% ../nbs/12_explore.ipynb #ad46199b
 def set_range(w, low, high, value, step=1):
     "A slider's range and place, in an order that is never refused, and told to the browser at once."
     with w.hold_sync(): # in between the browser would answer with a place of its own
         w.max = max(w.max, high)
         w.min, w.max, w.step, w.value = low, high, step, value
 
-# %% ../nbs/12_explore.ipynb #c5fd260a
+# %% ../nbs/12_explore.ipynb #2b75b83f
 class Controls:
     "Widgets that can be set without anything being redrawn."
     still = False
@@ -200,7 +200,7 @@ class Controls:
         with self.quiet():
             if list(w.options) != options: w.options, w.index = options, 0
 
-# %% ../nbs/12_explore.ipynb #7e61d77f
+# %% ../nbs/12_explore.ipynb #bc42c214
 class Player(Controls):
     "A choice of videos, a frame slider with a play button, and a curve."
     def __init__(self,
@@ -244,7 +244,7 @@ class Player(Controls):
             self.show_frame(self.slider.value)
             self.curve.move(self.slider.value)
 
-# %% ../nbs/12_explore.ipynb #4c60454b
+# %% ../nbs/12_explore.ipynb #681e8174
 class Panels:
     "Pictures side by side, each under its title."
     def __init__(self, columns:int=5):
@@ -269,10 +269,10 @@ class Panels:
     def lay(self, titles:list[str]):
         W = self.W
         self.images = {t: W.HTML(layout=W.Layout(margin="0")) for t in titles}
-        self.titles = {t: W.HTML(layout=W.Layout(height="40px", margin="0")) for t in titles}
+        self.titles = {t: W.HTML(layout=W.Layout(height="26px", margin="0")) for t in titles}
         self.box.children = [W.VBox([self.titles[t], self.images[t]]) for t in titles]
 
-# %% ../nbs/12_explore.ipynb #7e5603f7
+# %% ../nbs/12_explore.ipynb #a07d89f9
 class NotebookView:
     "What a notebook shows of an explorer: its `widget`; where nothing moves, its `title`."
     def _repr_mimebundle_(self, **kwargs):
@@ -281,7 +281,7 @@ class NotebookView:
 
     def __repr__(self): return f"Explorer of {self.title}: run this cell to use it"
 
-# %% ../nbs/12_explore.ipynb #dcf96ab6
+# %% ../nbs/12_explore.ipynb #4fe9752c
 def slider_range(
     scores:np.ndarray, # (N,)
     known:float|None,  # the threshold that training frames set
@@ -293,7 +293,7 @@ def slider_range(
     step, begin = margin / 10, (low + high) / 2 if known is None else known
     return begin - step * np.ceil((begin - low + margin) / step), high + margin, step, begin
 
-# %% ../nbs/12_explore.ipynb #c76a45aa
+# %% ../nbs/12_explore.ipynb #db53667c
 def rates_html(rows:dict[str, dict]) -> str: # name -> rates, see `vad.score.decide`
     "A table of what a threshold decides."
     columns = dict(precision="precision", recall="recall", f1="F1", false_alarms="false alarms")
@@ -302,14 +302,14 @@ def rates_html(rows:dict[str, dict]) -> str: # name -> rates, see `vad.score.dec
     body = "".join(f"<tr><td>{name}</td>{cells(r)}</tr>" for name, r in rows.items())
     return f'<table style="border-spacing:14px 0"><tr>{head}</tr>{body}</table>'
 
-# %% ../nbs/12_explore.ipynb #584140b8
+# %% ../nbs/12_explore.ipynb #a4985719
 def confusion_html(matrix) -> str: # (2, 2) counts: rows true, columns predicted
     "The confusion matrix of a video."
     margins = dict(left=.34, right=.98, bottom=.2, top=.98)
     def draw(axs): plot.confusion(matrix, axs[0])
     return plot_html("confusion matrix of this video", draw, (2.9, 2.4), margins=margins)
 
-# %% ../nbs/12_explore.ipynb #d473f93d
+# %% ../nbs/12_explore.ipynb #61886e93
 class ThresholdPanel:
     "Which score is drawn, and what a threshold decides."
     def __init__(self,
@@ -354,7 +354,7 @@ class ThresholdPanel:
         self.changed()
         show_decisions(self)
 
-# %% ../nbs/12_explore.ipynb #d31fd7b8
+# %% ../nbs/12_explore.ipynb #e6a1371a
 def show_decisions(panel:ThresholdPanel):
     "What the threshold decides, in this video and in all."
     kind, at, labels = panel.kind.value, panel.threshold.value, panel.trace.labels
@@ -372,7 +372,7 @@ def show_decisions(panel:ThresholdPanel):
     panel.table.value = rates_html(rows) + origin
     panel.confusion.value = confusion_html(rows["this video"]["confusion"])
 
-# %% ../nbs/12_explore.ipynb #da62857c
+# %% ../nbs/12_explore.ipynb #6e7c1714
 def items_html(n:int) -> str:
     "The colours of memory items."
     style = "border:1px solid #888;display:inline-block;width:12px;height:12px"
@@ -380,7 +380,7 @@ def items_html(n:int) -> str:
                c in enumerate(item_colours(n))]
     return "items: " + " ".join(squares)
 
-# %% ../nbs/12_explore.ipynb #95fad697
+# %% ../nbs/12_explore.ipynb #682cc5eb
 class ItemGallery:
     "A memory item, and the places of a video that read it most."
     def __init__(self, items:int):
@@ -403,7 +403,7 @@ class ItemGallery:
         frames = ", ".join(f"{t} ({w:.2f})" for t, _, w in found)
         self.places.value = f"item {self.item.value} is read most in the frames {frames}"
 
-# %% ../nbs/12_explore.ipynb #0b996f07
+# %% ../nbs/12_explore.ipynb #5cfa0b22
 class Explorer(NotebookView):
     "Widgets over a `FrameInspector`."
     def __init__(self, inspector:FrameInspector):
@@ -450,7 +450,7 @@ class Explorer(NotebookView):
         opacity, item, kind = (w.value for w in (self.opacity, self.gallery.item, self.decisions.kind))
         return draw_frame_view(self.inspector, self.v, number, opacity, item, kind)
 
-# %% ../nbs/12_explore.ipynb #62b0e25b
+# %% ../nbs/12_explore.ipynb #fd69ae64
 def lay_out(e:Explorer):
     "The widgets of an explorer, from above to below."
     W, *_ = load_widgets()
@@ -461,7 +461,7 @@ def lay_out(e:Explorer):
     return W.VBox([*warnings, *choices, e.player.readout, e.panels.box, *scores, *gallery,
                    e.player.status.line])
 
-# %% ../nbs/12_explore.ipynb #e6021c48
+# %% ../nbs/12_explore.ipynb #39b640d8
 def frame_in_words(e:Explorer) -> str: # HTML
     "A frame's score, the two numbers that it is made of, and how it was decided."
     t = e.view.number - int(e.trace.frames[0])
@@ -472,7 +472,7 @@ def frame_in_words(e:Explorer) -> str: # HTML
     said = f"score <b>{value:.3f}</b> (PSNR {row.psnr:.1f} dB{distance}), predicted <b>{predicted}</b>{true}"
     return f"video {escape(e.view.video)}, frame {e.view.number}: {said}"
 
-# %% ../nbs/12_explore.ipynb #289a7dd7
+# %% ../nbs/12_explore.ipynb #1dc99f98
 def explore(
     run:str|Path|Run,  # folder of a trained memory model
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -482,7 +482,7 @@ def explore(
     load_widgets()
     return Explorer(FrameInspector(run, data, device))
 
-# %% ../nbs/12_explore.ipynb #2c819cbf
+# %% ../nbs/12_explore.ipynb #93ed7722
 LEGEND = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0) # above
 
 class PairExplorer(NotebookView):
@@ -530,7 +530,7 @@ class PairExplorer(NotebookView):
     def picture(self, number:int|None=None):
         return draw_pair(self, self.player.slider.value if number is None else number)
 
-# %% ../nbs/12_explore.ipynb #47a190b8
+# %% ../nbs/12_explore.ipynb #6dc4018b
 def draw_pair_scores(e:PairExplorer, ax:Axes):
     "The scores of both models."
     for name, s in e.scores.items():
@@ -538,7 +538,7 @@ def draw_pair_scores(e:PairExplorer, ax:Axes):
     ax.set_ylabel("score")
     ax.legend(**LEGEND)
 
-# %% ../nbs/12_explore.ipynb #34da8692
+# %% ../nbs/12_explore.ipynb #71bd868f
 def pair_in_words(e:PairExplorer, number:int) -> str: # HTML
     "The scores of a frame by both models."
     said = [f"frame {number}"]
@@ -548,7 +548,7 @@ def pair_in_words(e:PairExplorer, number:int) -> str: # HTML
         said.append(f"{escape(name)}: score <b>{value:.3f}</b>, PSNR {psnr:.1f} dB")
     return "; ".join(said)
 
-# %% ../nbs/12_explore.ipynb #6a5d6080
+# %% ../nbs/12_explore.ipynb #959e86dc
 def draw_pair(e:PairExplorer, number:int) -> Figure:
     "What both saw in a frame, over their scores."
     fig, ax = draw_panels([(name, *shown) for name, shown in e.pictures(number).items()], (1.75, 1.2))
@@ -556,7 +556,7 @@ def draw_pair(e:PairExplorer, number:int) -> Figure:
     ax.axvline(number, color=plot.VERMILION, lw=1.2)
     return fig
 
-# %% ../nbs/12_explore.ipynb #8a09cbd8
+# %% ../nbs/12_explore.ipynb #d530295d
 def explore_pair(
     run_a:str|Path|Run, run_b:str|Path|Run, # folders of trained memory models
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -568,7 +568,7 @@ def explore_pair(
     b = FrameInspector(run_b, a.data, device)
     return PairExplorer({f"A: {a.folder.name}": a, f"B: {b.folder.name}": b})
 
-# %% ../nbs/12_explore.ipynb #7e8b5247
+# %% ../nbs/12_explore.ipynb #1c58ab4d
 class ClipExplorer(NotebookView):
     "Widgets over a `ClipInspector`."
     def __init__(self, inspector:ClipInspector):
@@ -611,19 +611,19 @@ class ClipExplorer(NotebookView):
 
     def picture(self): return draw_clip(self.inspector, self.i, self.layer.value)
 
-# %% ../nbs/12_explore.ipynb #56c6b25a
+# %% ../nbs/12_explore.ipynb #20b37401
 def classes_html(x:ClipExplanation) -> str:
     "The classes of a clip."
     size = 7.8, 1.2 + .42 * len(x.classes)
     return plot_html("probabilities and class centres", lambda axs: draw_classes(x, axs), size, 2,
                      sharey=True)
 
-# %% ../nbs/12_explore.ipynb #35bde9d4
+# %% ../nbs/12_explore.ipynb #f868862e
 def attention_html(x:ClipExplanation, layer:int) -> str:
     "The attention of a layer."
     return plot_html("who attends to whom", lambda axs: draw_attention(x, layer, axs[0]), (3.2, 2.4))
 
-# %% ../nbs/12_explore.ipynb #1bc932a7
+# %% ../nbs/12_explore.ipynb #22d4dabc
 def draw_steps(e:ClipExplorer, ax:Axes):
     "Attention that steps get from all, and from the step under the slider."
     x, layer = e.explanation, e.layer.value
@@ -634,7 +634,7 @@ def draw_steps(e:ClipExplorer, ax:Axes):
     ax.set_ylim(0, 1.1 * e.steps * x.attention[layer].mean(0).max())
     ax.legend(**LEGEND)
 
-# %% ../nbs/12_explore.ipynb #7a6659a8
+# %% ../nbs/12_explore.ipynb #6de74dc2
 def clip_in_words(e:ClipExplorer) -> str: # HTML
     "What was predicted for a clip, and what cannot be shown."
     x, k = e.explanation, e.explanation.classes.index(e.explanation.predicted)
@@ -645,7 +645,7 @@ def clip_in_words(e:ClipExplorer) -> str: # HTML
     if not e.frames: missing.append("the videos are not at hand: name their folder with videos=")
     return said + "".join(f"<br>{warning_html(m)}" for m in missing)
 
-# %% ../nbs/12_explore.ipynb #37f99e67
+# %% ../nbs/12_explore.ipynb #a9ca789e
 def explore_sru(
     run:str|Path|Run,          # folder of a trained classifier
     embeddings,                # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
