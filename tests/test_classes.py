@@ -17,8 +17,8 @@ from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.core.records import read_json, write_json
 from vad.data.embedding import embed, open_embeddings
-from vad.use.inspect_clips import Court
-from vad.use.windows import normal_class, open_scorer
+from vad.use.scorers import normal_class, open_scorer
+from vad.use.inspect_clips import ClipInspector
 
 EMBED = "--method cnn --frames 5 --width 16 --size 32 --batch 4 --device cpu --workers 1".split()
 TRAIN = "--split clip --hidden 16 --layers 1 --cell sru --epochs 12 --batch 4 --lr 1e-2 --normalise --pool mean --device cpu".split()
@@ -145,11 +145,11 @@ def test_embeddings_that_do_not_say_it(embedded, tmp_path, monkeypatch, capsys):
     assert read_json(tmp_path / "none/record.json")["data"]["normal"] is None
     with pytest.raises(UserError, match="--watch"): open_scorer(tmp_path / "none", "cpu")
     assert open_scorer(tmp_path / "none", "cpu", watch="brawl").at == 0
-    court = Court(tmp_path / "run", other, device="cpu") # counts classes as the run does, not as the embeddings
-    assert court.clips.classes == ("street", "brawl")
-    known = dict(zip(court.clips.names, np.array(court.clips.classes)[court.clips.labels]))
+    inspector = ClipInspector(tmp_path / "run", other, device="cpu") # counts classes as the run does, not as the embeddings
+    assert inspector.clips.classes == ("street", "brawl")
+    known = dict(zip(inspector.clips.names, np.array(inspector.clips.classes)[inspector.clips.labels]))
     assert all((known[v] == "brawl") == (v.startswith("Fight/")) for v in known)
-    assert np.mean([court.verdict(i).said == court.verdict(i).label for i in range(len(court))]) > .8
+    assert np.mean([x.predicted == x.label for x in map(inspector.explain, range(len(inspector)))]) > .8
 
 def test_an_old_run_is_scored_by_the_rule(embedded, tmp_path):
     s, clips = classifier.Settings(hidden=8, layers=1, cell="sru", epochs=1, batch=4), clips_of(open_embeddings(embedded), "old", "multiclass", "Fight")

@@ -31,7 +31,7 @@ pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipymp
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
 
-CELLS = ['from vad.use.explorer import compare, explore, explore_sru\nexplore("gated", "walkway", "cpu")', 'compare("gated", "plain", "walkway", "cpu")',
+CELLS = ['from vad.use.explorer import explore, explore_pair, explore_sru\nexplore("gated", "walkway", "cpu")', 'explore_pair("gated", "plain", "walkway", "cpu")',
          'explore_sru("srupp", "embedded", weight=2., device="cpu")', 'explore("gated", "walkway/testing/frames/02", "cpu")']
 FRAMES, TWO, CLIPS, OWN = range(4) # explorers, in the order of the cells
 
@@ -191,9 +191,9 @@ def test_every_control_of_the_frame_explorer(desk):
 
     recall = lambda: [float(x) for x in re.findall(r"([\d.]+)%", desk.text().split("this video")[1])][1]
     with desk.changes(CONFUSION, "curve") as changed: desk.press("threshold", "Home")
-    assert changed == {CONFUSION, "curve"} and recall() == 100 and "called anomalous" in desk.text()
+    assert changed == {CONFUSION, "curve"} and recall() == 100 and "predicted anomalous" in desk.text()
     with desk.changes(CONFUSION, "curve") as changed: desk.press("threshold", "End")
-    assert changed == {CONFUSION, "curve"} and recall() == 0 and "called normal" in desk.text()
+    assert changed == {CONFUSION, "curve"} and recall() == 0 and "predicted normal" in desk.text()
     desk.keep("explore_moved")
 
     canvas = desk.root.locator(".jupyter-matplotlib-canvas-div").first
@@ -223,7 +223,7 @@ def test_every_control_of_the_frame_explorer(desk):
 @pytest.mark.parametrize("desk", [OWN], indirect=True)
 def test_a_film_of_ones_own(desk):
     desk.keep("own")
-    assert set(desk.look()) == GATED | {GALLERY, "curve"} and "No truth is known" in desk.text()
+    assert set(desk.look()) == GATED | {GALLERY, "curve"} and "No labels are known" in desk.text()
     assert abs(desk.value("threshold") - float(re.search(r"set the threshold at ([\d.-]+)\.", desk.text())[1])) < 2e-3
     with desk.changes("frame", "curve") as changed: desk.press("frame", "Home")
     assert changed >= {"frame", "squared error", "curve"}

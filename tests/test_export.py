@@ -17,7 +17,7 @@ from vad.core.records import write_json
 from vad.data.datasets import open_dataset
 from vad.data.embedding import Recipe, finish, network, run_batch
 from vad.training.evaluation import evaluate
-from vad.use.export import export
+from vad.use.export import export_onnx
 from vad.training.trainer import save_model, settings
 
 for name in ("onnx", "onnxscript"): pytest.importorskip(name, reason=f"{name} is not installed")
@@ -60,7 +60,7 @@ def test_without_memory_any_number_of_clips(tmp_path):
     s = settings("quick", **SMALL | dict(memory=False))
     model, _ = trainer.build(s)
     save_model(tmp_path / "model.safetensors", model, {}, s)
-    file = session(export(tmp_path)[0])
+    file = session(export_onnx(tmp_path)[0])
     x = torch.rand(7, s.length, 16, 16) * 2 - 1
     with torch.inference_mode(): ours = model.eval()(x[:, :-1]).prediction
     np.testing.assert_allclose(file.run(["prediction"], dict(clip=x.numpy()))[0], ours, atol=1e-5)
@@ -79,7 +79,7 @@ def test_clips_classified_by_the_file(tmp_path, changes):
     save_model(tmp_path / "model.safetensors", model, dict(centres=centres), s)
     write_json(tmp_path / "record.json", dict(data=dict(frames=6, classes=["a", "b", "c"])))
     write_json(tmp_path / "metrics.json", dict(weighted=dict(w=2.)))
-    path, off = export(tmp_path, tmp_path / "other" / "name.onnx")
+    path, off = export_onnx(tmp_path, tmp_path / "other" / "name.onnx")
     assert path.exists() and off < 1e-4
     x, n = torch.randn(7, 6, 6).numpy(), np.array([1, 2, 6, 3, 4, 5, 1])
     x[np.arange(6) >= n[:, None]] = 1e3
@@ -99,7 +99,7 @@ def test_clips_classified_by_the_file(tmp_path, changes):
                          ids=lambda r: r.method)
 def test_frames_embedded_by_the_file(tmp_path, recipe):
     write_json(tmp_path / "x_record.json", dict(recipe=recipe.__dict__))
-    path, off = export(tmp_path)
+    path, off = export_onnx(tmp_path)
     plain = replace(recipe, precision="fp32", batch=5)
     frames = np.random.default_rng(0).integers(0, 256, (5, *network(plain).size, 3), np.uint8)
     ours = finish(plain, np.stack(run_batch(plain, list(frames))))
@@ -114,5 +114,5 @@ def test_what_cannot_be_exported(tmp_path):
     sentence((rc, out, err), "nowhere", "neither a trained model nor embeddings")
     s = classifier.Settings(hidden=8, cell="sru")
     save_model(tmp_path / "model.safetensors", Classifier(6, 2, s), dict(centres=torch.zeros(2, 8)), s)
-    message(lambda: export(tmp_path), "record.json")
+    message(lambda: export_onnx(tmp_path), "record.json")
     assert not (tmp_path / "model.onnx").exists()

@@ -16,9 +16,11 @@ from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.core.records import read_json
 from vad.data.decoder import decoded, packet_stamps, pyav
-from vad.use.inspect_frames import Sight
+from vad.use.inspect_frames import FrameInspector
+from vad.use.sources import Source, StreamClock, open_source
+from vad.use.streaming import BATCH, score_video
 from vad.data.video import Reading, open_video
-from vad.use.windows import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
+from vad.use.windows import WindowAggregator, Windows
 
 CASES = [p for d in ("time", "trimmed", "counts", "containers", "codecs", "damaged") if (root := shared(f"cases/{d}")) for p in sorted(root.iterdir())]
 needs_cases = pytest.mark.skipif(not CASES, reason="the small inputs are not here: VAD_SHARED names their folder")
@@ -58,10 +60,9 @@ def literal(places, ends, W, S, mode, judge):
     return [np.mean(v) if v else np.nan for v in votes]
 
 def one_by_one(places, ends, w, judge):
-    fuse, out = Fuse(w), []
-    for p, e in zip(places, ends): out += fuse.add(*[judge(a, b) for a, b in fuse.meet(p, e)])
-    k = fuse.rest()
-    return out + fuse.close(judge(fuse.seen - k, fuse.seen) if k else None)
+    joined, out = WindowAggregator(w, judge), []
+    for p, e in zip(places, ends): out += joined.add(p, e)
+    return out + joined.close()
 
 noise = np.random.default_rng(0).normal(size=400)
 def judge(a, b): return float(noise[a:b].max())
@@ -318,8 +319,8 @@ def test_what_a_model_saw_of_a_damaged_film(run, tmp_path): # noqa: F811
     "as many frames, with the numbers and scores of the command, and the damage noted"
     for name in ("flips.mp4", "zeros.mp4", "flips.mp4"): # once more, now that its frames are cached
         path = shared(f"cases/damaged/{name}")
-        sight = Sight(run, path, "cpu")
-        video, film = open_video(path, partial=True), sight.film(0)
-        assert int(sight.frames.lengths[0]) == video.frames and film.frames[-1] == video.frames - 1
+        inspector = FrameInspector(run, path, "cpu")
+        video, trace = open_video(path, partial=True), inspector.trace(0)
+        assert int(inspector.frames.lengths[0]) == video.frames and trace.frames[-1] == video.frames - 1
         with pytest.raises(UserError, match="damaged"): cache_frames([open_video(path)], (16, 16), 1)
-        assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in sight.data.warnings)
+        assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in inspector.data.warnings)

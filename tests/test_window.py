@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import weakref
+from collections import deque
 from dataclasses import replace
 
 import cv2
@@ -24,11 +25,11 @@ from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
 from vad.data.embedding import Recipe, embed
 from vad.training.evaluation import evaluate
+from vad.use.scorers import open_scorer
+from vad.use.sources import LIVE_QUEUE, QUEUE, FrameReader, Source, open_source
+from vad.use.streaming import score_frames, score_video
 from vad.data.video import open_video
-from vad.use.windows import (
-    LIVE_QUEUE, QUEUE, Feed, Fuse, Ring, Source, Windows, open_scorer, open_source, score_frames,
-    score_video,
-)
+from vad.use.windows import WindowAggregator, Windows
 
 TINY = trainer.Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", threshold=.002)
 
@@ -38,11 +39,12 @@ class Mean:
     bounds, threshold, lead = (0., 255.), None, 0
     def __init__(self, seconds=0.): self.seconds = seconds
     def start(self, keep, heat): self.keep = keep
-    def begin(self): self.ring = Ring(self.keep)
+    def begin(self): self.values, self.seen = deque(maxlen=self.keep), 0
     def see(self, images):
         time.sleep(self.seconds)
-        for f in images: self.ring.add(float(f.mean()))
-    def score(self, a, b): return float(np.mean([self.ring[t] for t in range(a, b)]))
+        self.values.extend(float(f.mean()) for f in images)
+        self.seen += len(images)
+    def score(self, a, b): return float(np.mean([self.values[t - self.seen] for t in range(a, b)]))
     def error(self, t): return None
     def facts(self): return dict(kind="mean gray")
 
@@ -81,23 +83,21 @@ def naive(values, n, stride, mode):
 
 films = st.tuples(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.sampled_from(["overlap", "causal"])).filter(lambda x: x[2] <= x[1])
 
-def fuse_all(values, n, stride, mode):
+def join_all(values, n, stride, mode):
     w = Windows(n, stride, mode)
-    fuse, out = Fuse(w), []
+    joined, out = WindowAggregator(w, lambda a, b: float(np.mean(values[a:b]))), []
     for t in range(len(values)):
-        a = w.opens(t)
-        out += fuse.add(None if a is None else float(np.mean(values[a:t + 1])))
-        assert len(fuse.sums) <= n          # what waits has a bound
+        out += joined.add()
+        assert len(joined.sums) <= n        # what waits has a bound
         assert len(out) >= t + 1 - w.wait   # and the stated delay is kept
-    k = fuse.rest()
-    return out + fuse.close(float(np.mean(values[len(values) - k:])) if k else None)
+    return out + joined.close()
 
 @given(films)
 @fewer(deadline=None)
 def test_fused_as_they_come(film):
     length, n, stride, mode = film
     values = np.random.default_rng(length).normal(size=length)
-    np.testing.assert_allclose(fuse_all(values, n, stride, mode), naive(values, n, stride, mode), atol=1e-9)
+    np.testing.assert_allclose(join_all(values, n, stride, mode), naive(values, n, stride, mode), atol=1e-9)
 
 @given(films, st.integers(1, 59))
 @fewer(deadline=None)
@@ -105,9 +105,8 @@ def test_the_past_stays(film, cut):
     "what has been said is not taken back when more frames come"
     length, n, stride, mode = film
     values = np.random.default_rng(length).normal(size=length)
-    w, said = Windows(n, stride, mode), []
-    fuse = Fuse(w)
-    for t in range(min(cut, length)): said += fuse.add(None if (a := w.opens(t)) is None else float(np.mean(values[a:t + 1])))
+    joined, said = WindowAggregator(Windows(n, stride, mode), lambda a, b: float(np.mean(values[a:b]))), []
+    for _ in range(min(cut, length)): said += joined.add()
     np.testing.assert_allclose(said, naive(values, n, stride, mode)[:len(said)], atol=1e-9)
 
 def test_settings_that_cannot_be(tmp_path):
@@ -166,7 +165,7 @@ def test_statistics(run, tiny, tmp_path):
     computed = open_scorer(bare, "cpu", training=tiny)
     again, recovered = open_scorer(bare, "cpu"), open_scorer(run.folder, "cpu")
     assert again.ref == computed.ref and again.threshold == computed.threshold == pytest.approx(recovered.threshold)
-    scores = [[s.score for s in score_frames(Feed(open_source(iter(walk(tiny)))), scorer, Windows(1, 1))] for scorer in (computed, recovered)]
+    scores = [[s.score for s in score_frames(FrameReader(open_source(iter(walk(tiny)))), scorer, Windows(1, 1))] for scorer in (computed, recovered)]
     np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-5)
     assert open_scorer(bare, "cpu", alpha=1.).threshold is None     # statistics serve any weight, a threshold its own
     evaluate(bare, open_dataset(tiny), "cpu", into="psnr", alpha=1.)
@@ -181,14 +180,14 @@ def test_no_clip_spans_a_break(run, tiny):
     def read(stop):
         for t, f in enumerate(frames): yield int(t >= 9), f
     source = Source("x", "frames", "a test", 10., "given", read)
-    got = [s.score for s in score_frames(Feed(source), open_scorer(run.folder, "cpu"), Windows(1, 1))]
+    got = [s.score for s in score_frames(FrameReader(source), open_scorer(run.folder, "cpu"), Windows(1, 1))]
     assert np.flatnonzero(np.isnan(got)).tolist() == [0, 1, 2, 3, 9, 10, 11, 12]
 
 def test_heat_is_where_the_error_is(run, tiny, tmp_path):
     scorer = open_scorer(run.folder, "cpu")
     frames = walk(tiny)
     frames[12][20:28, 4:12] = 255 # nobody could foresee this
-    found = list(score_frames(Feed(open_source(iter(frames))), scorer, Windows(1, 1), images=True))
+    found = list(score_frames(FrameReader(open_source(iter(frames))), scorer, Windows(1, 1), images=True))
     error = found[12].error.astype(float)
     y, x = np.unravel_index(error.argmax(), error.shape)
     assert 10 <= y < 14 and 2 <= x < 6 and found[12].score == max(s.score for s in found[4:])
@@ -338,7 +337,7 @@ def test_stopping_keeps_what_was_scored(camera, tmp_path, how):
     class Seen(Mean):
         def see(self, images):
             super().see(images)
-            if self.ring.end >= 10: some.set()
+            if self.seen >= 10: some.set()
     def stop():
         some.wait() # until there is something to keep
         event.set() if how == "event" else os.kill(os.getpid(), signal.SIGINT)
@@ -374,9 +373,9 @@ def test_too_slow_for_a_camera():
             until = min(len(taken) + 5, 200)
             due.release(5)
             while len(taken) < until: time.sleep(.001)
-    feed = Feed(Source("x", "camera", "a test", 25., "given", read, live=True))
-    lag = [len(taken) - 1 - round(s.score) for s in score_frames(feed, Slow(), Windows(1, 1, "causal"))]
-    assert feed.dropped > 100 and len(lag) + feed.dropped == 200 and LIVE_QUEUE <= max(lag) <= LIVE_QUEUE + 12 # while one was scored, some more came
+    reader = FrameReader(Source("x", "camera", "a test", 25., "given", read, live=True))
+    lag = [len(taken) - 1 - round(s.score) for s in score_frames(reader, Slow(), Windows(1, 1, "causal"))]
+    assert reader.dropped > 100 and len(lag) + reader.dropped == 200 and LIVE_QUEUE <= max(lag) <= LIVE_QUEUE + 12 # while one was scored, some more came
 
 
 # ---- files and iterators

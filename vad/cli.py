@@ -258,9 +258,10 @@ def score_command(
     **changes,
 ):
     "Score a long video or a stream, window by window."
-    from vad.use.windows import score_video
+    from vad.use.streaming import score_video
     options = changes | {k: v for k, v in dict(gate=gate, training=training, recipe=recipe, watch=watch, normal=normal).items() if v is not None}
-    record = score_video(source, model, out, window, stride, mode, fps, threshold, video=video, duration=duration, device=device, **options)
+    record = score_video(source, model, out, device=device, window=window, stride=stride, mode=mode, fps=fps,
+                         threshold=threshold, video=video, duration=duration, **options)
     if record["scorer"]["kind"] == "classifier":
         tell(f"Score: the probability of {watch}." if watch else f"Score: 1 - the probability of {record['scorer']['normal']}, the normal class.")
     for sentence in record["ended"]: tell(sentence)
@@ -411,8 +412,8 @@ def export(
     out:Path = typer.Option(None, help="The file. Default: model.onnx, in the run folder."),
 ):
     "Write a run as ONNX, checked against PyTorch with onnxruntime; a memory's items go in and come out."
-    from vad.use.export import export
-    path, off = export(run, out)
+    from vad.use.export import export_onnx
+    path, off = export_onnx(run, out)
     tell(f"{path}: {path.stat().st_size / 1e6:.1f} MB, at most {off:.0e} from PyTorch")
 
 @app.command()

@@ -27,7 +27,7 @@ from .ablation import percent
 from ..scores import frame_scores
 from ..training import trainer
 from ..training.evaluation import read_metrics
-from ..use.inspect_frames import GATES, look
+from ..use.inspect_frames import GATES, view_frames
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #004
 def abnormality(table:pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -179,7 +179,7 @@ def draw_frames(
 ):
     "Frame, prediction, error and (where the model has gates) attention of the worst frame of `n` videos."
     worst = worst_frames(frame_scores.read_table(Path(folder) / "scores.csv", "regularity"), n)
-    seen = look(folder, data, worst, device)
+    seen = view_frames(folder, data, worst, device)
     titles = ["frame", "prediction", "squared error", *MAPS[:len(gate_maps(seen[0]))]]
     fig, axs = plot.grid(len(seen), len(titles), (1.9, 1.35))
     for row, one in zip(axs, seen):
@@ -201,7 +201,7 @@ def draw_comparison(
     "Predictions and errors of two runs on the same frames, and the maps of the second where it has gates."
     tables = [frame_scores.read_table(Path(f) / "scores.csv", "regularity") for f in runs.values()]
     rows = worst_frames(tables[0], n) if rows is None else rows
-    both = [look(f, data, rows, device) for f in runs.values()]
+    both = [view_frames(f, data, rows, device) for f in runs.values()]
     maps = MAPS[:len(gate_maps(both[1][0]))]
     titles = ["frame", *(f"{plot.named(name)}:\n{what}" for name in runs for what in ("prediction", "squared error")), *maps]
     fig, axs = plot.grid(len(rows), len(titles), (1.9, 1.4))
@@ -220,7 +220,7 @@ def draw_comparison(
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #016
 def draw_sheet(
-    seen:dict,  # from `look`
+    seen:dict,  # from `view_frames`
     path:Path,
     facts:pd.DataFrame, # what scores.csv says of it
 ):
@@ -249,7 +249,7 @@ def draw_sheets(
     "A sheet for each of some frames spread over some videos."
     table = spread_frames(frame_scores.read_table(Path(folder) / "scores.csv", "regularity"), videos, frames)
     paths = [Path(into) / f"{v}-{n:04d}.png" for v, n in zip(table.video, table.frame)]
-    for k, (path, seen) in enumerate(zip(paths, look(folder, data, table, device))): plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
+    for k, (path, seen) in enumerate(zip(paths, view_frames(folder, data, table, device))): plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #018
