@@ -388,14 +388,14 @@ def one_at_a_time(model, items, frames, s):
             x = frames.batch([first], s.length)
             inputs, target = (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
             with torch.inference_mode(): out = model(inputs, items)
-            regular = score.regular_score(out.prediction, target)
+            regular = score.irregularity(out.prediction, target)
             rows.append((v, float(score.psnr(out.prediction, target)), float(out.compactness) if s.memory else 0., float(regular)))
             if s.memory and (s.test_update == "always" or s.test_update == "gated" and regular < s.threshold):
                 items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return np.array(rows)
 
 def many(model, items, frames, s, batch):
-    return np.concatenate([np.stack([np.full(len(a.psnr), v), a.psnr, torch.zeros(len(a.psnr)) if a.distance is None else a.distance, a.regular], 1)
+    return np.concatenate([np.stack([np.full(len(a.psnr), v), a.psnr, torch.zeros(len(a.psnr)) if a.distance is None else a.distance, a.irregularity], 1)
                            for v, a in evaluation.answers(model, items, frames, s, "cpu", batch)])
 
 @pytest.fixture(scope="module")
@@ -427,7 +427,7 @@ def test_the_batch_moves_results_by_float_rounding_alone(whole, data, tmp_path, 
     tables = {b: score.read_table(run / f"batch{b}/scores.csv") for b in found}
     for b, t in tables.items():
         np.testing.assert_allclose(t.psnr, tables[16].psnr, rtol=1e-6)
-        for name in ("distance", "regular", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
+        for name in ("distance", "irregularity", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
         for score_kind in ("regularity", "causal"):
             m, want = found[b][score_kind], found[16][score_kind]
             assert abs(m["at_threshold"]["threshold"] - want["at_threshold"]["threshold"]) < 1e-4 and abs(m["auc_micro"] - want["auc_micro"]) < 1e-4
@@ -466,18 +466,21 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     assert (tmp_path / "run/other/scores.csv").exists() and other["key"] != m["key"] and (tmp_path / "run/scores.csv").read_bytes() == written
     message(lambda: evaluation.evaluate(tmp_path / "run", data, "cpu", width=3), "width")
 
-def test_regions_are_those_of_whole_videos(scoring, data):
+def test_regions_are_those_of_whole_videos(whole, data):
     "Batch by batch comes out what a video at a time does, and nothing where there are no masks."
-    model, items, s, frames, _ = scoring["gated"]
+    def detector(batch):
+        d = evaluation.MemoryDetector(load_model(whole["gated"].folder)[2], whole["gated"].folder, "cpu", batch)
+        d.load()
+        return d
     counts, parts = region.Regions(region.LEVELS), [[] for _ in data.test]
-    for v, a in evaluation.answers(model, items, frames, s): parts[v].append(evaluation.error_maps(a, data.mask(v).shape[1:]))
-    for v, maps in enumerate(parts): counts.add(region.cells(np.concatenate(maps)), data.mask(v)[s.first:])
+    d = detector(16)
+    for v, said in d.score(data.test): parts[v].append(evaluation.stretched(said.map, data.mask(v).shape[1:]))
+    for v, maps in enumerate(parts): counts.add(region.cells(np.concatenate(maps)), data.mask(v)[d.first:])
     assert counts.regions > 10 and 0 < counts.areas()["rbdc"]
     for batch in (1, 7):
-        _, located = evaluation.score_and_locate(evaluation.answers(model, items, frames, s, batch=batch), data, s)
+        *_, located = evaluation.collect(detector(batch), data)
         assert {k: located[k] for k in ("rbdc", "tbdc")} == pytest.approx(counts.areas())
-    blind = replace(data, masks=None)
-    assert evaluation.score_and_locate(evaluation.answers(model, items, frames, s), blind, s)[1] == dict(pixel_auc=None, rbdc=None, tbdc=None)
+    assert evaluation.collect(d, replace(data, masks=None))[2] == dict(pixel_auc=None, rbdc=None, tbdc=None)
 
 
 # ---- the record, precision, tracking, processes
@@ -530,7 +533,7 @@ def test_a_tracker_that_is_not_there(data, tmp_path):
 TWO = """
 import sys
 from safetensors.torch import save_file
-from vad import learner
+from vad import checkpoints, learner
 from vad.data import open_dataset
 from vad.learner import Settings
 
@@ -543,7 +546,7 @@ def tell(word, *more):
     with open(f"{folder}.{rank()}.said", "a") as f: print(word, rank(), *more, file=f)
 def save(path, *args, **facts): tell("WROTE"); saved(path, *args, **facts)
 def rank(): return seen[0].accelerator.process_index
-learner.save_tensors = save
+learner.save_tensors = checkpoints.save_tensors = save
 
 learner.fit(Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, attention="gate"), open_dataset(root), folder, "cpu")
 l = seen[0]

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from . import plot
 from .core import Problem, Run
-from .score import decide
+from .metrics import decide
 from .sight import CAUSAL, PAPER, Film, Sight, draw_sight, item_colours, panels, patch, readers
 from .verdict import Court, draw_attention, draw_classes, draw_received, draw_verdict
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import vad
-from . import evaluation, learner, score
+from . import evaluation, intervals, learner, score
 from .core import Problem, code_fingerprint, progress
 from .data import Dataset
 
@@ -140,7 +140,7 @@ def gains(
     lines = []
     for name, (better, other) in against.items():
         pairs = measured[measured.row == better].merge(measured[measured.row == other], on="seed", suffixes=("", "_other"))
-        ends = 100 * np.array([score.gained(*scores_of(a, b)) for a, b in zip(pairs.folder, pairs.folder_other)])
+        ends = 100 * np.array([intervals.gained(*scores_of(a, b)) for a, b in zip(pairs.folder, pairs.folder_other)])
         ours, (low, high) = pairs.auc - pairs.auc_other, ends.mean(0)
         lines.append(dict(row=name, published=float(value.get(better, np.nan) - value.get(other, np.nan)), ours=ours.mean(), sd=ours.std() if len(ours) > 1 else np.nan,
                           seeds=len(ours), low=low, high=high))

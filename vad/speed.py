@@ -154,7 +154,7 @@ def one_by_one(model:MNAD, items:Tensor, frames:Frames, s, device, clips) -> flo
         for first in clips:
             inputs, target = learner.sides(frames.batch([first], s.length, device), s)
             out = model(inputs, items)
-            regular = score.regular_score(out.prediction, target)
+            regular = score.irregularity(out.prediction, target)
             total += score.psnr(out.prediction, target).item()
             if evaluation.update_gate(regular, s).item(): items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return total / len(clips)
