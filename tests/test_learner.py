@@ -1,4 +1,5 @@
 "Training that is killed, stopped, starved or fed nonsense; scoring that depends on nothing but the frames."
+import inspect
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ from hypothesis import given, settings as fewer, strategies as st
 from safetensors.torch import load_file, save_file
 
 import vad
-from vad import evaluation, learner, memory, region, score
+from vad import classify, evaluation, learner, memory, region, score
 from vad.core import Problem, read_json
 from vad.data import open_dataset
 from vad.learner import Settings, fit, load_model
@@ -217,6 +218,15 @@ def test_a_seed_is_a_run(data, whole, tmp_path):
     other = fit(replace(TINY, seed=1), data, tmp_path / "other", "cpu")
     assert not torch.equal(weights(other)["items"], weights(whole["plain"])["items"])
     assert all(not torch.equal(v, weights(whole["plain"])[k]) for k, v in weights(other).items() if k.endswith("0.weight"))
+
+
+@pytest.mark.parametrize("task", [learner.Normality, classify.Classes])
+def test_every_task_keeps_the_protocol(task):
+    "what the trainer calls is there, takes as many arguments, and the first loss is the one that is lowered"
+    methods = [n for n, f in vars(learner.Task).items() if callable(f) and not n.startswith("_")]
+    assert set(methods) == {"build", "keep", "batch", "loss"}
+    for n in methods: assert len(inspect.signature(getattr(task, n)).parameters) == len(inspect.signature(getattr(learner.Task, n)).parameters), n
+    assert task.losses[0] == "loss" and {"checkpoints.py", "learner.py"} <= set(task.code) and all((Path(vad.__file__).parent / f).exists() for f in task.code)
 
 
 # ---- numbers that are none

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'SCORING', 'TRACKERS', 'tensors_seal', 'save_tensors', 'load_tensors', 'settings_of',
-           'validate_same_settings', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate', 'flat', 'unflat',
-           'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer', 'stop_flag', 'turn']
+           'validate_same_settings', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate', 'model_part',
+           'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer', 'stop_flag',
+           'turn']
 
-# %% ../nbs/07b_checkpoints.ipynb #e118be5d
+# %% ../nbs/07b_checkpoints.ipynb #3f6b854f
 import json
 import os
 import signal
@@ -27,19 +28,19 @@ from torch import Tensor
 
 from .core import Problem, fitting, locked, parse_json, pick_device, reading, short_reason, whole
 
-# %% ../nbs/07b_checkpoints.ipynb #ab644015
+# %% ../nbs/07b_checkpoints.ipynb #7b10599a
 def tensors_seal(
     tensors:dict[str, Tensor], # on the CPU, contiguous
     facts:str,                 # JSON
 ) -> str:                      # 8 hexadecimal digits
-    "The checksum of what a file of weights holds: names, types, shapes and bytes of the tensors, and the facts."
+    "The checksum of a file of weights: names, types, shapes and bytes of the tensors, and the facts."
     crc = zlib.crc32(facts.encode())
     for name, x in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {x.dtype} {tuple(x.shape)}".encode(), crc)
         crc = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), crc)
     return f"{crc:08x}"
 
-# %% ../nbs/07b_checkpoints.ipynb #abcb70ae
+# %% ../nbs/07b_checkpoints.ipynb #3760398b
 def save_tensors(
     path:str|Path,
     tensors:dict[str, Tensor],
@@ -50,22 +51,26 @@ def save_tensors(
     with whole(path) as part:
         try: save_file(tensors, part, metadata=dict(facts=facts, seal=tensors_seal(tensors, facts)))
         except SafetensorError as e: # it reports a full disk in words of its own
-            raise Problem(f"{path} was not written ({e}): free some space and run the same command again.") from None
+            raise Problem(f"{path} was not written ({e}): free some space and run the same command "
+                          "again.") from None
 
 AGAIN = "restore it, or delete it and train again"
 
-# %% ../nbs/07b_checkpoints.ipynb #efd7a4e3
+# %% ../nbs/07b_checkpoints.ipynb #e94674ec
 def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
-    "Tensors and facts of a safetensors file. Raises `Problem` where it is missing, broken, or changed since it was sealed."
-    with reading(path, AGAIN, "name the folder of a run that has been trained", "a readable safetensors file"):
+    "Tensors and facts of a safetensors file. Raises `Problem` where it is missing, broken, or changed."
+    with reading(path, AGAIN, "name the folder of a run that has been trained",
+                 "a readable safetensors file"):
         open(path, "rb").close() # what the system refuses has an error number here
-        with safe_open(path, "pt") as f: tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
-        if not isinstance(facts := parse_json(said.get("facts", "{}")), dict): raise ValueError("its facts are no object")
+        with safe_open(path, "pt") as f:
+            tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+        if not isinstance(facts := parse_json(said.get("facts", "{}")), dict):
+            raise ValueError("its facts are no object")
     if said.get("seal") not in (None, tensors_seal(tensors, said.get("facts", "{}"))):
         raise Problem(f"{path} is damaged (its seal does not fit its tensors): {AGAIN}.")
     return tensors, fitting(facts, dict(settings=dict) if "settings" in facts else {}, path, AGAIN)
 
-# %% ../nbs/07b_checkpoints.ipynb #2d5b83f9
+# %% ../nbs/07b_checkpoints.ipynb #b8bfdea0
 def settings_of(
     facts:dict, # of the file
     path,
@@ -77,9 +82,10 @@ def settings_of(
         raise Problem(f"{path} holds no settings of a run: name a folder that training wrote.")
     fitting(given, {name: known[name] for name in given}, path, AGAIN)
     try: return kind(**given)
-    except Problem as e: raise Problem(f"{path} holds settings that cannot be ({short_reason(e)}): {AGAIN}.") from None
+    except Problem as e:
+        raise Problem(f"{path} holds settings that cannot be ({short_reason(e)}): {AGAIN}.") from None
 
-# %% ../nbs/07b_checkpoints.ipynb #05b89d35
+# %% ../nbs/07b_checkpoints.ipynb #1862177e
 SCORING = ("alpha", "test_update", "threshold", "test_memory") # settings that may change after training
 
 def validate_same_settings(theirs, ours, path):
@@ -90,7 +96,7 @@ def validate_same_settings(theirs, ours, path):
             raise Problem(f"{path} was made with {f.name} = {a}, but {b} is asked for now: "
                           "choose another folder, or the same settings.")
 
-# %% ../nbs/07b_checkpoints.ipynb #f702e6a8
+# %% ../nbs/07b_checkpoints.ipynb #88eb199b
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 def accelerator_for(
@@ -99,35 +105,41 @@ def accelerator_for(
     folder:Path,    # the run's
     track:str|None, # one of `TRACKERS`
 ) -> tuple:         # accelerate's Accelerator, the device it leaves to this process
-    "What knows devices, processes and precision. Raises `Problem` on a precision or tracker that is not there."
+    "What knows devices, processes and precision. Raises `Problem` on those that are not there."
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state(reset_partial_state=True) # it would remember the last run's precision
     chosen, precision = pick_device(device), "no" if s.precision == "fp32" else s.precision
-    if track and track not in TRACKERS: raise Problem(f"There is no tracker {track!r}: use {', '.join(TRACKERS)}.")
-    if track and not find_spec(track): raise Problem(f"The tracker {track} is not installed: pip install {track}.")
+    if track and track not in TRACKERS:
+        raise Problem(f"There is no tracker {track!r}: use {', '.join(TRACKERS)}.")
+    if track and not find_spec(track):
+        raise Problem(f"The tracker {track} is not installed: pip install {track}.")
     try: accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision=precision, log_with=track,
                                    project_dir=folder if track else None)
-    except ValueError as e: raise Problem(f"Precision {s.precision} does not work on {chosen} ({e}): use another.") from None
+    except ValueError as e:
+        raise Problem(f"Precision {s.precision} does not work on {chosen} ({e}): use another.") from None
     if s.batch % accelerator.num_processes:
-        raise Problem(f"A batch of {s.batch} clips cannot be shared by {accelerator.num_processes} processes: use a multiple.")
+        raise Problem(f"A batch of {s.batch} clips cannot be shared by {accelerator.num_processes} "
+                      "processes: use a multiple.")
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
-# %% ../nbs/07b_checkpoints.ipynb #efa3c4fd
+# %% ../nbs/07b_checkpoints.ipynb #fea9126e
 def autocast(s, device): # settings with precision
     "The precision of the settings, for convolutions."
     if s.precision == "fp32": return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16 if s.precision == "bf16" else torch.float16)
+    return torch.autocast(torch.device(device).type,
+                          torch.bfloat16 if s.precision == "bf16" else torch.float16)
 
-# %% ../nbs/07b_checkpoints.ipynb #928d42e7
+# %% ../nbs/07b_checkpoints.ipynb #3aeff99d
 def compiled(model:torch.nn.Module):
     "Have a model compiled at its first call. Raises `Problem` where there is no compiler."
     if not any(which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
-        raise Problem("compile needs a C++ compiler, and there is none here: install g++, or leave compile out.")
+        raise Problem("compile needs a C++ compiler, and there is none here: "
+                      "install g++, or leave compile out.")
     model.compile()
 
-# %% ../nbs/07b_checkpoints.ipynb #fc874a07
+# %% ../nbs/07b_checkpoints.ipynb #6dca7bca
 def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     "Adam as the device likes it best."
     if device.type != "cuda": return torch.optim.Adam(parameters, lr)
@@ -135,14 +147,19 @@ def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     set_rate(optimiser, [torch.full((), lr, device=device)])
     return optimiser
 
-# %% ../nbs/07b_checkpoints.ipynb #f92a0584
+# %% ../nbs/07b_checkpoints.ipynb #1e0f561b
 def set_rate(optimiser, rates):
     "Give each group of parameters its learning rate, where it lies."
     for group, lr in zip(optimiser.param_groups, rates):
         if isinstance(group["lr"], Tensor): group["lr"].fill_(lr)
         else: group["lr"] = lr
 
-# %% ../nbs/07b_checkpoints.ipynb #37975623
+# %% ../nbs/07b_checkpoints.ipynb #0770b566
+def model_part(tensors:dict[str, Tensor]) -> dict[str, Tensor]:
+    "The model's `state_dict` among the tensors of a checkpoint or a model's file."
+    return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+
+# %% ../nbs/07b_checkpoints.ipynb #23a2a18e
 def flat(
     optimiser:torch.optim.Optimizer,
     names:list[str], # of its parameters, in order
@@ -151,7 +168,7 @@ def flat(
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{names[i]}.{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items()}
 
-# %% ../nbs/07b_checkpoints.ipynb #f450562b
+# %% ../nbs/07b_checkpoints.ipynb #70d25d12
 def unflat(
     optimiser:torch.optim.Optimizer,
     names:list[str],
@@ -165,17 +182,18 @@ def unflat(
         state.setdefault(names.index(name), {})[moment] = value
     optimiser.load_state_dict(dict(state=state, param_groups=optimiser.state_dict()["param_groups"]))
 
-# %% ../nbs/07b_checkpoints.ipynb #b3d488ef
+# %% ../nbs/07b_checkpoints.ipynb #b85f9442
 def checkpoint_of(l) -> tuple[dict[str, Tensor], dict]: # l: a `Learner`
     "Tensors and facts: everything that training needs to go on."
     tensors = {f"model.{k}": v for k, v in l.plain.state_dict().items()} | flat(l.optimiser, l.names)
     tensors |= l.state | dict(losses=l.losses, random=torch.get_rng_state())
     if l.device.type == "cuda": tensors["random_cuda"] = torch.cuda.get_rng_state(l.device)
     scaler = getattr(l.accelerator, "scaler", None)
-    return tensors, dict(settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun, table=l.table,
-                         schedule=l.schedule.state_dict()["last_epoch"], scaler=scaler.state_dict() if scaler else None)
+    return tensors, dict(settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun,
+                         table=l.table,
+                         schedule=l.schedule.last_epoch, scaler=scaler and scaler.state_dict())
 
-# %% ../nbs/07b_checkpoints.ipynb #4a1471ae
+# %% ../nbs/07b_checkpoints.ipynb #9255304d
 def save_checkpoint(
     l,                  # a `Learner`
     path,
@@ -185,19 +203,20 @@ def save_checkpoint(
     tensors, facts = checkpoint_of(l)
     (write or save_tensors)(path, tensors, **facts)
 
-# %% ../nbs/07b_checkpoints.ipynb #c84e775a
+# %% ../nbs/07b_checkpoints.ipynb #42b2c84c
 def load_checkpoint(l, path):
     "Go on from a checkpoint. Raises `Problem` where it belongs to other settings or is damaged."
     tensors, facts = load_tensors(path)
     validate_same_settings(settings_of(facts, path, type(l.settings)), l.settings, path)
-    kind = dict(step=int, seconds=float, begun=dict[str, str], schedule=int, scaler=dict|None, table=list[dict]|None)
+    kind = dict(step=int, seconds=float, begun=dict[str, str], schedule=int, scaler=dict|None,
+                table=list[dict]|None)
     with reading(path, AGAIN, what="a checkpoint of these settings"):
         restore(l, tensors, fitting(facts, kind, path, AGAIN))
 
-# %% ../nbs/07b_checkpoints.ipynb #f9e56373
+# %% ../nbs/07b_checkpoints.ipynb #622785b3
 def restore(l, tensors:dict[str, Tensor], facts:dict):
     "Take up everything that `checkpoint_of` put down."
-    l.plain.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    l.plain.load_state_dict(model_part(tensors))
     unflat(l.optimiser, l.names, tensors)
     for k, v in (l.state | dict(losses=l.losses)).items(): v.copy_(tensors[k])
     l.step, l.seconds, l.table = facts["step"], facts["seconds"], facts.get("table") or []
@@ -208,12 +227,13 @@ def restore(l, tensors:dict[str, Tensor], facts:dict):
     set_rate(l.optimiser, [lr * l.schedule.lr_lambdas[0](facts["schedule"]) for lr in l.schedule.base_lrs])
     if facts.get("scaler"): l.accelerator.scaler.load_state_dict(facts["scaler"])
     torch.set_rng_state(tensors["random"])
-    if l.device.type == "cuda" and "random_cuda" in tensors: torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
+    if l.device.type == "cuda" and "random_cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
 
-# %% ../nbs/07b_checkpoints.ipynb #55c42dd0
+# %% ../nbs/07b_checkpoints.ipynb #14080fbc
 @contextmanager
 def writer(background:bool):
-    "Gives a function that writes as `save_tensors` does. In the background a fault is raised by the next call or at the end."
+    "Gives a function that writes as `save_tensors` does; in the background, faults come with the next call."
     if not background:
         yield save_tensors
         return
@@ -227,10 +247,10 @@ def writer(background:bool):
         try: yield write
         finally: wait()
 
-# %% ../nbs/07b_checkpoints.ipynb #32adaecc
+# %% ../nbs/07b_checkpoints.ipynb #f0cf5179
 @contextmanager
 def stop_flag():
-    "Turns SIGINT and SIGTERM into a flag while the block runs (in the main thread; elsewhere signals do not arrive)."
+    "Turns SIGINT and SIGTERM into a flag while the block runs; they arrive in the main thread only."
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -240,7 +260,7 @@ def stop_flag():
     finally:
         for sig, handler in before.items(): signal.signal(sig, handler)
 
-# %% ../nbs/07b_checkpoints.ipynb #944c2e0c
+# %% ../nbs/07b_checkpoints.ipynb #2ac2c5cb
 @contextmanager
 def turn(accelerator, folder:Path):
     "Train in `folder` while nobody else does; of one training's processes the first holds the lock."

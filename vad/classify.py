@@ -107,7 +107,7 @@ class Classifier(nn.Module):
 class Classes:
     "A task: the class of a clip."
     losses = ("loss", "entropy", "norms")                           # the first is what training lowers
-    code = ("sru.py", "clips.py", "classify.py", "learner.py") # what shapes the weights
+    code = ("sru.py", "clips.py", "classify.py", "checkpoints.py", "learner.py") # what shapes the weights
 
     def __init__(self, s:Settings, data:Clips):
         self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHIFTS', 'ORACLE', 'Areas', 'ranks_inside', 'late', 'best_squeezed', 'rotated', 'controls']
 
-# %% ../nbs/06e_controls.ipynb #bdcd2368
+# %% ../nbs/06e_controls.ipynb #33d91cf7
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -13,9 +13,9 @@ from scipy import stats
 from .metrics import validate_scored
 from .score import finite, minmax, split
 
-# %% ../nbs/06e_controls.ipynb #8d299b2f
+# %% ../nbs/06e_controls.ipynb #25e2fb46
 class Areas:
-    "AUC over all frames, and mean AUC over the videos that hold both classes: quick enough to be drawn hundreds of times."
+    "AUC over all frames, and mean AUC over the videos that hold both classes, hundreds of times."
     def __init__(self, lengths): # (V,)
         self.lengths = np.asarray(lengths, int)
         self.video = np.repeat(np.arange(len(self.lengths)), self.lengths)
@@ -37,7 +37,7 @@ class Areas:
             return np.array([area(whole @ y, y.sum(), len(y)), macro])
         return areas
 
-# %% ../nbs/06e_controls.ipynb #5088680e
+# %% ../nbs/06e_controls.ipynb #c9a36d79
 def ranks_inside(
     scores, # (N,)
     part,   # (N,) int, ascending: which part each belongs to
@@ -45,12 +45,12 @@ def ranks_inside(
     "The rank of each score inside its part."
     order = np.lexsort((scores, part))
     s, p = np.asarray(scores)[order], part[order]
-    at = np.flatnonzero(np.r_[True, (s[1:] != s[:-1]) | (p[1:] != p[:-1])][:len(s)]) # where a new score begins
+    at = np.flatnonzero(np.r_[True, (s[1:] != s[:-1]) | (p[1:] != p[:-1])][:len(s)]) # new scores
     size, ranks = np.diff(np.r_[at, len(s)]), np.empty(len(s))
     ranks[order] = np.repeat(at + (size + 1) / 2 - np.searchsorted(part, p[at]), size)
     return ranks
 
-# %% ../nbs/06e_controls.ipynb #c3c66a31
+# %% ../nbs/06e_controls.ipynb #b748850a
 def late(
     labels,  # (N,)
     lengths, # (V,)
@@ -61,7 +61,7 @@ def late(
     y, s = [v[k:] for v in parts], [v[:max(len(v) - k, 0)] for v in parts]
     return np.concatenate(y), np.concatenate(s).astype(float), [len(v) for v in y]
 
-# %% ../nbs/06e_controls.ipynb #1cdb8495
+# %% ../nbs/06e_controls.ipynb #bf74ee95
 def best_squeezed(
     labels,      # (N,)
     lengths,     # (V,)
@@ -73,7 +73,7 @@ def best_squeezed(
         return s
     return np.concatenate([best(y) for y in split(labels, lengths)])
 
-# %% ../nbs/06e_controls.ipynb #fa0114a6
+# %% ../nbs/06e_controls.ipynb #28010875
 def rotated(
     labels,  # (N,)
     lengths, # (V,)
@@ -83,7 +83,7 @@ def rotated(
     shifts = rng.integers(np.maximum(lengths, 1))
     return np.concatenate([np.roll(y, k) for y, k in zip(split(labels, lengths), shifts)])
 
-# %% ../nbs/06e_controls.ipynb #4fd86d93
+# %% ../nbs/06e_controls.ipynb #7ffb7493
 SHIFTS, ORACLE = (0, 1, 2, 4, 8, 16), .5 # frames; deviation of the oracle's noise
 
 def controls(
@@ -94,13 +94,13 @@ def controls(
     seed=0,          # of random scores, shuffles and noise
     n=100,           # draws of whatever is random
 ) -> pd.DataFrame:   # control, auc_micro, auc_macro, note
-    "Scores that know nothing, and the most that can be reached. AUCs are fractions of 1, means over draws where random."
+    "Scores that know nothing, and the most that can be reached. AUCs are fractions of 1, means over draws."
     y, clock = validate_scored(labels, np.concatenate([np.arange(n) for n in lengths]), lengths)
     rng, rows, area = np.random.default_rng(seed), [], Areas(lengths)
     def row(control, draw, note="", n=1):
         both = np.array([draw() for _ in range(n)])
-        scatter = "sd {:.1f} % micro, {:.1f} % macro over {} draws".format(*100 * both.std(0), n) if n > 1 else ""
-        rows.append((control, *both.mean(0), note + scatter))
+        if n > 1: note += "sd {:.1f} % micro, {:.1f} % macro over {} draws".format(*100 * both.std(0), n)
+        rows.append((control, *both.mean(0), note))
     def noisy(): return y + rng.normal(0, ORACLE, len(y))
     row("frame index", lambda: area(y, minmax(clock, lengths)), "place in its video, from 0 to 1")
     row("random", lambda: area(y, rng.random(len(y))), n=n)
@@ -111,12 +111,16 @@ def controls(
     if difference is not None:
         d = finite(difference, lengths, "frame difference")
         row("frame difference", lambda: area(y, d), "nothing learned")
-        row("frame difference, min-max", lambda: area(y, minmax(d, lengths)), "nothing learned, scaled per video")
+        row("frame difference, min-max", lambda: area(y, minmax(d, lengths)),
+            "nothing learned, scaled per video")
     for k in SHIFTS:
         *answer, rest = late(y, lengths, k)
         row(f"perfect, {k} frames late", lambda: Areas(rest)(*answer))
-    row("best after min-max", lambda: area(y, best_squeezed(y, lengths)), "the cap: every video must reach both 0 and 1")
-    row("labels after min-max", lambda: area(y, minmax(y, lengths)), "a video anomalous throughout is constant, so 0")
+    row("best after min-max", lambda: area(y, best_squeezed(y, lengths)),
+        "the cap: every video must reach both 0 and 1")
+    row("labels after min-max", lambda: area(y, minmax(y, lengths)),
+        "a video anomalous throughout is constant, so 0")
     row("noisy oracle", lambda: area(y, noisy()), f"label + noise of deviation {ORACLE}; ", n=n)
-    row("noisy oracle, min-max", lambda: area(y, minmax(noisy(), lengths)), "the same, scaled per video; ", n=n)
+    row("noisy oracle, min-max", lambda: area(y, minmax(noisy(), lengths)), "the same, scaled per video; ",
+        n=n)
     return pd.DataFrame(rows, columns=["control", "auc_micro", "auc_macro", "note"])

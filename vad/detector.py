@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'Scored', 'Detector', 'FrameDifference']
 
-# %% ../nbs/06f_detector.ipynb #2fb51d3b
+# %% ../nbs/06f_detector.ipynb #185677f0
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -18,14 +18,14 @@ from .data import Dataset
 from .score import frame_difference, frame_errors
 from .video import Video
 
-# %% ../nbs/06f_detector.ipynb #8dc55ae0
+# %% ../nbs/06f_detector.ipynb #7b45d583
 class Scored(NamedTuple):
     "What a detector says of B successive frames of a video."
-    score: np.ndarray                # (B,) high = anomalous, comparable between videos, made without looking ahead
-    map: np.ndarray|Tensor|None=None # (B, h, w) >= 0, high = anomalous: where in the frame; None: it cannot say
+    score: np.ndarray                # (B,) high = anomalous, comparable between videos, without looking ahead
+    map: np.ndarray|Tensor|None=None # (B, h, w) 0 to 1, high = anomalous: where; None: it cannot say
     parts: dict = {}                 # further columns (B,) for the table of frames, by name
 
-# %% ../nbs/06f_detector.ipynb #6bd5a918
+# %% ../nbs/06f_detector.ipynb #bbe7c28f
 class Detector(Protocol):
     "Whatever scores frames."
     first: int # how many frames at the beginning of each video get no score
@@ -34,9 +34,9 @@ class Detector(Protocol):
         "Learn what is normal from `data.train`, and look at nothing else."
 
     def score(self, videos:Sequence[Video]) -> Iterator[tuple[int, Scored]]:
-        "Score each video's frames in order, but the `first` ones: pairs of the video's place in `videos` and the next frames."
+        "Score each video's frames in order: pairs of its place in `videos` and the next frames."
 
-# %% ../nbs/06f_detector.ipynb #09bc70e8
+# %% ../nbs/06f_detector.ipynb #af521cd4
 BLOCK = 64 # frames at a time
 
 @dataclass
@@ -45,7 +45,7 @@ class FrameDifference:
     size: tuple[int, int] = (256, 256) # height, width in pixels
     channels: int = 1                  # 1 | 3
     interpolation: str = "linear"      # of the resize: linear | area
-    first: int = 0                     # frames without a score, where it stands beside a model that needs some
+    first: int = 0                     # frames without a score, beside a model that needs some
 
     def fit(self, data:Dataset):
         "There is nothing to learn."
@@ -56,6 +56,6 @@ class FrameDifference:
         for i, (start, end) in enumerate(zip(frames.starts[:-1], frames.starts[1:])):
             for t in range(start + self.first, end, BLOCK):
                 now = np.arange(t, min(t + BLOCK, end))
-                before = np.where(now > start, now - 1, min(start + 1, end - 1)) # the first frame beside the second
+                before = np.where(now > start, now - 1, min(start + 1, end - 1)) # the first has the second
                 errors = frame_errors(*(frames.cut(which).numpy() for which in (before, now)))
                 yield i, Scored(frame_difference(errors), errors.mean(-1))

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['duels', 'alarms', 'precision_of', 'equal_error_of', 'draws', 'metric_on', 'resampled', 'bootstrap', 'gained']
 
-# %% ../nbs/06d_intervals.ipynb #4dc266f7
+# %% ../nbs/06d_intervals.ipynb #85fe3af8
 import numpy as np
 
 from .core import Problem
 from .metrics import validate_scored
 from .score import split
 
-# %% ../nbs/06d_intervals.ipynb #512b19d2
+# %% ../nbs/06d_intervals.ipynb #5b47a5f8
 def duels(
     labels,  # (N,)
     scores,  # (N,)
     lengths, # (V,)
 ) -> tuple:  # U (V, V), a (V,), n (V,)
-    "How often anomalous frames of video i beat normal ones of video j, ties half; how many of either each video has."
+    "How often anomalous frames of video i beat normal ones of video j; how many of either each video has."
     videos = list(zip(split(labels, lengths), split(scores, lengths)))
     anomalous, video = scores[labels == 1], np.repeat(np.arange(len(videos)), lengths)[labels == 1]
     wins = np.zeros((len(videos),) * 2)
@@ -29,30 +29,30 @@ def duels(
     a = np.array([y.sum() for y, _ in videos])
     return wins, a, np.asarray(lengths) - a
 
-# %% ../nbs/06d_intervals.ipynb #69635a1c
+# %% ../nbs/06d_intervals.ipynb #bca5540b
 def alarms(
     labels, scores, # (N,) each
     lengths,        # (V,)
     counts,         # (n, V) how often each video is taken
-):                  # yields n times two arrays: anomalous and normal frames at or over each threshold, highest first
+):                  # yields n pairs of arrays: anomalous and normal frames from each threshold up
     "Right and false alarms of resampled videos, at every threshold."
     order = np.argsort(-scores, kind="stable")
     video, y = np.repeat(np.arange(len(lengths)), lengths)[order], labels[order]
     last = np.r_[np.flatnonzero(np.diff(scores[order])), len(y) - 1] # of the frames with one score
     for c in counts: yield np.cumsum(c[video] * y)[last], np.cumsum(c[video] * (1 - y))[last]
 
-# %% ../nbs/06d_intervals.ipynb #6b87716a
+# %% ../nbs/06d_intervals.ipynb #1b030092
 def precision_of(true, false) -> float: # both (T,) from `alarms`
     "Average precision."
     return np.diff(true, prepend=0) @ (true / np.maximum(true + false, 1)) / true[-1]
 
-# %% ../nbs/06d_intervals.ipynb #bfbd9027
+# %% ../nbs/06d_intervals.ipynb #8db7d604
 def equal_error_of(true, false) -> float: # both (T,) from `alarms`
     "Equal error rate."
     true, false = (np.r_[0, x] / x[-1] for x in (true, false))
     return np.interp(0, false + true - 1, false)
 
-# %% ../nbs/06d_intervals.ipynb #fc62d1f7
+# %% ../nbs/06d_intervals.ipynb #3afbf5f1
 def draws(
     valid,    # counts (n, V) -> (n,) bool: which resamples can be scored
     videos,   # V
@@ -65,7 +65,7 @@ def draws(
     while (bad := ~valid(counts)).any(): counts[bad] = draw(bad.sum())
     return counts
 
-# %% ../nbs/06d_intervals.ipynb #dca216b6
+# %% ../nbs/06d_intervals.ipynb #60775d12
 def metric_on(
     counts,         # (n, V) how often each video is taken
     labels, scores, # (N,) each
@@ -81,7 +81,7 @@ def metric_on(
     pairs = a * normal
     return counts @ (np.diag(wins) / np.maximum(pairs, 1)) / (counts @ (pairs > 0))
 
-# %% ../nbs/06d_intervals.ipynb #d742d044
+# %% ../nbs/06d_intervals.ipynb #2f65952b
 def resampled(
     labels,            # (N,)
     scores,            # (N,) of one model, or (S, N) of the same model trained with S seeds
@@ -104,7 +104,7 @@ def resampled(
     taken = np.random.default_rng([seed, 1]).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=n)
     return (taken * values).sum(1) / len(runs)
 
-# %% ../nbs/06d_intervals.ipynb #215bcf39
+# %% ../nbs/06d_intervals.ipynb #ba01e71a
 def bootstrap(
     labels, scores,     # (N,); (N,) or (S, N) of S seeds
     lengths,            # (V,)
@@ -116,9 +116,9 @@ def bootstrap(
     values = resampled(labels, scores, lengths, metric, n, seed)
     return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
-# %% ../nbs/06d_intervals.ipynb #aae2f943
+# %% ../nbs/06d_intervals.ipynb #affb9c3d
 def gained(
-    labels, scores, others, # (N,); (N,) or (S, N) of S seeds; another model's, of as many seeds in the same order
+    labels, scores, others, # (N,); (N,) or (S, N) of S seeds; another model's, of as many seeds
     lengths,                # (V,)
     metric="auc_micro",     # auc_micro, auc_macro, ap or eer
     n=1000, seed=0,         # resamples

@@ -6,22 +6,24 @@
 __all__ = ['auc', 'eer', 'threshold_from', 'rates', 'decide', 'best_threshold', 'alarms_of', 'threshold_at', 'unswap',
            'published_confusion', 'metrics', 'validate_scored']
 
-# %% ../nbs/06c_metrics.ipynb #00dbb230
+# %% ../nbs/06c_metrics.ipynb #88d39ce1
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score,
+                             roc_curve)
 
 from .core import Problem
 from .score import finite, split
 
-# %% ../nbs/06c_metrics.ipynb #c82d6f0f
+# %% ../nbs/06c_metrics.ipynb #2e0782a5
 def auc(
     labels, # (N,) 1 = anomalous
     scores, # (N,) high = anomalous
 ) -> float: # nan where only one class is there
     "Probability that an anomalous frame scores higher than a normal one, ties half."
-    return float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
+    both = len(np.unique(labels)) == 2
+    return float(roc_auc_score(labels, scores)) if both else float("nan")
 
-# %% ../nbs/06c_metrics.ipynb #ea4de55f
+# %% ../nbs/06c_metrics.ipynb #40714572
 def eer(
     labels, # (N,) both classes
     scores, # (N,)
@@ -30,7 +32,7 @@ def eer(
     false, true, _ = roc_curve(labels, scores)
     return float(np.interp(0, false + true - 1, false))
 
-# %% ../nbs/06c_metrics.ipynb #f3129757
+# %% ../nbs/06c_metrics.ipynb #3a8b90fb
 def threshold_from(
     train_scores, # (N,) scores of training frames, high = anomalous
     quantile=.99, # of the training frames stay below it
@@ -38,17 +40,18 @@ def threshold_from(
     "A threshold that has seen no test frame."
     return float(np.quantile(finite(train_scores, [len(train_scores)], "training score"), quantile))
 
-# %% ../nbs/06c_metrics.ipynb #a66fcd7a
+# %% ../nbs/06c_metrics.ipynb #e4a5c2df
 def rates(
     confusion, # [[tn, fp], [fn, tp]]: rows are true, columns predicted, normal before anomalous
 ) -> dict:     # a ratio without cases is nan
     "What a confusion matrix says about the anomalous class."
     (tn, fp), (fn, tp) = np.asarray(confusion).tolist()
     def ratio(a, b): return a / b if b else float("nan")
-    return dict(accuracy=ratio(tp + tn, tp + tn + fp + fn), precision=ratio(tp, tp + fp), recall=ratio(tp, tp + fn),
-                f1=ratio(2 * tp, 2 * tp + fp + fn), false_alarms=ratio(fp, fp + tn), confusion=[[tn, fp], [fn, tp]])
+    return dict(accuracy=ratio(tp + tn, tp + tn + fp + fn), precision=ratio(tp, tp + fp),
+                recall=ratio(tp, tp + fn), f1=ratio(2 * tp, 2 * tp + fp + fn),
+                false_alarms=ratio(fp, fp + tn), confusion=[[tn, fp], [fn, tp]])
 
-# %% ../nbs/06c_metrics.ipynb #dd615a5f
+# %% ../nbs/06c_metrics.ipynb #f32a3dac
 def decide(
     labels,    # (N,)
     scores,    # (N,)
@@ -58,17 +61,17 @@ def decide(
     predicted = np.asarray(scores) >= threshold
     return dict(threshold=float(threshold), **rates(confusion_matrix(labels, predicted, labels=[0, 1])))
 
-# %% ../nbs/06c_metrics.ipynb #a2380c67
+# %% ../nbs/06c_metrics.ipynb #6345ddba
 def best_threshold(
     labels, # (N,) 1 = the class that counts as positive
     scores, # (N,) high = that class
 ) -> float:
-    "The threshold of the highest F1 on these very labels: optimistic by construction. nan without a positive frame."
+    "The threshold of the highest F1 on these very labels: optimistic. nan without a positive frame."
     if not np.any(labels): return float("nan")
     p, r, at = precision_recall_curve(labels, scores)
     return float(at[np.argmax(2 * p[:-1] * r[:-1] / np.maximum(p[:-1] + r[:-1], 1e-12))])
 
-# %% ../nbs/06c_metrics.ipynb #bee508f4
+# %% ../nbs/06c_metrics.ipynb #7e844a68
 def alarms_of(
     scores,      # (N,) of one video, high = anomalous; nan where there is none
     threshold,   # a frame that scores this much or more is predicted anomalous
@@ -83,7 +86,7 @@ def alarms_of(
     runs = np.split(at, np.flatnonzero(apart > gap + 1e-6) + 1)
     return [(int(run[0]), int(run[-1])) for run in runs]
 
-# %% ../nbs/06c_metrics.ipynb #e6857425
+# %% ../nbs/06c_metrics.ipynb #ec1a8d13
 def threshold_at(
     videos:list,      # scores of normal videos that training has not seen, (N,) each, high = anomalous
     per_hour:float,   # false alarms that are bearable
@@ -91,30 +94,31 @@ def threshold_at(
     gap:float=1.,     # seconds: alarms no farther apart are one
     times:list|None=None, # (N,) seconds of each video's frames; None: they come evenly
 ) -> tuple[float, int]: # threshold; alarms it gives on these videos
-    "The lowest threshold with no more alarms than bearable on normal footage. Raises `Problem` without scores."
+    "The lowest threshold that gives no more alarms than bearable. Raises `Problem` without scores."
     videos = [np.asarray(v, np.float64) for v in videos]
     levels = np.unique(np.concatenate([v[np.isfinite(v)] for v in videos])) if videos else np.empty(0)
     if not len(levels):
-        raise Problem("There are no scores of normal footage: score some normal videos that training has not seen.")
-    def lasts(t): return (t[-1] - t[0]) * len(t) / max(1, len(t) - 1) # the last frame stays as long as the others do
+        raise Problem("There are no scores of normal footage: score some normal videos that training has not "
+                      "seen.")
+    def lasts(t): return (t[-1] - t[0]) * len(t) / max(1, len(t) - 1) # the last frame stays as the others do
     seconds = sum(map(len, videos)) / fps if times is None else sum(lasts(np.asarray(t)) for t in times)
     bearable = int(per_hour * seconds / 3600 + 1e-9)
     gap, times = (round(gap * fps), [None] * len(videos)) if times is None else (gap, times)
     at, found = float(np.nextafter(levels[-1], np.inf)), 0
-    for level in levels[-np.unique(np.geomspace(1, len(levels), 1000).astype(int))]: # ever fewer of the lower ones
+    for level in levels[-np.unique(np.geomspace(1, len(levels), 1000).astype(int))]: # ever fewer lower ones
         n = sum(len(alarms_of(v, level, gap, t)) for v, t in zip(videos, times))
         if n > bearable: break
         at, found = float(level), n
     return at, found
 
-# %% ../nbs/06c_metrics.ipynb #e2f2ad12
+# %% ../nbs/06c_metrics.ipynb #5f6f37f2
 def unswap(
     printed,     # as the gated project prints it: its 'Normal' holds the anomalous frames
 ) -> np.ndarray: # [[tn, fp], [fn, tp]], anomalous = positive
     "A matrix with its classes named rightly."
     return np.asarray(printed)[::-1, ::-1]
 
-# %% ../nbs/06c_metrics.ipynb #7084bc1d
+# %% ../nbs/06c_metrics.ipynb #8a24890b
 def published_confusion(
     labels, # (N,) 1 = anomalous
     scores, # (N,) high = anomalous
@@ -126,34 +130,38 @@ def published_confusion(
     return dict(threshold=-at, optimistic=True, names=["Normal", "Anomaly"], printed=rates(printed),
                 meant=rates(unswap(printed)))
 
-# %% ../nbs/06c_metrics.ipynb #4aec5917
+# %% ../nbs/06c_metrics.ipynb #ed80fac1
 def metrics(
     labels,          # (N,) 1 = anomalous
     scores,          # (N,) high = anomalous
     lengths,         # (V,)
     threshold=None,  # from training scores; none: no honest decision is reported
     published=False, # add the gated project's confusion matrix, classes swapped
-) -> dict:           # fractions of 1; nan where labels of one class leave a number undefined, and `note` says so
-    "Every metric of a scored dataset. Raises `Problem` on scores that are not finite and labels that do not fit."
+) -> dict:           # fractions of 1; nan where one class leaves a number undefined, and `note` says so
+    "Every metric of a scored dataset. Raises `Problem` on bad scores and labels that do not fit."
     y, s = validate_scored(labels, scores, lengths)
     video = np.array([auc(*v) for v in zip(split(y, lengths), split(s, lengths))])
     have, defined = np.isfinite(video), 0 < y.sum() < len(y)
     missing = (f"All frames are {'anomalous' if y.any() else 'normal'}: "
                "AUC, average precision and equal error rate are not defined.")
-    result = dict(frames=len(y), anomalous=int(y.sum()), videos=len(video), videos_of_one_class=int((~have).sum()),
+    result = dict(frames=len(y), anomalous=int(y.sum()), videos=len(video),
+                  videos_of_one_class=int((~have).sum()),
                   auc_micro=auc(y, s), auc_macro=float(np.mean(video[have])) if have.any() else float("nan"),
                   ap=float(average_precision_score(y, s)) if defined else float("nan"),
                   eer=eer(y, s) if defined else float("nan"), auc_video=video.tolist(),
                   at_threshold=None if threshold is None else decide(y, s, threshold),
-                  best_f1=dict(optimistic=True, **decide(y, s, best_threshold(y, s))), note="" if defined else missing)
+                  best_f1=dict(optimistic=True, **decide(y, s, best_threshold(y, s))),
+                  note="" if defined else missing)
     return result | (dict(published=published_confusion(y, s)) if published else {})
 
-# %% ../nbs/06c_metrics.ipynb #39cae84a
+# %% ../nbs/06c_metrics.ipynb #0bb0234a
 def validate_scored(labels, scores, lengths) -> tuple: # labels (N,) int, scores (N,) float64
     "Labels and scores that fit together. Raises `Problem` where they do not."
     y, s = np.asarray(labels), finite(scores, lengths)
     if len(y) != len(s):
-        raise Problem(f"There are {len(y)} labels for {len(s)} scores: drop the labels of frames that no clip ends on.")
+        raise Problem(f"There are {len(y)} labels for {len(s)} scores: drop the labels of frames that no "
+                      "clip ends on.")
     if not np.isin(y, (0, 1)).all():
-        raise Problem(f"The labels hold {sorted(set(y.tolist()) - {0, 1})[:3]}: they must be 0 (normal) or 1 (anomalous).")
+        raise Problem(f"The labels hold {sorted(set(y.tolist()) - {0, 1})[:3]}: "
+                      "they must be 0 (normal) or 1 (anomalous).")
     return y.astype(int), s

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .core import Problem
 
-# %% ../nbs/06a_region.ipynb #04c580fd
+# %% ../nbs/06a_region.ipynb #83c6d844
 SHIFT = 12 # bits of a float32 that are dropped: what stays is sign, exponent and 11 of 23 digits
 
 def pixel_auc(
@@ -36,7 +36,7 @@ def pixel_auc(
     wins = anomalous @ (np.cumsum(normal) - normal / 2)
     return float(wins / (normal.sum() * anomalous.sum())) if counts.any(1).all() else float("nan")
 
-# %% ../nbs/06a_region.ipynb #191a8d4e
+# %% ../nbs/06a_region.ipynb #34748eaf
 def validate_map(error, mask, i:int):
     "Raise `Problem` where error map number `i` does not fit its mask, or holds what is no error."
     if error.shape != mask.shape:
@@ -45,7 +45,7 @@ def validate_map(error, mask, i:int):
         raise Problem(f"Error map {i} holds a negative number or one that is not finite: look at that frame.")
 
 # %% ../nbs/06a_region.ipynb #006
-ALPHA, BETA = .1, .1 # share of a track's regions, and intersection over union, that make a find (Ramachandra and Jones 2020)
+ALPHA, BETA = .1, .1 # share of a track's regions, and intersection over union, that make a find
 REACH = 2            # pixels; on the walkway 0 makes 68 tracks of 14 anomalies, 1 makes 16, 2 makes 15
 
 def label(
@@ -57,7 +57,7 @@ def label(
     n, labels = cv2.connectedComponents(wide)
     return n - 1, labels
 
-# %% ../nbs/06a_region.ipynb #3c5c3c8f
+# %% ../nbs/06a_region.ipynb #29538274
 def overlaps(
     before, now, # (H, W) labels of two frames
 ) -> np.ndarray: # (L, 2) their places, from 0, in either frame
@@ -65,7 +65,7 @@ def overlaps(
     both = (before > 0) & (now > 0)
     return np.unique(np.stack([before[both], now[both]], 1), axis=0) - 1
 
-# %% ../nbs/06a_region.ipynb #e5263240
+# %% ../nbs/06a_region.ipynb #7b166b5d
 def tracks(
     masks,       # (T, H, W) bool, one video
     reach=REACH, # pixels
@@ -78,7 +78,8 @@ def tracks(
         before, start = now, len(found)
         found += [t] * n
     i, j = np.concatenate([np.zeros((0, 2), int), *links]).T
-    _, track = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(found),) * 2), directed=False)
+    _, track = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(found),) * 2),
+                                    directed=False)
     return np.array(found, int), track
 
 # %% ../nbs/06a_region.ipynb #012
@@ -98,7 +99,7 @@ def compare(
     thresholds, # (K,) rising; a cell that reaches one is detected
     beta=BETA,  # the least intersection over union (to a millionth, since shares of cells are rounded)
 ) -> tuple:     # found (R, K) bool, false positives (K,)
-    "What a frame's map finds of its true regions at every threshold, and how many regions it detects beside them."
+    "What a frame's map finds of its true regions at every threshold, and what it detects beside them."
     (h, w), k = scores.shape, np.searchsorted(thresholds, scores.max(), "right")
     found, false = np.zeros((len(covers), len(thresholds)), bool), np.zeros(len(thresholds), int)
     if not k: return found, false
@@ -106,7 +107,8 @@ def compare(
     tall[:, :h] = scores >= thresholds[:k, None, None]
     n, labels, facts, _ = cv2.connectedComponentsWithStats(tall.reshape(-1, w))
     labels = labels.reshape(k, -1)
-    level, size, hits = facts[1:, cv2.CC_STAT_TOP] // (h + 1), facts[1:, cv2.CC_STAT_AREA], np.zeros(n - 1, bool)
+    level, size = facts[1:, cv2.CC_STAT_TOP] // (h + 1), facts[1:, cv2.CC_STAT_AREA]
+    hits = np.zeros(n - 1, bool)
     for row, (place, share) in zip(found, covers):
         common = np.bincount(labels[:, place].ravel(), np.tile(share, k), n)[1:]
         hit = common / (size + share.sum() - common) >= beta - 1e-6
@@ -145,7 +147,7 @@ def sweep(
         false += more
     return found, track, false
 
-# %% ../nbs/06a_region.ipynb #a922153d
+# %% ../nbs/06a_region.ipynb #190486ac
 def validate_maps(maps, masks):
     "Raise `Problem` where a video's maps do not fit its masks or are not finite."
     fits = maps.ndim == masks.ndim == 3 and len(maps) == len(masks)
@@ -179,7 +181,7 @@ class Regions:
         self.found, self.false = self.found + found.sum(0), self.false + false
         for share in shares: self.tracked = self.tracked + (share >= self.alpha)
 
-    def curve(self) -> pd.DataFrame: # threshold, false (a frame), rbdr, tbdr; a rate is nan where there is nothing to find
+    def curve(self) -> pd.DataFrame: # threshold, false (a frame), rbdr, tbdr; nan: nothing to find
         "The rates at every threshold."
         def share(a, of): return a / (of or np.nan)
         return pd.DataFrame(dict(threshold=self.thresholds, false=share(self.false, self.frames),

@@ -6,7 +6,7 @@
 __all__ = ['MOST_DB', 'ALPHA', 'psnr', 'irregularity', 'frame_errors', 'frame_difference', 'split', 'validate_lengths', 'finite',
            'align', 'minmax', 'regularity', 'Reference', 'reference', 'causal', 'table', 'read_table', 'table_lengths']
 
-# %% ../nbs/06_score.ipynb #cc7ea8eb
+# %% ../nbs/06_score.ipynb #6e69ad9a
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .core import Problem, read_csv
 
-# %% ../nbs/06_score.ipynb #37bcbc65
+# %% ../nbs/06_score.ipynb #81a43555
 MOST_DB = 100 # where PSNR stops
 
 def psnr(
@@ -27,24 +27,24 @@ def psnr(
     mse = ((prediction.float() - target.float()) / 2).square().flatten(1).mean(1)
     return -10 * mse.clamp_min(10 ** (-MOST_DB / 10)).log10()
 
-# %% ../nbs/06_score.ipynb #c9e58a5b
+# %% ../nbs/06_score.ipynb #ca50315a
 def irregularity(
     prediction:Tensor, # (B, C, H, W) in [-1, 1]
     target:Tensor,     # (B, C, H, W) in [-1, 1]
-) -> Tensor:           # (B,) weighted squared error, 0 to 1; below a threshold the frame may update the memory
-    "How irregular each frame is: a mean squared error in which large errors weigh more (Park et al. 2020, section 3.1.2)."
+) -> Tensor:           # (B,) 0 to 1; below a threshold the frame may update the memory
+    "How irregular each frame is: squared error, large ones weighing more (Park et al. 2020, section 3.1.2)."
     e = ((prediction.float() - target.float()) / 2).square().flatten(1)
     w = -(-e).expm1()
     return (w * e).sum(1) / w.sum(1).clamp_min(1e-30) # no error at all: 0, not 0 / 0
 
-# %% ../nbs/06_score.ipynb #01e550aa
+# %% ../nbs/06_score.ipynb #0b612537
 def frame_errors(
     before, now, # (T, H, W) or (T, H, W, C) uint8: T frames, and the frame before each
 ) -> np.ndarray: # of that shape, float32
     "Squared error at every pixel, on the scale [0, 1], of the prediction that nothing changes."
     return np.square((now.astype(np.float32) - before) / 255)
 
-# %% ../nbs/06_score.ipynb #741be9e7
+# %% ../nbs/06_score.ipynb #d953b45b
 def frame_difference(
     errors,      # (T, ...) from `frame_errors`
 ) -> np.ndarray: # (T,) minus the PSNR (dB): high = much has changed
@@ -52,7 +52,7 @@ def frame_difference(
     mse = errors.reshape(len(errors), -1).mean(1)
     return 10 * np.log10(np.maximum(mse, 10 ** (-MOST_DB / 10)))
 
-# %% ../nbs/06_score.ipynb #d47d30df
+# %% ../nbs/06_score.ipynb #f0ea7736
 def split(
     x,       # (N,) of anything
     lengths, # (V,) scored frames of each video, in order
@@ -60,7 +60,7 @@ def split(
     "`x` cut into videos. Raises `Problem` where the lengths do not add up."
     return np.split(x, np.cumsum(validate_lengths(x, lengths))[:-1])
 
-# %% ../nbs/06_score.ipynb #ac24242d
+# %% ../nbs/06_score.ipynb #6a2bb5f0
 def validate_lengths(x, lengths) -> np.ndarray: # (V,) int
     "`lengths`, if they are those of `x`. Raises `Problem` where they do not add up."
     lengths = np.asarray(lengths, int)
@@ -68,7 +68,7 @@ def validate_lengths(x, lengths) -> np.ndarray: # (V,) int
     raise Problem(f"{len(x)} frames were given for {len(lengths)} videos of {lengths.sum()} frames together: "
                   "pass the number of scored frames of every video.")
 
-# %% ../nbs/06_score.ipynb #0e06cc47
+# %% ../nbs/06_score.ipynb #4ed51c63
 def finite(
     x,            # (N,)
     lengths,      # (V,)
@@ -80,11 +80,12 @@ def finite(
     for i, v in enumerate(split(x, lengths)):
         if np.isfinite(v).all(): continue
         t = int(np.argmin(np.isfinite(v)))
-        raise Problem(f"The {name} of video {i + 1 if videos is None else videos[i]}, scored frame {t} (the first is 0), "
-                      f"is {v[t]}: look at that frame, and at the training's losses.")
+        video = i + 1 if videos is None else videos[i]
+        raise Problem(f"The {name} of video {video}, scored frame {t} (the first is 0), is {v[t]}: "
+                      "look at that frame, and at the training's losses.")
     return x
 
-# %% ../nbs/06_score.ipynb #62bc4fee
+# %% ../nbs/06_score.ipynb #50b45ab9
 def align(
     labels,  # V arrays (frames,), 1 = anomalous
     first=0, # the first frame that is scored: clip length - 1 for prediction, 0 for reconstruction
@@ -93,7 +94,7 @@ def align(
     rest = [np.asarray(v).ravel()[first:] for v in labels]
     return np.concatenate(rest).astype(np.uint8), np.array([len(v) for v in rest])
 
-# %% ../nbs/06_score.ipynb #38293b08
+# %% ../nbs/06_score.ipynb #76f0c3a8
 def minmax(
     x,           # (N,)
     lengths,     # (V,)
@@ -104,7 +105,7 @@ def minmax(
         return (v - low) / (high - low if high > low else np.inf)
     return np.concatenate([scale(v) if len(v) else v for v in split(finite(x, lengths), lengths)])
 
-# %% ../nbs/06_score.ipynb #150aa020
+# %% ../nbs/06_score.ipynb #da3c8d13
 ALPHA = .6 # the weight of PSNR against feature distance (Park et al. 2020)
 
 def regularity(
@@ -118,14 +119,14 @@ def regularity(
     if distance is None: return p
     return alpha * p + (1 - alpha) * (1 - minmax(finite(distance, lengths, "feature distance"), lengths))
 
-# %% ../nbs/06_score.ipynb #4a08a358
+# %% ../nbs/06_score.ipynb #5260086b
 @dataclass(frozen=True)
 class Reference:
     "How the frames of the training videos score."
     psnr:tuple          # mean, deviation (dB)
     distance:tuple|None # mean, deviation; None: a model without memory
 
-# %% ../nbs/06_score.ipynb #4dbde7f2
+# %% ../nbs/06_score.ipynb #2a0f0ebc
 def reference(
     psnr,          # (N,) dB, of training frames
     distance=None, # (N,) feature distances of the same frames
@@ -135,9 +136,10 @@ def reference(
         x = finite(x, [len(x)], f"training {name}")
         if len(x) > 1 and x.std() > 0: return float(x.mean()), float(x.std())
         raise Problem(f"The {name} of all {len(x)} training frames is the same: score more training videos.")
-    return Reference(statistics(psnr, "PSNR"), None if distance is None else statistics(distance, "feature distance"))
+    of_distance = None if distance is None else statistics(distance, "feature distance")
+    return Reference(statistics(psnr, "PSNR"), of_distance)
 
-# %% ../nbs/06_score.ipynb #88b81467
+# %% ../nbs/06_score.ipynb #3322dad2
 def causal(
     psnr,                # (N,) or one number, dB
     distance,            # the same of feature distances, or None
@@ -152,7 +154,7 @@ def causal(
     score = -z(psnr, reference.psnr)
     return score if distance is None else alpha * score + (1 - alpha) * z(distance, reference.distance)
 
-# %% ../nbs/06_score.ipynb #27b6d2e7
+# %% ../nbs/06_score.ipynb #df98a1be
 def table(
     videos,    # (V,) names
     lengths,   # (V,)
@@ -165,7 +167,7 @@ def table(
     if "label" in ready: ready["label"] = ready["label"].astype(int)
     return pd.DataFrame(dict(video=np.repeat([str(v) for v in videos], lengths), frame=frame, **ready))
 
-# %% ../nbs/06_score.ipynb #4c8c2998
+# %% ../nbs/06_score.ipynb #1434006c
 def read_table(
     path,
     *needed:str, # further columns that must be there, without gaps
@@ -177,10 +179,11 @@ def read_table(
     table = read_csv(path, columns, cure, missing, path.with_name("metrics.json"))
     for c in table.columns.intersection(numbers):
         if not (gone := table[c].isna()).any(): continue
-        raise Problem(f"{path}, line {int(np.argmax(gone)) + 2}, holds no number in its column {c!r}: {cure}.")
+        raise Problem(f"{path}, line {int(np.argmax(gone)) + 2}, holds no number in its column {c!r}: "
+                      f"{cure}.")
     return table
 
-# %% ../nbs/06_score.ipynb #3e780d29
+# %% ../nbs/06_score.ipynb #176565f1
 def table_lengths(frames:pd.DataFrame) -> np.ndarray: # (V,)
     "How many rows each video of a table of frames has, in order. Two videos of one name stay two."
     if frames.empty: return np.empty(0, int)
