@@ -45,6 +45,7 @@ class Plan:
     frames: str|None = None # folder of a dataset of long videos; None: there is none
     clips: str|None = None  # folder of class folders; None: there is none
     classes: int = 2        # of the clips
+    normal: tuple[str, ...] = () # folders of the clips' normal class, where their names do not say it
     truth: str = ""         # as for `open_dataset`
     partial: bool = False   # likewise
     changes: dict = field(default_factory=dict) # settings of the memory models that differ from the preset
@@ -53,7 +54,7 @@ class Plan:
     def on(self, half:str) -> dict:
         "The parameters that every notebook of a half takes."
         same = dict(preset=self.preset, device=self.device, out=str(self.folder))
-        if half == "clips": return same | dict(clips=self.clips)
+        if half == "clips": return same | dict(clips=self.clips, normal=list(self.normal))
         return same | dict(root=self.frames, truth=self.truth, partial=self.partial, changes=self.changes)
 
 # %% ../nbs/13d_catalogue.ipynb #007
@@ -203,7 +204,7 @@ def state_of(job:Job, plan:Plan, key:str|None=None) -> dict:
     if not (folder / "job.json").exists(): return dict(state="never run")
     found = read_json(folder / "job.json", JOB)
     if found["state"] == "running":
-        with locked(folder / ".lock", wait=False) as free: return found | dict(state="stopped" if free else "running")
+        with locked(folder / ".lock", wait=False) as free: return found | dict(state="running" if free is False else "stopped")
     return found | dict(state="outdated") if found["state"] == "finished" and found["key"] != (key_of(job, plan) if key is None else key) else found
 
 # %% ../nbs/13d_catalogue.ipynb #022

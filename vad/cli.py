@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Optional
@@ -326,6 +327,7 @@ def reproduce_command(
     entries:list[str] = typer.Argument(None, help="Tables and figures by name (mnad.table1), by paper (gates), or headline, or all. None and no data: the list of them."),
     data:Path = typer.Option(None, help="Folder of a dataset of long videos; neither this nor --clips: a walkway and scenes are rendered."),
     clips:Path = typer.Option(None, help="Folder with a folder of clips for each class."),
+    normal:list[str] = Normal,
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
     seeds:list[int] = typer.Option([0], help="Repeat for several seeds: --seeds 0 1 2."),
     jobs:int = typer.Option(None, min=1, help="Notebooks run at once. Default: one a core or GPU, at most 4."),
@@ -340,7 +342,7 @@ def reproduce_command(
     **changes,
 ):
     "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
-    given = dict(preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
+    given = dict(normal=tuple(normal or ()), preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
     if listing or not (entries or data or clips):
         tell(reproduce.catalogue(data, clips, **given))
         return
@@ -433,6 +435,8 @@ MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient
 def scarce(e:BaseException) -> str|None: # a sentence
     "What to say where the machine has too little of something. None: the error is of another kind."
     said, number = str(e).lower(), getattr(e, "errno", None)
+    if isinstance(e, BrokenExecutor):
+        return "A worker process died, probably for want of memory: lower --jobs or --workers, whichever the command has; the same command goes on from what is saved."
     if isinstance(e, MemoryError) or number == errno.ENOMEM or isinstance(e, RuntimeError | ImportError | cv2.error) and any(m in said for m in MEMORY):
         return "The memory ran out: lower --batch, --size, --window or --workers, whichever the command has, or end other programs."
     if number in (errno.EMFILE, errno.ENFILE): return "Too many files are open at once: lower --workers, or raise the limit (ulimit -n)."

@@ -302,7 +302,7 @@ def read_plan(folder:str|Path) -> Plan:
     known = {f.name: f.type for f in fields(Plan) if f.name != "folder"}
     if facts.keys() != known.keys(): raise Problem(f"{path} holds a plan of another version: run vad reproduce again.")
     fitting(facts, known, path)
-    return Plan(Path(folder), **facts | dict(seeds=tuple(facts["seeds"])))
+    return Plan(Path(folder), **facts | dict(seeds=tuple(facts["seeds"]), normal=tuple(facts["normal"])))
 
 def plan_facts(plan:Plan) -> dict:
     "What a record keeps of a plan: no path of this machine."

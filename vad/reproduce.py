@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from . import learner
+from ._main import left_in_hand
 from .catalogue import ENTRIES, HALVES, NOTEBOOKS, Entry, Job, Plan, chosen, entry_key, folder_of, jobs_of, key_of, listed, read_entry, source, state_of, value_of
 from .collection import Collection, collect
 from .core import Problem, Run, locked, machine, now, pick_device, progress, write_json
@@ -53,7 +54,9 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
         if e.ename in ("Stopped", "KeyboardInterrupt"): raise KeyboardInterrupt from None
         if e.ename == "Problem": return str(e.evalue)
         return f"{target} failed in cell {e.exec_count} ({e.ename}: {' '.join(str(e.evalue).split())}): open it to see where."
-    except DeadKernelError: return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
+    except DeadKernelError:
+        if read := left_in_hand(): return f"The process that ran {target} died while it read {' or '.join(read)}: leave that file out, or write it anew."
+        return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
     finally: os.environ.pop("VAD_PROGRESS")
 
 # %% ../nbs/13f_reproduce.ipynb #007
@@ -225,15 +228,17 @@ def make_plan(
     name:str|None=None,   # of the folder under `out`; None: data and preset
     out="runs",
     truth:str|None=None, partial:bool=False,
+    normal=(),            # folders of the clips' normal class, where their names do not say it
     dry:bool=False,       # render nothing
     **changes,            # settings of the memory models that differ from the preset
 ) -> tuple[Plan, Dataset|None, Collection|None]:
     "What to reproduce, and on what. Raises `Problem` on data or settings that cannot be."
     s = learner.settings(preset, **changes)
     preset_settings(preset)
+    if normal and not clips: raise Problem("The normal class is one of the clips', and there are none: name their folder with --clips (in Python clips=).")
     pick_device(device)
     opened = labelled(open_dataset(data, truth, partial, s.length)) if data else None
-    found = collect(clips) if clips else None
+    found = collect(clips, normal=tuple(normal) or None) if clips else None
     folder = (Path(out) / (name or f"{'-'.join(x.name for x in (opened, found) if x) or 'synthetic'}-{preset}")).resolve()
     synthetic = not data and not clips
     if synthetic and (not dry or (folder / "data" / "scenes").exists()):
@@ -241,7 +246,7 @@ def make_plan(
         opened, found = labelled(open_dataset(data, truth, partial, s.length)), collect(clips)
     print_of = sha256(json.dumps([opened and [opened.fingerprint(), opened.mask_fingerprint()], found and found.fingerprint()]).encode()).hexdigest()[:16]
     absolute = lambda p: str(Path(p).resolve()) if p else "rendered" if synthetic else None
-    return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, truth or "", partial,
+    return Plan(folder, preset, tuple(seeds), device, absolute(data), absolute(clips), len(found.classes) if found else 3, tuple(normal), truth or "", partial,
                 json.loads(json.dumps(changes)), print_of), opened, found
 
 # %% ../nbs/13f_reproduce.ipynb #020

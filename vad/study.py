@@ -87,15 +87,17 @@ def scenes(out) -> Path:
 
 def begin(
     paper:str, root:str, preset:str, seeds:list[int], device:str, out:str,
-    only=(), **changes, # settings of the classifier that differ from the preset
+    only=(),
+    normal=(),  # the folders of the normal class, where their names do not say it
+    **changes,  # settings of the classifier that differ from the preset
 ) -> Study:
     "Collect the clips, or render scenes where `root` is empty."
     s = protocol.preset_settings(preset, **changes)
-    return Study(paper, collect(root or scenes(out)), s, preset, tuple(seeds), device, Path(out), tuple(only))
+    return Study(paper, collect(root or scenes(out), normal=tuple(normal) or None), s, preset, tuple(seeds), device, Path(out), tuple(only))
 
 def facts(videos:Collection, preset:str) -> dict:
     "What a record says of the clips."
-    return dict(name=videos.name, clips=len(videos), classes=list(videos.classes), counts=np.bincount(videos.labels).tolist(),
+    return dict(name=videos.name, clips=len(videos), classes=list(videos.classes), normal=videos.normal, counts=np.bincount(videos.labels).tolist(),
                 sources=int(videos.table.source.nunique()), pretrained=pretrained(preset),
                 fingerprint=videos.fingerprint())
 
