@@ -15,8 +15,10 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import square, write_tiny
-from vad import cli, figure, learner
-from vad.core import read_json
+from vad import cli
+from vad.reproduce import figures
+from vad.training import trainer
+from vad.core.records import read_json
 
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
 CLASSIFIER = "--hidden 8 --projection 8 --heads 2 --epochs 2 --batch 2 --split clip --device cpu".split()
@@ -84,17 +86,17 @@ def world(tmp_path_factory):
     clean, w = root / "clean", root / "world"
     write_tiny(w / "tiny")
     films(w / "films")
-    before, draw = os.environ["VAD_CACHE"], figure.draw_run
-    os.environ["VAD_CACHE"], figure.draw_run = str(w / "cache"), lambda folder: None # pictures take most of a second and are read by nobody
+    before, draw = os.environ["VAD_CACHE"], figures.draw_run
+    os.environ["VAD_CACHE"], figures.draw_run = str(w / "cache"), lambda folder: None # pictures take most of a second and are read by nobody
     class Dead(BaseException): pass
     def stop(*args):
         save(*args)
         raise Dead
     try:
         assert vad("train", w / "tiny", "--out", w / "run", *SMALL)[0] == 0
-        save, seconds, learner.save_checkpoint, learner.EPOCH_SECONDS = learner.save_checkpoint, learner.EPOCH_SECONDS, stop, 0
+        save, seconds, trainer.save_checkpoint, trainer.EPOCH_SECONDS = trainer.save_checkpoint, trainer.EPOCH_SECONDS, stop, 0
         with contextlib.suppress(Dead): vad("train", w / "tiny", "--out", w / "begun", *SMALL)
-        learner.save_checkpoint, learner.EPOCH_SECONDS = save, seconds
+        trainer.save_checkpoint, trainer.EPOCH_SECONDS = save, seconds
         assert (w / "begun/checkpoint.safetensors").exists() and not (w / "begun/model.safetensors").exists()
         for args in (("evaluate", w / "run", w / "tiny", "--device", "cpu"), ("embed", w / "films", "--output", w / "embedded", *CNN),
                      ("classify", w / "embedded", "--out", w / "classes", *CLASSIFIER)):
@@ -109,7 +111,7 @@ def world(tmp_path_factory):
             want[name] = result(w)
             restore(clean, w)
         yield clean, w, want
-    finally: os.environ["VAD_CACHE"], figure.draw_run = before, draw
+    finally: os.environ["VAD_CACHE"], figures.draw_run = before, draw
 
 def restore(clean, w):
     "everything as it was, but for the data, which no command changes"

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from test_cli import call, sentence
 
-from vad.bench import benchmarks, parameters_of
+from vad.reproduce.bench import benchmarks, parameters_of
 
 
 def test_every_benchmark_says_where_its_results_go():

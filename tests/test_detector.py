@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from conftest import write_tiny
 
-from vad import evaluation, score
-from vad.cache import cache_frames
-from vad.core import Problem
-from vad.data import open_dataset
-from vad.detector import BLOCK, FrameDifference, Scored
-from vad.learner import Settings
+from vad.scores import frame_scores
+from vad.training import evaluation
+from vad.data.frame_cache import cache_frames
+from vad.core.errors import UserError
+from vad.data.datasets import open_dataset
+from vad.scores.detector import BLOCK, FrameDifference, Scored
+from vad.training.trainer import Settings
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, schedule="step")
 
@@ -34,7 +35,7 @@ def test_a_detector_of_ten_lines_is_measured(data, tmp_path):
     found = evaluation.evaluate(Brightest(), data, into=str(tmp_path / "brightest"))
     assert found["causal"]["auc_micro"] == found["regularity"]["auc_micro"] == 1 and found["pixel_auc"] is None
     assert found["causal"]["interval"]["auc_micro"] == (1, 1)
-    table = score.read_table(tmp_path / "brightest/scores.csv", "causal", "label")
+    table = frame_scores.read_table(tmp_path / "brightest/scores.csv", "causal", "label")
     assert len(table) == sum(v.frames for v in data.test) and (table.causal[table.label == 1] > 0).all()
     controls = pd.read_csv(tmp_path / "brightest/controls.csv").set_index("control")
     assert controls.auc_micro["perfect, 0 frames late"] == 1 and "frame difference" in controls.index
@@ -52,7 +53,7 @@ def fitted(detector, data):
 
 def test_frames_that_a_detector_leaves_out_are_missed(data):
     "a score beside another frame's label would be wrong in silence"
-    with pytest.raises(Problem, match="scored 19 frames of video .*, which has 20"): evaluation.evaluate(Brightest(skip=1), data)
+    with pytest.raises(UserError, match="scored 19 frames of video .*, which has 20"): evaluation.evaluate(Brightest(skip=1), data)
 
 def test_a_training_threshold_is_honest(data):
     found = evaluation.evaluate(Brightest(), data)
@@ -63,7 +64,7 @@ def test_a_training_threshold_is_honest(data):
 @pytest.mark.parametrize("block", [BLOCK, 7, 1])
 def test_frame_differences_are_those_of_neighbours(data, monkeypatch, first, block):
     "in blocks of any size, and the first frame has the second's"
-    monkeypatch.setattr("vad.detector.BLOCK", block)
+    monkeypatch.setattr("vad.scores.detector.BLOCK", block)
     frames = cache_frames(data.test, (16, 24), 1)
     said = [[] for _ in data.test]
     for v, x in FrameDifference((16, 24), first=first).score(data.test): said[v].append(x)

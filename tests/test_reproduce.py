@@ -19,14 +19,14 @@ from test_cli import sentence
 from test_learner import message
 
 import vad
-from vad import reproduce, study
-from vad.catalogue import ENTRIES, chosen, folder_of, jobs_of, key_of, read_entry
-from vad.core import read_json, write_csv
-from vad.data import open_dataset
-from vad.learner import PRESETS, settings
-from vad.report import read_plan, write_page
-from vad.row import run_folder
-from vad.scenes import write_scenes
+from vad.reproduce import experiment, runner
+from vad.reproduce.registry import ENTRIES, chosen, folder_of, jobs_of, key_of, read_entry
+from vad.core.records import read_json, write_csv
+from vad.data.datasets import open_dataset
+from vad.training.trainer import PRESETS, settings
+from vad.reproduce.report import read_plan, write_page
+from vad.reproduce.ablation import run_folder
+from vad.data.synthetic_clips import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
 SOME = ("mnad.scores", "mnad.frames", "mnad.controls", "mnad.runtime", "mnad.tsne", "gates")
@@ -38,7 +38,7 @@ def work(tmp_path_factory): return tmp_path_factory.mktemp("reproduce")
 @pytest.fixture(scope="module")
 def plan(tiny, work):
     "a run over entries of both papers on frames, two jobs at once"
-    return reproduce.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", publish=work / "published", **SMALL)
+    return runner.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", publish=work / "published", **SMALL)
 
 class Outside(HTMLParser):
     "collects everything a page would fetch from elsewhere"
@@ -76,7 +76,7 @@ def test_every_entry_has_a_state(plan):
     states = {n: read_entry(e, plan)["state"] for n, e in ENTRIES.items()}
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]
     assert all(states[n] == ("measured" if n in asked else "unfinished" if n.startswith("mnad") else "missing data") for n in ENTRIES), states
-    said = reproduce.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
+    said = runner.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
     assert re.search(r"gates\.roc .* measured +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1 +20\d\d-", said) and "mnad.table2" in said and "missing data" in said
     one = read_entry(ENTRIES["gates.roc"], plan)
     t = pd.read_csv(plan.folder / "figures/gates/tiny.table.csv").set_index("row").loc["attention gates"]
@@ -141,14 +141,14 @@ def changed(folder):
 
 def test_a_second_call_does_nothing_again(plan, work, tiny):
     before = changed(work / "run")
-    reproduce.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", **SMALL)
+    runner.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", **SMALL)
     assert changed(work / "run") == before and len(before) > 20
 
 def test_entries_keep_their_own_seeds(plan, work, tiny, tmp_path):
     "one is asked for again with one seed: it changes, the others stand as they were measured"
     shutil.copytree(work / "run", tmp_path / "run")
     was = {n: read_entry(e, plan) for n, e in ENTRIES.items()}
-    again = lambda seeds: reproduce.reproduce(("gates.frozen",), tiny, seeds=seeds, jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
+    again = lambda seeds: runner.reproduce(("gates.frozen",), tiny, seeds=seeds, jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
     now = again((0,))
     for n in was.keys() - {"gates.frozen"}:
         if was[n]["state"] == "measured": assert read_entry(ENTRIES[n], now) == was[n], n
@@ -168,15 +168,15 @@ def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, year
         for p in (tmp_path / "run").rglob("*"): os.utime(p, (time.time() + years * 365 * 86400,) * 2)
     entry, there = ENTRIES["gates.metrics"], read_plan(tmp_path / "run")
     dated()
-    assert reproduce.drawn(entry, there, "tiny")
-    before = reproduce.left_by(entry, there, "tiny")
-    assert not reproduce.drawn(entry, there, "tiny", before)
+    assert runner.drawn(entry, there, "tiny")
+    before = runner.left_by(entry, there, "tiny")
+    assert not runner.drawn(entry, there, "tiny", before)
     table = tmp_path / "run/figures/gates/tiny.metrics.csv"
     write_csv(table, pd.read_csv(table))
     dated()
-    assert reproduce.drawn(entry, there, "tiny", before)
+    assert runner.drawn(entry, there, "tiny", before)
     table.unlink()
-    assert not reproduce.drawn(entry, there, "tiny", before)
+    assert not runner.drawn(entry, there, "tiny", before)
 
 
 # ---- the half on clips
@@ -187,7 +187,7 @@ CLIPS = ("embeddings", "srupp.leaks", "srupp.table1", "srupp.table2_binary", "sr
 def clips_plan(work):
     "a run over entries of both papers on clips"
     write_scenes(work / "street", cameras=6, frames=16, size=(48, 64))
-    return reproduce.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips")
+    return runner.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips")
 
 def test_clips_have_a_page_of_their_own(clips_plan, work):
     page, text, words = read_page(work / "clips")
@@ -195,7 +195,7 @@ def test_clips_have_a_page_of_their_own(clips_plan, work):
     for word in ("Clips of street", "ResNet50 + SRU++ + cluster weighting", "as published", "by source", "drawn", "orientation only", "majority", "shuffled",
                  "18 normal", "6 source videos", "eleven experiments"): assert word in words, word
     assert str(work) not in text and "Frames of" not in text and "nan" not in words
-    assert "srupp.table2_binary" in reproduce.in_short(clips_plan)
+    assert "srupp.table2_binary" in runner.in_short(clips_plan)
 
 def test_clips_accuracy_is_what_the_predictions_say(clips_plan, work):
     t = pd.read_csv(work / "clips/figures/srupp/street.table2_binary.csv").set_index("row")
@@ -233,13 +233,13 @@ def test_clips_notebooks_are_clean(clips_plan, work):
 
 def test_an_experiment_is_a_job(clips_plan):
     job = jobs_of([ENTRIES["srupp.experiments"]], clips_plan)["experiment-09"]
-    assert reproduce.run_job(job, clips_plan, key_of(job, clips_plan))["state"] == "finished"
+    assert runner.run_job(job, clips_plan, key_of(job, clips_plan))["state"] == "finished"
     assert read_entry(ENTRIES["srupp.experiments"], clips_plan)["state"] == "unfinished"
     assert (clips_plan.folder / "models/experiments/resnet50-sru-1-by_source/model.safetensors").exists()
 
 @pytest.mark.parametrize("given, words", [(dict(epochs=0), "epochs"), (dict(hiden=3), "hiden"), (dict(preset="huge"), "huge")])
 def test_settings_of_a_study_that_cannot_be(tmp_path, given, words):
-    message(lambda: study.begin("srupp", str(tmp_path), **dict(preset="quick", seeds=[0], device="cpu", out=str(tmp_path / "out")) | given), words)
+    message(lambda: experiment.begin("srupp", str(tmp_path), **dict(preset="quick", seeds=[0], device="cpu", out=str(tmp_path / "out")) | given), words)
 
 def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
     "of folders whose names say nothing: the plan, its jobs and the record of the run keep it, and another choice is another key"
@@ -247,50 +247,50 @@ def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
     write_scenes(tmp_path / "street", cameras=3, frames=6, size=(48, 64))
     for old, new in zip(sorted(p for p in (tmp_path / "street").iterdir() if p.is_dir()), ("east", "west", "north")): old.rename(tmp_path / "street" / new)
     (tmp_path / "street/sources.csv").unlink(missing_ok=True)
-    made = lambda **given: reproduce.make_plan(clips=tmp_path / "street", out=tmp_path, device="cpu", **given)
+    made = lambda **given: runner.make_plan(clips=tmp_path / "street", out=tmp_path, device="cpu", **given)
     message(made, "--normal")
     (west, _, found), (east, _, _) = made(normal=("west",)), made(normal=("east",))
     assert found.normal == "west" and west.normal == ("west",) and west.data != east.data
     for job in jobs_of(chosen(("embeddings.map", "srupp.experiments")), west).values(): assert job.parameters["normal"] == ["west"]
-    assert study.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path), normal=["west"]).data.normal == "west"
-    monkeypatch.setattr(reproduce, "run_jobs", lambda *args: 1 / 0) # by then the record is written
+    assert experiment.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path), normal=["west"]).data.normal == "west"
+    monkeypatch.setattr(runner, "run_jobs", lambda *args: 1 / 0) # by then the record is written
     words = ["reproduce", "embeddings", "--clips", tmp_path / "street", "--normal", "west", "--out", tmp_path / "runs", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["vad", *map(str, words)])
     with pytest.raises(ZeroDivisionError): run_app()
     record = json.loads((tmp_path / "runs/street-quick/record.json").read_text())
     assert record["plan"]["normal"] == ["west"] and record["clips"]["normal"] == "west"
     assert read_plan(tmp_path / "runs/street-quick").normal == ("west",)
-    message(lambda: reproduce.make_plan(normal=("west",), out=tmp_path, device="cpu"), "--clips")
+    message(lambda: runner.make_plan(normal=("west",), out=tmp_path, device="cpu"), "--clips")
 
 def test_clips_that_are_no_clips(tiny, tmp_path):
-    message(lambda: reproduce.reproduce(clips=tmp_path / "none", out=tmp_path / "runs"), "none")
-    message(lambda: reproduce.reproduce(("srupp.table1",), tiny, out=tmp_path / "runs"), "needs a folder of clips")
+    message(lambda: runner.reproduce(clips=tmp_path / "none", out=tmp_path / "runs"), "none")
+    message(lambda: runner.reproduce(("srupp.table1",), tiny, out=tmp_path / "runs"), "needs a folder of clips")
     assert not (tmp_path / "runs").exists()
 
 
 # ---- what goes wrong
 
 def test_mistakes_are_found_before_anything_is_trained(tiny, tmp_path):
-    message(lambda: reproduce.reproduce(data=tmp_path / "none", out=tmp_path / "runs"), "none")
-    message(lambda: reproduce.reproduce(data=tiny, preset="huge", out=tmp_path / "runs"), "huge")
-    message(lambda: reproduce.reproduce(("some",), tiny, out=tmp_path / "runs"), "some")
-    message(lambda: reproduce.reproduce(data=tiny, device="abacus", out=tmp_path / "runs"), "abacus")
-    message(lambda: reproduce.reproduce(data=tiny, engine="abacus", out=tmp_path / "runs"), "abacus")
-    message(lambda: reproduce.reproduce(data=tiny, out=tmp_path / "runs", widht=3), "widht")
+    message(lambda: runner.reproduce(data=tmp_path / "none", out=tmp_path / "runs"), "none")
+    message(lambda: runner.reproduce(data=tiny, preset="huge", out=tmp_path / "runs"), "huge")
+    message(lambda: runner.reproduce(("some",), tiny, out=tmp_path / "runs"), "some")
+    message(lambda: runner.reproduce(data=tiny, device="abacus", out=tmp_path / "runs"), "abacus")
+    message(lambda: runner.reproduce(data=tiny, engine="abacus", out=tmp_path / "runs"), "abacus")
+    message(lambda: runner.reproduce(data=tiny, out=tmp_path / "runs", widht=3), "widht")
     shutil.copytree(tiny, tmp_path / "bare", ignore=shutil.ignore_patterns("frame_labels*", "masks"))
-    message(lambda: reproduce.reproduce(data=tmp_path / "bare", out=tmp_path / "runs"), "labels")
+    message(lambda: runner.reproduce(data=tmp_path / "bare", out=tmp_path / "runs"), "labels")
     message(lambda: read_plan(tmp_path), str(tmp_path), "vad reproduce")
     assert not (tmp_path / "runs").exists()
 
 def test_one_failure_is_not_the_others(tiny, tmp_path):
     "a row cannot be trained: its entries fail and say where to look, the others are measured; mended, only that row is done again"
-    call = lambda: reproduce.reproduce(("mnad.scores", "gates.frames"), tiny, jobs=2, name="run", out=tmp_path, device="cpu", **SMALL)
+    call = lambda: runner.reproduce(("mnad.scores", "gates.frames"), tiny, jobs=2, name="run", out=tmp_path, device="cpu", **SMALL)
     blocked = run_folder(tmp_path / "run/models", settings("quick", attention="gate", **SMALL), open_dataset(tiny))
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
     plan = call()
     states = {n: read_entry(ENTRIES[n], plan) for n in ("mnad.scores", "gates.frames")}
-    assert [s["state"] for s in states.values()] == ["measured", "failed"] and list(reproduce.failures(plan, ("mnad.scores", "gates.frames"))) == ["gates.frames"]
+    assert [s["state"] for s in states.values()] == ["measured", "failed"] and list(runner.failures(plan, ("mnad.scores", "gates.frames"))) == ["gates.frames"]
     target = tmp_path / "run/jobs/gates-seed0/notebook.ipynb"
     assert "gates-seed0 failed" in states["gates.frames"]["why"] and str(target) in states["gates.frames"]["why"]
     last = [o for c in nbformat.read(target, 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
@@ -310,8 +310,8 @@ def gone(processes, seconds=300):
 def endless(root, out):
     "vad reproduce with a training that would take an hour"
     from vad import cli
-    everything = reproduce.reproduce
-    reproduce.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL | dict(epochs=10**5))
+    everything = runner.reproduce
+    runner.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL | dict(epochs=10**5))
     sys.argv = ["vad", "reproduce", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "2"]
     cli.main()
 
@@ -353,9 +353,9 @@ def test_killed_while_they_start(tiny, tmp_path, what):
 def whole(root, out, held=False):
     "vad reproduce on two entries, one job at a time; held: it never gets through the second job"
     from vad import cli
-    if held: hold(reproduce, "execute", 2)
-    everything = reproduce.reproduce
-    reproduce.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL)
+    if held: hold(runner, "execute", 2)
+    everything = runner.reproduce
+    runner.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL)
     sys.argv = ["vad", "reproduce", "mnad.scores", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "1"]
     cli.main()
 
@@ -376,7 +376,7 @@ def test_a_cluster(plan, tiny, work, tmp_path):
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(vad.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1") as cluster:
-        there = reproduce.reproduce(("gates.roc",), tiny, name="run", out=tmp_path, device="cpu", engine="dask", address=cluster.scheduler_address, **SMALL)
+        there = runner.reproduce(("gates.roc",), tiny, name="run", out=tmp_path, device="cpu", engine="dask", address=cluster.scheduler_address, **SMALL)
     here = pd.read_csv(work / "run/figures/gates/tiny.runs.csv")
     ours = pd.read_csv(there.folder / "figures/gates/tiny.runs.csv")
     assert list(ours.auc) == list(here[here.seed == 0].auc)

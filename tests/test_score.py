@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from vad import controls, intervals, metrics, region, score
-from vad.core import Problem, read_json, shared, write_csv, write_json
+from vad.scores import controls, frame_scores, intervals, localization, metrics
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.core.records import read_json, write_csv, write_json
 
 PED2 = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
 AVENUE = (1439, 1211, 923, 947, 1007, 1283, 605, 36, 1175, 841, 472, 1271, 549, 507, 1001, 740, 426, 294, 248, 273, 76)
@@ -41,7 +43,7 @@ quick = settings(max_examples=40, deadline=None)
 
 def test_golden_regularity_and_auc():
     g = load("golden/score.npz")
-    r = score.regularity(g["psnr"], g["feature_distance"], g["lengths"], float(g["alpha"]))
+    r = frame_scores.regularity(g["psnr"], g["feature_distance"], g["lengths"], float(g["alpha"]))
     np.testing.assert_allclose(r, g["regularity"], rtol=1e-5, atol=1e-12)
     assert metrics.metrics(g["labels"], 1 - r, g["lengths"])["auc_micro"] == pytest.approx(float(g["auc"]), rel=1e-9)
 
@@ -49,7 +51,7 @@ def test_golden_regularity_and_auc():
 def test_golden_irregularity():
     g = load("golden/score.npz")
     p, t = torch.from_numpy(g["pred"]), torch.from_numpy(g["target"])
-    assert score.irregularity(p, t).item() == pytest.approx(float(g["regular_weighted_mse"]), rel=1e-5)
+    assert frame_scores.irregularity(p, t).item() == pytest.approx(float(g["regular_weighted_mse"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("file, lengths, clock, eight_late", [
@@ -70,17 +72,17 @@ def test_controls_on_the_published_labels(file, lengths, clock, eight_late):
 def test_frames_are_scored_one_by_one(seed, b):
     g = torch.Generator().manual_seed(seed)
     p, t = (torch.rand(b, 3, 6, 5, generator=g) * 2 - 1 for _ in range(2))
-    for f in (score.psnr, score.irregularity):
+    for f in (frame_scores.psnr, frame_scores.irregularity):
         together, alone = f(p, t), torch.cat([f(p[i:i + 1], t[i:i + 1]) for i in range(b)])
         torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
     mse = ((p - t) / 2).square().flatten(1).mean(1)
-    assert (score.irregularity(p, t) >= mse * (1 - 1e-5)).all()  # large errors weigh more
+    assert (frame_scores.irregularity(p, t) >= mse * (1 - 1e-5)).all()  # large errors weigh more
 
 
 def test_half_precision_scores_are_computed_in_single():
     p, t = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    assert score.psnr(p.bfloat16(), t.bfloat16()).dtype == torch.float32
-    torch.testing.assert_close(score.psnr(p.half(), t.half()), score.psnr(p, t), rtol=1e-2, atol=0)
+    assert frame_scores.psnr(p.bfloat16(), t.bfloat16()).dtype == torch.float32
+    torch.testing.assert_close(frame_scores.psnr(p.half(), t.half()), frame_scores.psnr(p, t), rtol=1e-2, atol=0)
 
 
 # normalisers
@@ -89,10 +91,10 @@ def test_half_precision_scores_are_computed_in_single():
 @given(scored(both=False), st.floats(.1, 10), st.floats(-5, 5))
 def test_minmax_spans_each_video_and_forgets_scale(case, a, b):
     _, x, lengths = case
-    squeezed = score.minmax(x, lengths)
-    for v, w in zip(score.split(x, lengths), score.split(squeezed, lengths)):
+    squeezed = frame_scores.minmax(x, lengths)
+    for v, w in zip(frame_scores.split(x, lengths), frame_scores.split(squeezed, lengths)):
         assert (w.min(), w.max()) == ((0, 1) if v.min() < v.max() else (0, 0))
-    np.testing.assert_allclose(score.minmax(a * x + b, lengths), squeezed, atol=1e-9)
+    np.testing.assert_allclose(frame_scores.minmax(a * x + b, lengths), squeezed, atol=1e-9)
 
 
 @quick
@@ -100,10 +102,10 @@ def test_minmax_spans_each_video_and_forgets_scale(case, a, b):
 def test_regularity_stays_in_bounds_and_falls_with_distance(case, alpha, seed):
     _, p, lengths = case
     d = np.random.default_rng(seed).random(len(p))
-    r = score.regularity(p, d, lengths, alpha)
+    r = frame_scores.regularity(p, d, lengths, alpha)
     assert (r >= -1e-12).all() and (r <= 1 + 1e-12).all()
-    np.testing.assert_array_equal(score.regularity(p, d, lengths, 1.), score.regularity(p, None, lengths))
-    np.testing.assert_allclose(score.regularity(p, d, lengths, 0.), 1 - score.minmax(d, lengths))
+    np.testing.assert_array_equal(frame_scores.regularity(p, d, lengths, 1.), frame_scores.regularity(p, None, lengths))
+    np.testing.assert_allclose(frame_scores.regularity(p, d, lengths, 0.), 1 - frame_scores.minmax(d, lengths))
 
 
 @quick
@@ -111,20 +113,20 @@ def test_regularity_stays_in_bounds_and_falls_with_distance(case, alpha, seed):
 def test_causal_score_of_a_prefix_is_the_prefix_of_the_score(n, cut, memory, seed):
     rng = np.random.default_rng(seed)
     p, d = rng.normal(35, 3, n), rng.random(n) if memory else None
-    ref = score.reference(rng.normal(38, 2, 50), rng.random(50) if memory else None)
-    whole = score.causal(p, d, ref)
-    np.testing.assert_array_equal(score.causal(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
-    one = [score.causal(p[i], None if d is None else d[i], ref) for i in range(n)]
+    ref = frame_scores.reference(rng.normal(38, 2, 50), rng.random(50) if memory else None)
+    whole = frame_scores.causal(p, d, ref)
+    np.testing.assert_array_equal(frame_scores.causal(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
+    one = [frame_scores.causal(p[i], None if d is None else d[i], ref) for i in range(n)]
     np.testing.assert_array_equal(one, whole)
-    assert (score.causal(p - 1, d, ref) > whole).all()  # worse foreseen, more anomalous
-    if memory: assert (score.causal(p, d + 1, ref) > whole).all()
+    assert (frame_scores.causal(p - 1, d, ref) > whole).all()  # worse foreseen, more anomalous
+    if memory: assert (frame_scores.causal(p, d + 1, ref) > whole).all()
 
 
 def test_reference_survives_json(tmp_path):
-    ref = score.reference(np.arange(9.), np.arange(9.) ** 2)
+    ref = frame_scores.reference(np.arange(9.), np.arange(9.) ** 2)
     write_json(tmp_path / "r.json", ref.__dict__)
-    again = score.Reference(**read_json(tmp_path / "r.json"))
-    assert score.causal(30., 2., again) == score.causal(30., 2., ref)
+    again = frame_scores.Reference(**read_json(tmp_path / "r.json"))
+    assert frame_scores.causal(30., 2., again) == frame_scores.causal(30., 2., ref)
 
 
 # metrics
@@ -149,7 +151,7 @@ def test_metrics_agree_with_scikit_learn_and_do_not_care_for_scale(case):
 def test_macro_is_the_mean_over_videos_of_both_classes(case):
     labels, scores, lengths = case
     m = metrics.metrics(labels, scores, lengths)
-    areas = [roc_auc_score(y, s) for y, s in zip(score.split(labels, lengths), score.split(scores, lengths)) if len(set(y)) == 2]
+    areas = [roc_auc_score(y, s) for y, s in zip(frame_scores.split(labels, lengths), frame_scores.split(scores, lengths)) if len(set(y)) == 2]
     assert m["videos_of_one_class"] == len(lengths) - len(areas)
     assert m["auc_macro"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
     np.testing.assert_allclose(controls.Areas(lengths)(labels, scores), [m["auc_micro"], m["auc_macro"]])
@@ -197,17 +199,17 @@ def test_pixel_auc_agrees_with_scikit_learn_at_any_scale(seed, n, scale):
     masks = rng.random(maps.shape) < .3
     assume(masks.any() and not masks.all())
     want = roc_auc_score(masks.ravel(), maps.ravel())
-    assert region.pixel_auc(iter(maps), iter(masks)) == pytest.approx(want, abs=2e-3)
+    assert localization.pixel_auc(iter(maps), iter(masks)) == pytest.approx(want, abs=2e-3)
     ties = (maps / np.float32(scale)).astype(np.float16).astype(np.float32)  # eleven digits: exact
-    assert region.pixel_auc(ties, masks) == pytest.approx(roc_auc_score(masks.ravel(), ties.ravel()), abs=1e-12)
-    assert region.pixel_auc([ties], [masks]) == region.pixel_auc(ties, masks)  # by frame or by video
+    assert localization.pixel_auc(ties, masks) == pytest.approx(roc_auc_score(masks.ravel(), ties.ravel()), abs=1e-12)
+    assert localization.pixel_auc([ties], [masks]) == localization.pixel_auc(ties, masks)  # by frame or by video
 
 
 @pytest.mark.parametrize("error, mask, says", [
     (np.full((2, 2), np.nan), np.ones((2, 2)), "not finite"), (-np.ones((2, 2)), np.ones((2, 2)), "negative"),
     (np.ones((2, 3)), np.ones((2, 2)), "resize")])
 def test_pixel_auc_refuses_bad_maps(error, mask, says):
-    with pytest.raises(Problem, match=says): region.pixel_auc([error], [mask])
+    with pytest.raises(UserError, match=says): localization.pixel_auc([error], [mask])
 
 
 # intervals
@@ -218,7 +220,7 @@ def test_resamples_equal_datasets_put_together(case, seed):
     labels, scores, lengths = case
     _, a, n = intervals.duels(labels, scores, lengths)
     counts = intervals.draws(lambda c: (c @ a > 0) & (c @ n > 0), len(lengths), 5, seed)
-    ys, ss = score.split(labels, lengths), score.split(scores, lengths)
+    ys, ss = frame_scores.split(labels, lengths), frame_scores.split(scores, lengths)
     together = [[np.concatenate([x[i] for i in np.repeat(np.arange(len(c)), c)]) for x in (ys, ss)] for c in counts]
     for name, metric in (("auc_micro", roc_auc_score), ("ap", average_precision_score), ("eer", metrics.eer)):
         fast = intervals.resampled(labels, scores, lengths, name, n=5, seed=seed)
@@ -305,7 +307,7 @@ def plain_micro_macro(labels, scores, lengths):
     def area(y, s):
         a = y.sum()
         return (stats.rankdata(s)[y == 1].sum() - a * (a + 1) / 2) / (a * (len(y) - a)) if 0 < a < len(y) else np.nan
-    video = [area(*v) for v in zip(score.split(labels, lengths), score.split(scores, lengths))]
+    video = [area(*v) for v in zip(frame_scores.split(labels, lengths), frame_scores.split(scores, lengths))]
     return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
 
 numbers = st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1), st.floats(allow_nan=False, allow_infinity=False),
@@ -338,7 +340,7 @@ def test_controls_draw_as_they_always_did():
     lengths = [7, 1, 12, 5]
     rng = np.random.default_rng(4)
     y, s = np.random.default_rng(1).integers(0, 2, 25), np.random.default_rng(2).random(25)
-    def rotated(): return np.concatenate([np.roll(v, rng.integers(len(v))) for v in score.split(y, lengths)])
+    def rotated(): return np.concatenate([np.roll(v, rng.integers(len(v))) for v in frame_scores.split(y, lengths)])
     want = dict()
     want["random"] = np.mean([plain_micro_macro(y, rng.random(25), lengths) for _ in range(3)], 0)
     want["shuffled labels"] = np.mean([plain_micro_macro(rng.permutation(y), s, lengths) for _ in range(3)], 0)
@@ -355,7 +357,7 @@ def test_no_squeezed_score_beats_the_cap(case, seed):
     cap = roc_auc_score(labels, controls.best_squeezed(labels, lengths))
     rng = np.random.default_rng(seed)
     for s in (rng.random(len(labels)), labels + rng.normal(0, .1, len(labels)), labels + rng.normal(0, 1e-3, len(labels))):
-        assert roc_auc_score(labels, score.minmax(s, lengths)) <= cap + 1e-12
+        assert roc_auc_score(labels, frame_scores.minmax(s, lengths)) <= cap + 1e-12
 
 
 @quick
@@ -364,7 +366,7 @@ def test_late_labels_are_the_labels_of_earlier_frames(case, k):
     labels, _, lengths = case
     y, s, left = controls.late(labels, lengths, k)
     assert len(y) == len(s) == sum(left) and left == [max(n - k, 0) for n in lengths]
-    for v, a, b in zip(score.split(labels, lengths), score.split(y, left), score.split(s, left)):
+    for v, a, b in zip(frame_scores.split(labels, lengths), frame_scores.split(y, left), frame_scores.split(s, left)):
         for t in range(len(a)): assert (a[t], b[t]) == (v[t + k], v[t])
 
 
@@ -381,45 +383,45 @@ def test_shuffled_and_rotated_labels_find_a_score_that_knows_only_the_video():
 # tables and faults
 
 def test_table_of_frames(tmp_path):
-    t = score.table(["01", "b"], [2, 1], first=4, psnr=[30., 31.5, 1 / 3], distance=None, label=[0, 1, 1])
+    t = frame_scores.table(["01", "b"], [2, 1], first=4, psnr=[30., 31.5, 1 / 3], distance=None, label=[0, 1, 1])
     assert list(t) == ["video", "frame", "psnr", "label"] and t.frame.tolist() == [4, 5, 4] and t.video.tolist() == ["01", "01", "b"]
     write_csv(tmp_path / "t.csv", t)
-    again = score.read_table(tmp_path / "t.csv")
+    again = frame_scores.read_table(tmp_path / "t.csv")
     pd.testing.assert_frame_equal(again, t)
-    assert score.table_lengths(again).tolist() == [2, 1]
-    with pytest.raises(Problem, match="psnr of video b, scored frame 0"): score.table(["01", "b"], [1, 1], psnr=[1., np.nan])
+    assert frame_scores.table_lengths(again).tolist() == [2, 1]
+    with pytest.raises(UserError, match="psnr of video b, scored frame 0"): frame_scores.table(["01", "b"], [1, 1], psnr=[1., np.nan])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"\xff\xfe\x00", b'video,frame\n"01'])
 def test_a_bad_table_is_a_problem_that_names_the_file(tmp_path, content):
     path = tmp_path / "frames.csv"
     if content is not None: path.write_bytes(content)
-    with pytest.raises(Problem, match="frames.csv"): score.read_table(path)
+    with pytest.raises(UserError, match="frames.csv"): frame_scores.read_table(path)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("use", [
-    lambda x: score.minmax(x, [2, 3]), lambda x: score.regularity(x, None, [2, 3]), lambda x: score.regularity(np.arange(5.), x, [2, 3]),
+    lambda x: frame_scores.minmax(x, [2, 3]), lambda x: frame_scores.regularity(x, None, [2, 3]), lambda x: frame_scores.regularity(np.arange(5.), x, [2, 3]),
     lambda x: metrics.metrics([0, 1, 0, 1, 1], x, [2, 3]), lambda x: intervals.bootstrap([0, 1, 0, 1, 1], x, [2, 3]),
     lambda x: controls.controls([0, 1, 0, 1, 1], [2, 3], scores=x)])
 def test_a_number_that_is_not_finite_is_named(bad, use):
     x = np.arange(5.)
     x[3] = bad
-    with pytest.raises(Problem, match="video 2, scored frame 1 .*(nan|inf)"): use(x)
+    with pytest.raises(UserError, match="video 2, scored frame 1 .*(nan|inf)"): use(x)
 
 
 @pytest.mark.parametrize("call, says", [
     (lambda: metrics.metrics([0, 1], [0., 1, 2], [3]), "2 labels for 3 scores"), (lambda: metrics.metrics([0, 255], [0., 1], [2]), "must be 0"),
-    (lambda: score.minmax([1., 2], [3]), "2 frames were given"), (lambda: score.reference([3., 3]), "is the same"),
-    (lambda: score.reference([3., np.nan]), "training PSNR"), (lambda: intervals.bootstrap([0, 1], [0, 1], [2], "auc"), "no metric 'auc'"),
+    (lambda: frame_scores.minmax([1., 2], [3]), "2 frames were given"), (lambda: frame_scores.reference([3., 3]), "is the same"),
+    (lambda: frame_scores.reference([3., np.nan]), "training PSNR"), (lambda: intervals.bootstrap([0, 1], [0, 1], [2], "auc"), "no metric 'auc'"),
     (lambda: intervals.gained([0, 1], [0, 1], [[0, 1]] * 2, [2]), "as many seeds"), (lambda: metrics.threshold_from([1., np.inf]), "training score")])
 def test_faults_say_what_is_wrong(call, says):
-    with pytest.raises(Problem, match=says): call()
+    with pytest.raises(UserError, match=says): call()
 
 
 def test_a_video_too_short_to_score_changes_nothing():
     y, s = np.array([0, 1, 0, 1, 1]), np.array([.1, .9, .8, .3, .7])
     m, n = metrics.metrics(y, s, [2, 3]), metrics.metrics(y, s, [2, 0, 3])
     assert (m["auc_micro"], m["auc_macro"]) == (n["auc_micro"], n["auc_macro"]) and n["videos_of_one_class"] == 1
-    np.testing.assert_array_equal(score.minmax(s, [2, 3]), score.minmax(s, [2, 0, 3]))
+    np.testing.assert_array_equal(frame_scores.minmax(s, [2, 3]), frame_scores.minmax(s, [2, 0, 3]))
     assert len(controls.controls(y, [2, 0, 3], scores=s, difference=s, n=2)) == 16

@@ -4,6 +4,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from vad.speed import main
+from vad.reproduce.speed import main
 
 main()
