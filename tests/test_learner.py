@@ -1,4 +1,5 @@
 "Training that is killed, stopped, starved or fed nonsense; scoring that depends on nothing but the frames."
+import inspect
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 import vad
 from vad.models import memory
 from vad.scores import frame_scores, localization
-from vad.training import evaluation, trainer
+from vad.training import classifier, evaluation, trainer
 from vad.core.errors import UserError
 from vad.core.provenance import Run, shared
 from vad.core.records import read_json
@@ -223,6 +224,15 @@ def test_a_seed_is_a_run(data, whole, tmp_path):
     assert all(not torch.equal(v, weights(whole["plain"])[k]) for k, v in weights(other).items() if k.endswith("0.weight"))
 
 
+@pytest.mark.parametrize("task", [trainer.Normality, classifier.Classes])
+def test_every_task_keeps_the_protocol(task):
+    "what the trainer calls is there, takes as many arguments, and the first loss is the one that is lowered"
+    methods = [n for n, f in vars(trainer.Task).items() if callable(f) and not n.startswith("_")]
+    assert set(methods) == {"build", "keep", "batch", "loss"}
+    for n in methods: assert len(inspect.signature(getattr(task, n)).parameters) == len(inspect.signature(getattr(trainer.Task, n)).parameters), n
+    assert task.losses[0] == "loss" and {"checkpoints.py", "learner.py"} <= set(task.code) and all((Path(vad.__file__).parent / f).exists() for f in task.code)
+
+
 # ---- numbers that are none
 
 @pytest.mark.parametrize("lr, epochs", [(1e30, 1), (1e30, 2)])
@@ -392,14 +402,14 @@ def one_at_a_time(model, items, frames, s):
             x = frames.batch([first], s.length)
             inputs, target = (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
             with torch.inference_mode(): out = model(inputs, items)
-            regular = frame_scores.regular_score(out.prediction, target)
+            regular = frame_scores.irregularity(out.prediction, target)
             rows.append((v, float(frame_scores.psnr(out.prediction, target)), float(out.compactness) if s.memory else 0., float(regular)))
             if s.memory and (s.test_update == "always" or s.test_update == "gated" and regular < s.threshold):
                 items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return np.array(rows)
 
 def many(model, items, frames, s, batch):
-    return np.concatenate([np.stack([np.full(len(a.psnr), v), a.psnr, torch.zeros(len(a.psnr)) if a.distance is None else a.distance, a.regular], 1)
+    return np.concatenate([np.stack([np.full(len(a.psnr), v), a.psnr, torch.zeros(len(a.psnr)) if a.distance is None else a.distance, a.irregularity], 1)
                            for v, a in evaluation.answers(model, items, frames, s, "cpu", batch)])
 
 @pytest.fixture(scope="module")
@@ -431,7 +441,7 @@ def test_the_batch_moves_results_by_float_rounding_alone(whole, data, tmp_path, 
     tables = {b: frame_scores.read_table(run / f"batch{b}/scores.csv") for b in found}
     for b, t in tables.items():
         np.testing.assert_allclose(t.psnr, tables[16].psnr, rtol=1e-6)
-        for name in ("distance", "regular", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
+        for name in ("distance", "irregularity", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
         for score_kind in ("regularity", "causal"):
             m, want = found[b][score_kind], found[16][score_kind]
             assert abs(m["at_threshold"]["threshold"] - want["at_threshold"]["threshold"]) < 1e-4 and abs(m["auc_micro"] - want["auc_micro"]) < 1e-4
@@ -470,18 +480,21 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     assert (tmp_path / "run/other/scores.csv").exists() and other["key"] != m["key"] and (tmp_path / "run/scores.csv").read_bytes() == written
     message(lambda: evaluation.evaluate(tmp_path / "run", data, "cpu", width=3), "width")
 
-def test_regions_are_those_of_whole_videos(scoring, data):
+def test_regions_are_those_of_whole_videos(whole, data):
     "Batch by batch comes out what a video at a time does, and nothing where there are no masks."
-    model, items, s, frames, _ = scoring["gated"]
+    def detector(batch):
+        d = evaluation.MemoryDetector(load_model(whole["gated"].folder)[2], whole["gated"].folder, "cpu", batch)
+        d.load()
+        return d
     counts, parts = localization.Regions(localization.LEVELS), [[] for _ in data.test]
-    for v, a in evaluation.answers(model, items, frames, s): parts[v].append(evaluation.error_maps(a, data.mask(v).shape[1:]))
-    for v, maps in enumerate(parts): counts.add(localization.cells(np.concatenate(maps)), data.mask(v)[s.first:])
+    d = detector(16)
+    for v, said in d.score(data.test): parts[v].append(evaluation.stretched(said.map, data.mask(v).shape[1:]))
+    for v, maps in enumerate(parts): counts.add(localization.cells(np.concatenate(maps)), data.mask(v)[d.first:])
     assert counts.regions > 10 and 0 < counts.areas()["rbdc"]
     for batch in (1, 7):
-        _, located = evaluation.score_and_locate(evaluation.answers(model, items, frames, s, batch=batch), data, s)
+        *_, located = evaluation.collect(detector(batch), data)
         assert {k: located[k] for k in ("rbdc", "tbdc")} == pytest.approx(counts.areas())
-    blind = replace(data, masks=None)
-    assert evaluation.score_and_locate(evaluation.answers(model, items, frames, s), blind, s)[1] == dict(pixel_auc=None, rbdc=None, tbdc=None)
+    assert evaluation.collect(d, replace(data, masks=None))[2] == dict(pixel_auc=None, rbdc=None, tbdc=None)
 
 
 # ---- the record, precision, tracking, processes
@@ -534,7 +547,7 @@ def test_a_tracker_that_is_not_there(data, tmp_path):
 TWO = """
 import sys
 from safetensors.torch import save_file
-from vad.training import trainer
+from vad.training import checkpoints, trainer
 from vad.data.datasets import open_dataset
 from vad.training.trainer import Settings
 
@@ -547,7 +560,7 @@ def tell(word, *more):
     with open(f"{folder}.{rank()}.said", "a") as f: print(word, rank(), *more, file=f)
 def save(path, *args, **facts): tell("WROTE"); saved(path, *args, **facts)
 def rank(): return seen[0].accelerator.process_index
-trainer.save_tensors = save
+trainer.save_tensors = checkpoints.save_tensors = save
 
 trainer.fit(Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, attention="gate"), open_dataset(root), folder, "cpu")
 l = seen[0]

@@ -16,7 +16,7 @@ from test_learner import TINY
 
 from vad.core import plot
 from vad.reproduce import ablation, figures, report
-from vad.scores import frame_scores
+from vad.scores import frame_scores, intervals
 from vad.training import evaluation
 from vad.core.errors import UserError, printable
 from vad.core.progress_bar import progress
@@ -57,10 +57,10 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
     def measured(called):
         for k, z in enumerate((x[0], other)):
             (path / f"run{k}").mkdir(exist_ok=True)
-            frame_scores.write_table(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
+            write_csv(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
         t = frame_scores.read_table(path / "run0/scores.csv")
         assert list(dict.fromkeys(t.video)) == called and frame_scores.table_lengths(t).tolist() == lengths.tolist()
-        return evaluation.measure(t, {}), frame_scores.gained(*ablation.scores_of(path / "run0", path / "run1")), t.drop(columns="video").to_numpy().tolist()
+        return evaluation.measure(t, {}), intervals.gained(*ablation.scores_of(path / "run0", path / "run1")), t.drop(columns="video").to_numpy().tolist()
     np.testing.assert_equal(measured(said), measured([chr(97 + i) for i in range(len(said))])) # nan equals nan
 
 def test_two_videos_of_one_name_stay_two():
@@ -69,7 +69,7 @@ def test_two_videos_of_one_name_stay_two():
 def test_runs_on_other_frames_are_not_compared(tmp_path):
     for run, names in (("a", ["1", "2"]), ("b", ["1", "02"])):
         (tmp_path / run).mkdir()
-        frame_scores.write_table(tmp_path / run / "scores.csv", frame_scores.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]))
+        write_csv(tmp_path / run / "scores.csv", frame_scores.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]))
     with pytest.raises(UserError, match="different frames"): ablation.scores_of(tmp_path / "a", tmp_path / "b")
 
 @pytest.mark.parametrize("cell", ["", "many", "nan", "inf"])
@@ -164,7 +164,7 @@ def test_pictures_show_dollars_and_underscores(tmp_path):
     runs = {}
     for name in (r"_$\frac{$", "$a$"):
         (folder := tmp_path / f"run{len(runs)}").mkdir()
-        frame_scores.write_table(folder / "scores.csv", frame_scores.table([r"$\bad{$", "a\nb"], [2, 2], regularity=1 - y + .1, label=y))
+        write_csv(folder / "scores.csv", frame_scores.table([r"$\bad{$", "a\nb"], [2, 2], regularity=1 - y + .1, label=y))
         runs[name] = folder
     fig = figures.draw_scores(runs, tmp_path / "s.png")
     assert {printable(n) for n in runs} <= {t.get_text().strip().replace(r"\$", "$") for t in fig.legends[0].get_texts()}

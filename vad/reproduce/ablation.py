@@ -19,7 +19,7 @@ from ..core.errors import UserError
 from ..core.progress_bar import progress
 from ..core.provenance import code_fingerprint
 from ..data.datasets import Dataset
-from ..scores import frame_scores
+from ..scores import frame_scores, intervals
 from ..training import evaluation, trainer
 
 import vad
@@ -143,7 +143,7 @@ def gains(
     lines = []
     for name, (better, other) in against.items():
         pairs = measured[measured.row == better].merge(measured[measured.row == other], on="seed", suffixes=("", "_other"))
-        ends = 100 * np.array([frame_scores.gained(*scores_of(a, b)) for a, b in zip(pairs.folder, pairs.folder_other)])
+        ends = 100 * np.array([intervals.gained(*scores_of(a, b)) for a, b in zip(pairs.folder, pairs.folder_other)])
         ours, (low, high) = pairs.auc - pairs.auc_other, ends.mean(0)
         lines.append(dict(row=name, published=float(value.get(better, np.nan) - value.get(other, np.nan)), ours=ours.mean(), sd=ours.std() if len(ours) > 1 else np.nan,
                           seeds=len(ours), low=low, high=high))

@@ -159,7 +159,7 @@ def one_by_one(model:MNAD, items:Tensor, frames:Frames, s, device, clips) -> flo
         for first in clips:
             inputs, target = trainer.sides(frames.batch([first], s.length, device), s)
             out = model(inputs, items)
-            regular = frame_scores.regular_score(out.prediction, target)
+            regular = frame_scores.irregularity(out.prediction, target)
             total += frame_scores.psnr(out.prediction, target).item()
             if evaluation.update_gate(regular, s).item(): items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return total / len(clips)

@@ -111,7 +111,8 @@ class Classifier(nn.Module):
 class Classes:
     "A task: the class of a clip."
     losses = ("loss", "entropy", "norms")                           # the first is what training lowers
-    code = ("models/sru.py", "models/srupp.py", "kernels/sru_kernels.py", "kernels/sru_triton.py", "training/splits.py", "training/classifier.py", "training/trainer.py") # what shapes the weights
+    code = ("models/sru.py", "models/srupp.py", "kernels/sru_kernels.py", "kernels/sru_triton.py", "training/splits.py",
+            "training/classifier.py", "training/checkpoints.py", "training/trainer.py") # what shapes the weights
 
     def __init__(self, s:Settings, data:Clips):
         self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None

@@ -27,15 +27,8 @@ from matplotlib.figure import Figure
 from ..core import plot
 from ..core.errors import UserError
 from ..core.provenance import Run
-from ..scores.frame_scores import decide
-from vad.use.inspect_clips import (
-    ClipExplanation,
-    ClipInspector,
-    draw_attention,
-    draw_classes,
-    draw_clip,
-    draw_received,
-)
+from ..scores.metrics import decide
+from .inspect_clips import ClipExplanation, ClipInspector, draw_attention, draw_classes, draw_clip, draw_received
 from vad.use.inspect_frames import (
     ONLINE,
     PAPER,
@@ -313,7 +306,7 @@ def slider_range(
     return begin - step * np.ceil((begin - low + margin) / step), high + margin, step, begin
 
 # %% ../../nbs/5_use/03_explorer.ipynb #043
-def rates_html(rows:dict[str, dict]) -> str: # name -> rates, see `vad.score.decide`
+def rates_html(rows:dict[str, dict]) -> str: # name -> rates, see `metrics.decide`
     "A table of what a threshold decides."
     columns = dict(precision="precision", recall="recall", f1="F1", false_alarms="false alarms")
     def cells(r): return "".join(f"<td>{'-' if r[k] != r[k] else format(r[k], '.1%')}</td>" for k in columns)

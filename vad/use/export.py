@@ -50,7 +50,7 @@ class OneFrame(nn.Module):
         said = prediction, frame_scores.psnr(prediction, target)
         if items is None: return said
         rows = memory.as_rows(queries)
-        opens = update_gate(frame_scores.regular_score(prediction, target), s)
+        opens = update_gate(frame_scores.irregularity(prediction, target), s)
         after = torch.where(opens[:, None], memory.update(items, rows, model.update_over), items)
         maps = () if attention is None else (*attention.gates, attention.memory)
         return *said, memory.compactness(rows, items).mean(1), after, *maps
