@@ -47,7 +47,7 @@ def inputs_of(
     x[np.arange(x.shape[1]) >= frames[:, None] - 1] = 0
     return x, np.maximum(frames - 1, 1)
 
-# %% ../../nbs/4_training/04_classifier.ipynb #0af6760e
+# %% ../../nbs/4_training/04_classifier.ipynb #7c5f3b2b
 def tensors(
     d:Clips,
     rows:np.ndarray, # of the clips
@@ -86,7 +86,7 @@ class Settings:
 
     def __post_init__(self): validate_classifier_settings(self)
 
-# %% ../../nbs/4_training/04_classifier.ipynb #21b1f491
+# %% ../../nbs/4_training/04_classifier.ipynb #bce420fc
 def validate_classifier_settings(s:Settings):
     "Raise `UserError` on a value that cannot be, or two that do not go together."
     choices = dict(inputs=("features", "change"), cell=("sru", "srupp"), pool=("last", "mean"),
@@ -138,7 +138,7 @@ class Classifier(nn.Module):
         h = self.features(x, mask)
         return self.outward(self.dropout(h)), h
 
-# %% ../../nbs/4_training/04_classifier.ipynb #f456c2ce
+# %% ../../nbs/4_training/04_classifier.ipynb #1318088f
 @torch.inference_mode()
 def predict(
     model:Classifier, data:Clips,
@@ -177,7 +177,7 @@ def weigh(
     p = np.where(np.arange(len(centres)) == nearest[:, None], w, 1.) * probabilities
     return p / p.sum(1, keepdims=True)
 
-# %% ../../nbs/4_training/04_classifier.ipynb #d3fc5cd8
+# %% ../../nbs/4_training/04_classifier.ipynb #74d9cb66
 WEIGHTS = (1., 1.1, 1.25, 1.5, 2., 3., 5., 10.)
 
 def best_weight(
@@ -206,7 +206,7 @@ def measure(
                 ap=mean(average_precision_score), f1=float(f1),
                 confusion=confusion_matrix(labels, predicted, labels=range(k)).tolist())
 
-# %% ../../nbs/4_training/04_classifier.ipynb #6f9e58fe
+# %% ../../nbs/4_training/04_classifier.ipynb #57af7286
 def statistics(
     d:Clips,
     kind:str, # features | change
@@ -221,7 +221,7 @@ def statistics(
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 1e-12))
     return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
 
-# %% ../../nbs/4_training/04_classifier.ipynb #9599cb37
+# %% ../../nbs/4_training/04_classifier.ipynb #d7f30103
 def clips_on_device(d:Clips, kind:str, device) -> tuple[Tensor, Tensor, Tensor]: # (K, T, D), (K, T), (K,)
     "What the network reads of all clips, the masks and the labels."
     x = torch.zeros(len(d), d.frames.max(), d.features.shape[2], device=device)
@@ -285,7 +285,7 @@ def fit(
         raise UserError(f"{data.name} has training clips of one class only: add clips of another.")
     return learn(Classes(s, data), data, folder, device, resume, track)
 
-# %% ../../nbs/4_training/04_classifier.ipynb #99d54f51
+# %% ../../nbs/4_training/04_classifier.ipynb #5cdae4ea
 def load_classifier(folder:str|Path, device="cpu") -> tuple[Classifier, np.ndarray, Settings]:
     "Network, class centres (K, H) and settings of a run. Raises `UserError` where there are none."
     path = Path(folder) / "model.safetensors"
@@ -306,7 +306,7 @@ def pooled(data:Clips) -> np.ndarray: # (N, 3 D)
         return np.concatenate([x.mean(0), x.std(0), change])
     return np.stack([row(x, k) for x, k in zip(data.features, data.frames)])
 
-# %% ../../nbs/4_training/04_classifier.ipynb #afa38f8d
+# %% ../../nbs/4_training/04_classifier.ipynb #82f84250
 CONTROLS = ("majority", "shuffled", "linear")
 
 def control_probabilities(
@@ -344,7 +344,7 @@ def inner_split(
     validate_part(labels[inner], classes, "What is left to train on beside the validation clips")
     return inner, valid
 
-# %% ../../nbs/4_training/04_classifier.ipynb #73cc8899
+# %% ../../nbs/4_training/04_classifier.ipynb #0f2594fc
 def choose_weight(
     s:Settings, data:Clips,
     folder:str|Path,    # of the run
@@ -357,7 +357,7 @@ def choose_weight(
     model, centres, _ = load_classifier(folder)
     return best_weight(*predict(model, data.take(valid)), centres, data.labels[valid])
 
-# %% ../../nbs/4_training/04_classifier.ipynb #0c0bfedf
+# %% ../../nbs/4_training/04_classifier.ipynb #c830b59f
 def train_and_test(
     s:Settings, clips:Clips,
     train:np.ndarray, test:np.ndarray, # rows; never of one source under the split by source
@@ -384,7 +384,7 @@ def train_and_test(
     write_json(folder / "metrics.json", result | dict(seals=file_seals(folder, "predictions.csv")))
     return result
 
-# %% ../../nbs/4_training/04_classifier.ipynb #96e803da
+# %% ../../nbs/4_training/04_classifier.ipynb #acb94872
 def chosen_weight(folder:Path) -> float:
     "The weight that validation chose for a run; 1 where none did."
     path = folder / "metrics.json"
@@ -437,7 +437,7 @@ def cross_validate(
                 bar.update()
     return pd.DataFrame(lines)
 
-# %% ../../nbs/4_training/04_classifier.ipynb #73ed1b64
+# %% ../../nbs/4_training/04_classifier.ipynb #32d16257
 def summary(table:pd.DataFrame) -> pd.DataFrame: # from `cross_validate`
     "Mean over seeds and folds in %, deviation over folds, deviation over seeds."
     rows = []

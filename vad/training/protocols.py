@@ -59,7 +59,7 @@ TABLE2 = (Pipeline("CNN + SRU", "cnn", "sru"),
 WITHOUT_ATTENTION = Pipeline("ResNet50 + SRU + cluster weighting", "resnet50", "sru", True) # not in the paper
 PIPELINES = (*TABLE2[:3], WITHOUT_ATTENTION, *TABLE2[3:])
 
-# %% ../../nbs/4_training/05_protocols.ipynb #395c323c
+# %% ../../nbs/4_training/05_protocols.ipynb #230610be
 PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Settings`
     quick=dict(hidden=32, projection=32, heads=4, normalise=True, inputs="change", pool="mean",
                dropout=.5, lr=3e-3, epochs=10, batch=16, schedule="step"),
@@ -72,7 +72,7 @@ def preset_settings(preset:str, **changes) -> Settings:
     "A preset's settings with `changes`. Raises `UserError` on names that do not exist."
     return preset_of(Settings, PRESETS, preset, changes)
 
-# %% ../../nbs/4_training/05_protocols.ipynb #685a8dc1
+# %% ../../nbs/4_training/05_protocols.ipynb #7d92efd9
 def binary(clips:Clips) -> Clips:
     "Normal against all other classes."
     labels = (clips.labels > 0).astype(clips.labels.dtype)
@@ -86,7 +86,7 @@ def validate_features(features:Features, pipelines):
     if missing := sorted({p.features for p in pipelines} - set(features)):
         raise UserError(f"There are no embeddings by {', '.join(missing)}: embed the clips by them first.")
 
-# %% ../../nbs/4_training/05_protocols.ipynb #2c0403d0
+# %% ../../nbs/4_training/05_protocols.ipynb #1a289b38
 def measure_pipelines(
     features:Features,
     folder:str|Path,                            # gets the runs
@@ -130,7 +130,7 @@ def compare_protocols(
         lines.append(line)
     return pd.DataFrame(lines)
 
-# %% ../../nbs/4_training/05_protocols.ipynb #f846c248
+# %% ../../nbs/4_training/05_protocols.ipynb #3f48c3f8
 def predictions(
     measured:pd.DataFrame, # lines of one pipeline and protocol, from `measure_pipelines`
     folder:str|Path,       # that it was given

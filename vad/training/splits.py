@@ -97,7 +97,7 @@ def clips_of(
                       f"{t.video[int(frames.argmin())]} (counted from 0): they are left out.", stacklevel=2)
     return clips.take(good)
 
-# %% ../../nbs/4_training/03_splits.ipynb #748a0738
+# %% ../../nbs/4_training/03_splits.ipynb #22820e96
 def open_clips(
     path:str|Path,              # the folder that `vad embed` filled, or a file {method}_embeddings.npy
     method:str|None=None,       # whose embeddings, where the folder holds several
@@ -108,7 +108,7 @@ def open_clips(
     "Open embedded clips. Raises `UserError` on files that are missing, broken, or do not belong together."
     return clips_of(open_embeddings(path, method, labels), Path(path).name, kind, normal)
 
-# %% ../../nbs/4_training/03_splits.ipynb #c1ddb731
+# %% ../../nbs/4_training/03_splits.ipynb #46b213b1
 @dataclass(frozen=True)
 class SplitSettings:
     "How clips are split into training and test."
@@ -116,7 +116,7 @@ class SplitSettings:
     augment: str = "after"  # mirror images come after the split | before it (published) | none
     k: int = 5              # parts, each of which is the test set once; five make the published 80:20
 
-# %% ../../nbs/4_training/03_splits.ipynb #8f5bbc40
+# %% ../../nbs/4_training/03_splits.ipynb #1fa40128
 def class_sizes(
     kind:str,           # clip | source
     labels:np.ndarray,  # (N,) 0 to K - 1
@@ -146,7 +146,7 @@ def validate_split(
                     f"({', '.join(f'{n}: {c}' for n, c in zip(names, counts))}): "
                     "use fewer folds (two at least) or more videos.")
 
-# %% ../../nbs/4_training/03_splits.ipynb #85a08647
+# %% ../../nbs/4_training/03_splits.ipynb #6982543b
 def validate_part(
     labels:np.ndarray, # (n,) of the clips in a part of a split
     classes:tuple,     # K names
@@ -159,7 +159,7 @@ def validate_part(
                     f"({', '.join(f'{n}: {c}' for n, c in zip(classes, counts))}): "
                     "use fewer folds, more videos of it, or another split.")
 
-# %% ../../nbs/4_training/03_splits.ipynb #713c111b
+# %% ../../nbs/4_training/03_splits.ipynb #b6e14826
 def folds(
     labels:np.ndarray,  # (N,) classes
     sources:np.ndarray, # (N,) source videos
@@ -210,7 +210,7 @@ def frame_hash(frame:np.ndarray) -> np.ndarray: # (H, W) or (H, W, 3) uint8 -> (
     small = cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA).astype(int)
     return (small[:, 1:] > small[:, :-1]).ravel()
 
-# %% ../../nbs/4_training/03_splits.ipynb #eaf6f396
+# %% ../../nbs/4_training/03_splits.ipynb #b27945ac
 HASH_FRAMES = 8 # of a clip, evenly spaced
 
 def clip_hash(path) -> np.ndarray: # (2, HASH_FRAMES, 64) bool: as it is, and mirrored
@@ -227,7 +227,7 @@ def hash_clips(paths:list) -> np.ndarray: # (N, 2, HASH_FRAMES, 64) bool
     "Hashes of many videos. Raises `UserError` on one that cannot be read."
     return np.array([clip_hash(p) for p in progress(paths, "hashing", "video")])
 
-# %% ../../nbs/4_training/03_splits.ipynb #eabb2677
+# %% ../../nbs/4_training/03_splits.ipynb #9965f449
 def near_duplicates(
     hashes:np.ndarray,  # (N, 2, F, 64) bool, from `hash_clips`
     most:float=.1,      # share of bits that may differ; unrelated pictures differ in about half
