@@ -518,7 +518,8 @@ def test_methods_as_published():
     assert TwoDepths(1024).net.layer4[0].conv1.in_channels == 1024
 
 def test_importing_takes_no_optional_package():
-    code = "import sys, vad.models.backbones, vad.data.clips, vad.data.cutting, vad.data.embedding\nprint([m for m in ('timm', 'av', 'dask', 'distributed', 'ray') if m in sys.modules])"
+    modules = "vad.models.backbones, vad.data.clips, vad.data.cutting, vad.data.embedding"
+    code = f"import sys, {modules}\nprint([m for m in ('timm', 'av', 'dask', 'distributed', 'ray') if m in sys.modules])"
     env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip() == "[]"
 
