@@ -11,14 +11,14 @@ from test_window import blocks, write_film
 
 from vad.training import classifier
 from vad.cli import run_app
-from vad.training.splits import Clips, clips_of, deal, open_clips
+from vad.training.splits import Clips, SplitSettings, clips_of, open_clips, split_clips
 from vad.data.clips import collect, order_classes, pick_normal, says_normal
 from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.core.records import read_json, write_json
-from vad.data.embedding import embed, open_embeddings
-from vad.use.scorers import normal_class, open_scorer
+from vad.data.embedding import Workload, embed, open_embeddings
 from vad.use.inspect_clips import ClipInspector
+from vad.use.scorers import normal_class, open_scorer
 
 EMBED = "--method cnn --frames 5 --width 16 --size 32 --batch 4 --device cpu --workers 1".split()
 TRAIN = "--split clip --hidden 16 --layers 1 --cell sru --epochs 12 --batch 4 --lr 1e-2 --normalise --pool mean --device cpu".split()
@@ -123,7 +123,7 @@ def embedded(tmp_path_factory):
     "embeddings of the folders brawl and street, as an older version left them: first by name, and no word on which is normal"
     root = tmp_path_factory.mktemp("old")
     tree = film_tree(root / "tree", "Fight", "Non-Fight")
-    embed(collect(tree, normal="Fight"), root / "made", "cnn", 5, "cpu", 4, width=16, size=32, workers=1)
+    embed(collect(tree, normal="Fight"), root / "made", "cnn", 5, "cpu", 4, work=Workload(workers=1), width=16, size=32)
     record = read_json(root / "made/cnn_record.json")
     del record["normal"]
     write_json(root / "made/cnn_record.json", record)
@@ -232,11 +232,11 @@ LUMPED = some([0] * 8 + [1] * 8, [*"aabbccdd", *"eeeeeeef"], ("normal", "theft")
 @pytest.mark.parametrize("kind, k, said", [("clip", 3, "Class arson has 2 clips, too few for 3 parts (normal: 12, theft: 12, arson: 2)"),
                                            ("source", 2, "Class arson has 1 source videos, too few for 2 parts (normal: 6, theft: 6, arson: 1)")])
 def test_a_class_too_small_is_named(kind, k, said, tmp_path):
-    with pytest.raises(UserError) as e: classifier.cross_validate(FEW, dict(sru=classifier.Settings(cell="sru")), tmp_path / "run", kind, k=k)
+    with pytest.raises(UserError) as e: classifier.cross_validate(FEW, dict(sru=classifier.Settings(cell="sru")), tmp_path / "run", SplitSettings(kind, k=k))
     assert said in str(e.value) and not (tmp_path / "run").exists()
 
 def test_a_class_without_clips_is_named():
-    with pytest.raises(UserError, match="Class arson has 0 clips"): next(deal(some([0, 1] * 5, range(10)), "clip", "none", 5))
+    with pytest.raises(UserError, match="Class arson has 0 clips"): next(split_clips(some([0, 1] * 5, range(10)), SplitSettings("clip", "none", 5)))
 
 @pytest.mark.parametrize("kind", ["clip", "source"])
 @settings(deadline=None, max_examples=40)
@@ -246,7 +246,7 @@ def test_every_fold_has_every_class_or_is_refused(kind, data):
     labels = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
     sources = data.draw(st.lists(st.integers(0, 8).map(str), min_size=n, max_size=n))
     clips = some(labels, sources)
-    try: parts = list(deal(clips, kind, "none", data.draw(st.integers(2, 4))))
+    try: parts = list(split_clips(clips, SplitSettings(kind, "none", data.draw(st.integers(2, 4)))))
     except UserError as e:
         assert "class" in str(e).casefold()
         return
@@ -255,9 +255,10 @@ def test_every_fold_has_every_class_or_is_refused(kind, data):
 def test_a_split_is_refused_before_anything_is_trained(tmp_path):
     "theft has two films, one of which is tested: the other cannot be both trained on and validated by"
     s = classifier.Settings(cell="sru", hidden=8, layers=1, epochs=1, batch=2)
-    with pytest.raises(UserError, match="Class theft has 1 source videos, too few for 2 parts"): classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2)
+    with pytest.raises(UserError, match="Class theft has 1 source videos, too few for 2 parts"):
+        classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", SplitSettings(k=2))
     with pytest.raises(UserError, match="training part would have no clip of class theft"):
         classifier.train_and_test(s, LUMPED, np.arange(8), np.arange(8, 16), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    t = classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2, weighting=False)
+    t = classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", SplitSettings(k=2), weighting=False)
     assert len(t) == 8

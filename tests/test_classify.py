@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import vad
 from vad.training import classifier, trainer
 from vad.training.classifier import Settings
-from vad.training.splits import Clips, folds, mirrored_split, near_duplicates
+from vad.training.splits import Clips, SplitSettings, folds, mirrored_split, near_duplicates
 from vad.core.errors import UserError
 from vad.training.protocols import PROTOCOLS, leaks
 from vad.data.synthetic import write_scenes
@@ -79,7 +79,7 @@ def test_features_are_hidden_in_training_only():
 def test_no_source_on_both_sides(videos, takes, k, seed, augment):
     labels, sources = np.repeat(np.arange(videos) % 2, takes), np.repeat([f"v{i}" for i in range(videos)], takes)
     tested = []
-    for train, test in mirrored_split(labels, sources, "source", augment, k, seed):
+    for train, test in mirrored_split(labels, sources, SplitSettings("source", augment, k), seed):
         n = len(labels)
         assert not set(sources[train % n]) & set(sources[test % n])
         assert augment == "before" or (test < n).all() # a mirror image is tested only as published
@@ -109,16 +109,16 @@ def test_near_duplicates_agree_with_a_loop(n, seed):
 @given(videos=st.integers(4, 12), takes=st.integers(1, 4), name=st.sampled_from(list(PROTOCOLS)), pairs=st.integers(0, 6), seed=st.integers(0, 9))
 def test_leaks_agree_with_a_loop(videos, takes, name, pairs, seed):
     "what is known of every test clip, asked one by one"
-    rng, n, p = np.random.default_rng(seed), videos * takes, PROTOCOLS[name]
+    rng, n, split = np.random.default_rng(seed), videos * takes, replace(PROTOCOLS[name], k=2)
     labels, sources = np.repeat(np.arange(videos) % 2, takes), np.repeat([f"v{i}" for i in range(videos)], takes)
     alike = {tuple(sorted(rng.choice(n, 2, replace=False).tolist())) for _ in range(pairs)}
     found = []
-    for train, test in mirrored_split(labels, sources, p["kind"], p["augment"], 2, seed):
+    for train, test in mirrored_split(labels, sources, split, seed):
         for t in test.tolist():
             others = [a % n for a in train.tolist() if a % n != t % n]
             found.append(((t + n) % (2 * n) in train, any(sources[a] == sources[t % n] for a in others), any(tuple(sorted((a, t % n))) in alike for a in others)))
     table = pd.DataFrame(sorted(alike), columns=["first", "second"], dtype=int)
-    got = leaks(labels, sources, table, p["kind"], p["augment"], 2, seed)
+    got = leaks(labels, sources, table, split, seed)
     assert got == dict(zip(("mirror_image", "same_source", "near_duplicate"), map(pytest.approx, 100 * np.mean(found, 0))))
     assert name != "by_source" or got["same_source"] == got["mirror_image"] == 0
 
@@ -126,7 +126,7 @@ def test_the_weight_costs_no_training_clips(tmp_path):
     "the network that is tested was trained on all of the training part, with and without the choice of a weight"
     data = clips(40)
     train, test = folds(data.labels, data.sources)[0]
-    plain = classifier.train_and_test(TINY, data, train, test, tmp_path / "plain", device="cpu", weighting=False)
+    plain = classifier.train_and_test(TINY, data, train, test, tmp_path / "plain", None, device="cpu")
     both = classifier.train_and_test(TINY, data, train, test, tmp_path / "both", device="cpu")
     assert plain["plain"] == both["plain"] and "weighted" not in plain
     clips_of = [json.loads((tmp_path / f / "record.json").read_text())["data"]["clips"] for f in ("both", "both/choice")]

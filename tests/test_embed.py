@@ -33,7 +33,7 @@ from vad.models.backbones import (
 from vad.data.clips import collect, collect_ucf, frame_labels
 from vad.core.errors import TemporaryError, UserError
 from vad.core.provenance import shared
-from vad.data.embedding import Outcome, Recipe, Rows, embed, mask_of, open_embeddings, pick, stream
+from vad.data.embedding import Outcome, Recipe, Rows, Workload, embed, mask_of, open_embeddings, pick, stream
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
@@ -125,8 +125,8 @@ def test_a_network_that_treats_places_differently(tmp_path, monkeypatch):
 
 def test_threads_do_not_change_the_bytes(tree, tmp_path):
     root, want = tree
-    quiet(root, tmp_path / "a", workers=1, threads=1, **TINY)
-    quiet(root, tmp_path / "b", workers=4, threads=3, **TINY)
+    quiet(root, tmp_path / "a", work=Workload(1, 1), **TINY)
+    quiet(root, tmp_path / "b", work=Workload(4, 3), **TINY)
     assert content(tmp_path / "a") == content(tmp_path / "b") == want
 
 def test_mirrored_frames(tmp_path):
@@ -271,11 +271,14 @@ def test_a_fault_of_ours_is_not_swallowed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong, says", [
     (dict(frames=0), "frames=0"), (dict(skip=0), "skip=0"), (dict(precision="int8"), "fp32, bf16, fp16"), (dict(method="nonet"), "no network"), (dict(size=2), "2 pixels"),
-    (dict(engine="spark"), "local, dask or ray"), (dict(device="tpu"), "tpu"), (dict(kind="odd"), "kind"), (dict(weights="gone.pth"), "gone.pth is missing"),
+    (dict(device="tpu"), "tpu"), (dict(kind="odd"), "kind"), (dict(weights="gone.pth"), "gone.pth is missing"),
     (dict(pixels="dots"), "own or unit"), (dict(fallback="vit"), "the only one")])
 def test_settings_that_cannot_be(tmp_path, wrong, says):
     root = write_tree(tmp_path / "tree", 2)
     with pytest.raises(UserError, match=says): embed(root, tmp_path / "out", **TINY | wrong)
+
+def test_an_engine_that_is_unknown():
+    with pytest.raises(UserError, match="local, dask or ray"): Workload(engine="spark")
 
 def test_a_full_disk(tmp_path, disk):
     root = write_tree(tmp_path / "tree", 4)
@@ -298,7 +301,7 @@ def test_the_disk_fills_up_meanwhile(tmp_path, disk):
 def embed_part(root, out):
     "it never writes more than twenty of the 41"
     hold(Rows, "write", 21)
-    quiet(root, out, workers=1, threads=1, **TINY)
+    quiet(root, out, work=Workload(1, 1), **TINY)
 
 def journal(out):
     path = out / ".cnn.part/journal.jsonl"
@@ -398,7 +401,7 @@ def test_a_cluster_of_which_half_dies(tree, tmp_path, monkeypatch):
                     failed.append(journal(tmp_path))
                 written(self, o)
             monkeypatch.setattr(Rows, "write", write)
-            e = quiet(root, tmp_path, engine="dask", address=cluster.scheduler_address, shard=2, workers=1, threads=1, **TINY)
+            e = quiet(root, tmp_path, work=Workload(1, 1, "dask", cluster.scheduler_address, shard=2), **TINY)
             assert failed == [3]
     assert content(tmp_path) == want and e.record["engine"] == "dask"
 
@@ -406,7 +409,7 @@ def test_ray(tree, tmp_path):
     ray = pytest.importorskip("ray", reason="ray is not installed")
     root, want = tree
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
-    try: quiet(root, tmp_path, engine="ray", shard=4, workers=1, threads=1, **TINY)
+    try: quiet(root, tmp_path, work=Workload(1, 1, "ray", shard=4), **TINY)
     finally: ray.shutdown()
     assert content(tmp_path) == want
 
@@ -415,7 +418,7 @@ def test_nobody_answers(tmp_path, monkeypatch):
     from distributed import Client
     monkeypatch.setattr(Client, "__init__", (lambda init: lambda self, address, timeout: init(self, address, timeout=1))(Client.__init__))
     with pytest.raises(UserError, match="No dask cluster answers at tcp://127.0.0.1:9"):
-        embed(write_tree(tmp_path / "tree", 2), tmp_path / "out", engine="dask", address="tcp://127.0.0.1:9", **TINY)
+        embed(write_tree(tmp_path / "tree", 2), tmp_path / "out", work=Workload(engine="dask", address="tcp://127.0.0.1:9"), **TINY)
 
 
 # ---- networks
@@ -515,7 +518,8 @@ def test_methods_as_published():
     assert TwoDepths(1024).net.layer4[0].conv1.in_channels == 1024
 
 def test_importing_takes_no_optional_package():
-    code = "import sys, vad.models.backbones, vad.data.clips, vad.data.cutting, vad.data.embedding\nprint([m for m in ('timm', 'av', 'dask', 'distributed', 'ray') if m in sys.modules])"
+    modules = "vad.models.backbones, vad.data.clips, vad.data.cutting, vad.data.embedding"
+    code = f"import sys, {modules}\nprint([m for m in ('timm', 'av', 'dask', 'distributed', 'ray') if m in sys.modules])"
     env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip() == "[]"
 

@@ -16,7 +16,7 @@ from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.datasets import open_dataset
 from vad.data.decoder import Shown, deinterlaced, film_frames, pyav, said_end
-from vad.data.embedding import embed, lay
+from vad.data.embedding import decode_into, embed
 from vad.data.download import extract_frames
 from vad.data.cutting import read_film, segment
 from vad.data.video import contents, open_video
@@ -27,7 +27,7 @@ from vad.data.video import contents, open_video
 def embedded(path, partial=False):
     "the numbers of the frames that the network is given"
     belt, recipe = [], SimpleNamespace(partial=partial, frames=10_000, skip=None, interpolation="area", flip=False)
-    _, n, outcome = lay(recipe, (48, 64), 0, path, belt.append)
+    _, n, outcome = decode_into(recipe, (48, 64), 0, path, belt.append)
     assert not outcome.reason, outcome.reason
     assert [place for _, place, _ in belt] == list(range(n))
     return numbers_of(frame for _, _, frame in belt)

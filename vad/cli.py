@@ -36,7 +36,7 @@ from .data.embedding import Recipe
 from .reproduce import figures, report, runner
 from .scores import frame_scores
 from .training import classifier, evaluation, trainer
-from .training.splits import deal, open_clips
+from .training.splits import SplitSettings, open_clips, split_clips
 
 # %% ../nbs/6_engineering/30_command.ipynb #005
 def tell(text):
@@ -173,11 +173,12 @@ def embed(
 ):
     "Embed a tree of videos: features of every frame, one array; a video that fails is left out and named."
     from vad.data.clips import collect
-    from vad.data.embedding import embed
+    from vad.data.embedding import Workload, embed
     found = collect(videos, kind, normal, source)
     tell(found.words())
     if found.passed: tell(f"passed over: {list_some(found.passed)}")
-    made = embed(found, output, method, frames, device, batch, workers=workers, engine=engine, address=address, **changes)
+    work = Workload(workers, engine=engine, address=address)
+    made = embed(found, output, method, frames, device, batch, work=work, **changes)
     tell(f"{made}: {output}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #014
@@ -209,7 +210,7 @@ def classify_command(
     labels:Path = typer.Option(None, help="Labels (.npy), where the embeddings are a bare file."),
     kind:str = Kind, normal:list[str] = Normal,
     mirrored:Path = typer.Option(None, help="Embeddings of the same videos mirrored (vad embed --flip): more to train on."),
-    split:str = typer.Option("source", help="source: a source video's clips stay together; clip: dealt one by one, as published."),
+    split:str = typer.Option("source", help="source: a source video's clips stay together; clip: each clip by itself, as published."),
     augment:str = typer.Option("after", help="Mirror images come after the split, or before it (published: test clips' mirror images are trained on)."),
     folds:int = typer.Option(1, help="1: one split of 80 to 20; more: cross-validation."),
     device:str = Device,
@@ -222,14 +223,15 @@ def classify_command(
     tell(clips.words())
     s = classifier.Settings(**changes)
     if folds > 1:
-        table = classifier.cross_validate(clips, {s.cell: s}, out, split, twin, augment, folds, (s.seed,), device)
+        table = classifier.cross_validate(clips, {s.cell: s}, out, SplitSettings(split, augment, folds), twin, (s.seed,), device)
         write_csv(out / "folds.csv", table)
         shown = classifier.summary(table)
         write_csv(out / "summary.csv", shown)
         tell(shown.round(2).to_string(index=False))
     else:
-        train, test = next(deal(clips, split, augment if twin else "none"))
-        m = classifier.train_and_test(s, classifier.joined(clips, twin) if twin else clips, train, test, out, split, device, resume, track)
+        train, test = next(split_clips(clips, SplitSettings(split, augment if twin else "none")))
+        both = classifier.joined(clips, twin) if twin else clips
+        m = classifier.train_and_test(s, both, train, test, out, split, device=device, resume=resume, track=track)
         for name, x in m.items():
             numbers = ", ".join(f"{word} {figures.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
             tell(f"{name}: {numbers}")

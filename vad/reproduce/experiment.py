@@ -8,7 +8,7 @@ __all__ = ['EMBEDDING', 'PRETRAINED', 'FOLDS', 'ROLES', 'UNDER', 'MARKERS', 'cli
            'draw_curves', 'draw_decisions']
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #002
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..models.backbones import MOBILENET
 from .paper import Work
 from ..training import protocols
 from ..training.classifier import Settings, cross_validate, pooled, summary
-from ..training.splits import Clips, clips_of, hash_clips, near_duplicates
+from ..training.splits import Clips, SplitSettings, clips_of, hash_clips, near_duplicates
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #005
 EMBEDDING = dict( # preset -> method -> options of `vad.embed.embed`
@@ -119,7 +119,8 @@ def measure_methods(
     "A linear and a recurrent classifier on each method's embeddings, dealt by clip and by source, without mirror images."
     lines = []
     for name, clips in methods.items():
-        found = {kind: summary(cross_validate(clips, {s.cell: s}, folder / f"{name}-{kind}", kind, None, "none", k, seeds, device, False)) for kind in ("clip", "source")}
+        found = {kind: summary(cross_validate(clips, {s.cell: s}, folder / f"{name}-{kind}", SplitSettings(kind, "none", k), None, seeds, device, False))
+                 for kind in ("clip", "source")}
         for row, label in (("linear", "linear"), (s.cell, "SRU++" if s.cell == "srupp" else "SRU")):
             line = dict(method=name, classifier=label)
             for kind, t in found.items():
@@ -132,7 +133,7 @@ def measure_leaks(videos:Collection, k:int) -> pd.DataFrame: # protocol, mirror_
     "What share of the test clips is known from training already, in %, under each protocol."
     sources = videos.table.source.to_numpy(str)
     pairs = near_duplicates(hash_clips(videos.paths()))
-    return pd.DataFrame([dict(protocol=name, **protocols.leaks(videos.labels, sources, pairs, k=k, **p)) for name, p in protocols.PROTOCOLS.items()])
+    return pd.DataFrame([dict(protocol=name, **protocols.leaks(videos.labels, sources, pairs, replace(p, k=k))) for name, p in protocols.PROTOCOLS.items()])
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #013
 MARKERS = "os^Dvp*X<>hP"
