@@ -18,7 +18,8 @@ def open_streams():
     "Have standard input, output and error open, and able to print any name."
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try: os.fstat(fd)
-        except OSError: os.set_inheritable(os.open(os.devnull, os.O_RDWR), True) # the lowest free number is this one
+        except OSError: # the lowest free number is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None: setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="backslashreplace")
 
@@ -43,8 +44,8 @@ def main():
     try: from vad import cli
     except (ImportError, MemoryError, OSError) as e:
         why = " ".join(str(e).split()) or "no memory"
-        print(f"vad: Its libraries cannot be loaded ({why}): allow more memory and open files (ulimit -v, -n), "
-              "or install them again.", file=sys.stderr)
+        print(f"vad: Its libraries cannot be loaded ({why}): allow more memory and open files (ulimit -v, "
+              "-n), or install them again.", file=sys.stderr)
         sys.exit(1)
     try:
         on_stop(signal.default_int_handler)

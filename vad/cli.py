@@ -435,7 +435,8 @@ def compare(
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #032
-MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient memory", "bad alloc", "bad_alloc", "alloc_failed",
+MEMORY = ("out of "
+          "memory", "allocate memory", "not enough memory", "insufficient memory", "bad alloc", "bad_alloc", "alloc_failed",
           "could not create a primitive", "failed to map segment") # what libraries say
 
 def scarce(e:BaseException) -> str|None: # a sentence

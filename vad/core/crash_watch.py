@@ -118,16 +118,16 @@ def last_words(
 ) -> str:            # empty: whoever sent the signal knows why
     "What to say of a process that died from a signal, and the cure."
     if number == signal.SIGKILL:
-        return ("The process was killed from outside (SIGKILL), probably for want of memory: lower --batch, --size, "
-                "--window or --workers, whichever the command has, or end other programs.")
+        return ("The process was killed from outside (SIGKILL), probably for want of memory: lower --batch, "
+                "--size, --window or --workers, whichever the command has, or end other programs.")
     if number not in CRASHES: return ""
     name = signal.Signals(number).name
     if not read:
-        return (f"The process died ({name}), and not over a film or picture: set PYTHONFAULTHANDLER=1 and run "
-                "the same command again to see in which library, and install that one anew.")
+        return (f"The process died ({name}), and not over a film or picture: set PYTHONFAULTHANDLER=1 and "
+                "run the same command again to see in which library, and install that one anew.")
     names = " or ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in path) for path in read)
-    return (f"The process died ({name}) while it read {names}: it is probably damaged in a way that its decoder "
-            "cannot bear; leave it out, or write it anew (a film: ffmpeg -i FILE NEW.mp4), "
+    return (f"The process died ({name}) while it read {names}: it is probably damaged in a way that its "
+            "decoder cannot bear; leave it out, or write it anew (a film: ffmpeg -i FILE NEW.mp4), "
             "and run the same command again.")
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #017
@@ -182,7 +182,7 @@ def begin_watched(
     trace:int,   # open file for the faulthandler
     tell:int,    # the pipe's end that tells the parent of signals
 ):
-    "What the child does first: it ends with its parent, and lets it know what it reads, receives and dies of."
+    "What the child does first: it ends with its parent, and tells it what it reads, receives and dies of."
     set_death_signal = 1 # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
     if os.getppid() != parent: os._exit(1)

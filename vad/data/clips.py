@@ -80,7 +80,7 @@ def pick_normal(
     given:str|tuple|None,   # what the person says: one of them, or several
     where:str|Path,         # for messages
 ) -> list[str]:             # those that are the normal class; [] where none says so
-    "Which names stand for the normal class. Raises `UserError` on an unknown name, and on several that differ."
+    "Which names stand for the normal class. Raises `UserError` on unknown names, and on several that differ."
     given = [given] if isinstance(given, str) else list(given or ())
     if odd := [n for n in given if n not in names]:
         raise UserError(f"{where} has no folder or class {odd[0]!r}: it has {', '.join(names)}.")
@@ -88,8 +88,8 @@ def pick_normal(
     if all(n.isdigit() for n in names) and 0 in map(int, names): return [n for n in names if int(n) == 0]
     found = [n for n in names if says_normal(n)]
     if len({tuple(w for w in words_of(n) if w not in ASIDE) for n in found}) > 1:
-        raise UserError(f"{where} has several classes that may be the normal one, {', '.join(found)}: name it, "
-                      "or all of them, with --normal (in Python normal=).")
+        raise UserError(f"{where} has several classes that may be the normal one, {', '.join(found)}: name "
+                      "it, or all of them, with --normal (in Python normal=).")
     return found
 
 # %% ../../nbs/3_data/07_clips.ipynb #5b3ff644
@@ -211,13 +211,14 @@ def read_sources(
     for i, name, source in source_table(path):
         found, line = find(name), f"{path}, line {i}"
         if not found:
-            raise UserError(f"{line}: there is no clip {name!r} under {root}: correct the line, or remove it.")
+            raise UserError(f"{line}: there is no clip {name!r} under {root}: correct the line, or "
+                            f"remove it.")
         if len(found) > 1:
-            raise UserError(f"{line}: {name!r} may be {found[0]} or {found[1]}: write the class folder and the "
-                          "suffix too.")
+            raise UserError(f"{line}: {name!r} may be {found[0]} or {found[1]}: write the class folder and "
+                          "the suffix too.")
         if source and known.setdefault(found[0], source) != source:
-            raise UserError(f"{line}: {found[0]} comes from {source!r} here and from {known[found[0]]!r} in a "
-                          "line before: remove one of them.")
+            raise UserError(f"{line}: {found[0]} comes from {source!r} here and from {known[found[0]]!r} in "
+                          "a line before: remove one of them.")
     return known
 
 # %% ../../nbs/3_data/07_clips.ipynb #421ea23d
@@ -236,8 +237,8 @@ def sources_of(
         read = {c: m[1] if m.groups() else m[0] for c in asked if (m := pattern.search(Path(c).stem))}
         read = {c: s for c, s in read.items() if s}
         if asked and not read:
-            raise UserError(f"source={rule!r} fits none of {len(asked)} clips, such as {asked[0]}: correct the "
-                          "rule, or leave it out.")
+            raise UserError(f"source={rule!r} fits none of {len(asked)} clips, such as {asked[0]}: correct "
+                          "the rule, or leave it out.")
         if left := [c for c in asked if c not in read]:
             warnings.warn(f"source={rule!r} fits {len(read)} of {len(asked)} clips; the others, such as "
                           f"{left[0]}, count as a source each.", stacklevel=3)

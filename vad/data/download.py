@@ -243,8 +243,8 @@ def fetch_dataset(
 ) -> Path:              # the dataset's folder
     "Download, extract and check a dataset, unless it is there. Raises `UserError` where that fails."
     if name not in OFFICIAL:
-        raise UserError(f"{name!r} cannot be fetched: choose one of {', '.join(OFFICIAL)}, or get it from its "
-                      "authors and open its folder.")
+        raise UserError(f"{name!r} cannot be fetched: choose one of {', '.join(OFFICIAL)}, or get it from "
+                      "its authors and open its folder.")
     root, mirror = Path(os.path.realpath(Path(root).expanduser())), mirror or os.environ.get("VAD_MIRROR")
     if not (root / name).exists():
         with atomic_folder(root / name) as part:
@@ -253,8 +253,8 @@ def fetch_dataset(
                 path = download(url, root / "archives", retries)
                 if not unpack(path, part, archive.destination):
                     wanted = " or ".join(archive.take) + f" of {archive.inside}" * bool(archive.inside)
-                    raise UserError(f"{path} holds no {wanted}: it is not the official archive, delete it and "
-                                  "run again.")
+                    raise UserError(f"{path} holds no {wanted}: it is not the official archive, delete it "
+                                  "and run again.")
     open_dataset(root / name, partial=partial)
     return root / name
 

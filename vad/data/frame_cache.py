@@ -118,7 +118,8 @@ def build(
         write_json(folder / "index.json", index | dict(checksum=name, seals=file_seals(folder, SEALS)))
     except OSError as e:
         if e.errno not in NO_ROOM: raise
-        raise UserError(f"The disk is full: {folder.parent} has no room for a frame cache of {need / 1e9:.3f} "
+        raise UserError(f"The disk is full: {folder.parent} has no room for a frame cache of "
+                        f"{need / 1e9:.3f} "
                       f"GB; {cure}.") from e
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #2eeaad53
@@ -245,7 +246,8 @@ def check_frames(
         if checksum(rows[k]) == int(cache.seals[frames[k]]): continue
         v = np.searchsorted(cache.starts, frames[k], side="right") - 1
         with suppress(OSError): (cache.folder / "index.json").unlink() # by which the next call knows
-        raise UserError(f"{cache.folder} is damaged (frame {frames[k] - cache.starts[v]} of {cache.names[v]}): "
+        raise UserError(f"{cache.folder} is damaged (frame {frames[k] - cache.starts[v]} of "
+                        f"{cache.names[v]}): "
                       "run the same command again, it is made anew.")
     cache.unseen[frames] = False
 

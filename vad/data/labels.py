@@ -38,9 +38,11 @@ def read_labels(
     if labels.size != max(labels.shape, default=0) or labels.size == 0:
         raise UserError(f"{path} has shape {labels.shape}: it should hold one number a frame.")
     if labels.dtype.kind not in "biuf":
-        raise UserError(f"{path} holds values of type {labels.dtype}: labels are 0 (normal) and 1 (anomalous).")
+        raise UserError(f"{path} holds values of type {labels.dtype}: labels are 0 (normal) and 1 "
+                        f"(anomalous).")
     if len(bad := labels[(labels != 0) & (labels != 1)]):
-        raise UserError(f"{path} holds {bad.flat[0]}, and labels are 0 (normal) and 1 (anomalous): correct it.")
+        raise UserError(f"{path} holds {bad.flat[0]}, and labels are 0 (normal) and 1 (anomalous): "
+                        f"correct it.")
     return labels.ravel().astype(np.uint8)
 
 # %% ../../nbs/3_data/03_labels.ipynb #008
@@ -261,5 +263,5 @@ def read_mask(
         raise UserError(f"{path} cannot be read as masks ({type(e).__name__}): restore it from its "
                       "source.") from None
     if mask.shape == (frames, *size): return mask
-    raise UserError(f"{path} holds masks of shape {mask.shape} and its video is {(frames, *size)}: restore the "
-                  "one or the other.")
+    raise UserError(f"{path} holds masks of shape {mask.shape} and its video is {(frames, *size)}: restore "
+                  "the one or the other.")

@@ -209,7 +209,8 @@ class _Triton(_Once):
 def triton(u, x, v, c0, pad=None, drop=None, tanh=False):
     "The recurrence as two CUDA kernels; arguments as for `loop`. One derivative, no vmap."
     if not (u.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        raise UserError("implementation='triton' takes a CUDA device: use implementation='fused' on this one.")
+        raise UserError("implementation='triton' takes a CUDA device: use implementation='fused' on "
+                        "this one.")
     if find_spec("triton") is None:
         raise UserError("implementation='triton' takes the package triton: "
                       "pip install triton, or use implementation='fused'.")

@@ -393,7 +393,8 @@ def backbone_or_cnn(
     **options,         # of `make_backbone`
 ) -> Backbone:
     "The network of a method, or the randomly initialised cnn in its place where that is asked for."
-    if fallback not in (None, "cnn"): raise UserError(f"fallback={fallback!r} is unknown: the only one is cnn.")
+    if fallback not in (None, "cnn"):
+        raise UserError(f"fallback={fallback!r} is unknown: the only one is cnn.")
     try: return make_backbone(method, **options)
     except UserError as e:
         if not fallback or method == "cnn": raise

@@ -113,11 +113,11 @@ def in_words(m:dict) -> str:
         if kind not in m: continue
         k = m[kind]
         low, high = k["interval"]["auc_micro"]
-        lines.append(f"{name}: AUC micro {say(k['auc_micro'])} % [{say(low)} to {say(high)}], macro {say(k['auc_macro'])} %, "
-                     f"average precision {say(k['ap'])} %, equal error rate {say(k['eer'])} %")
+        lines.append(f"{name}: AUC micro {say(k['auc_micro'])} % [{say(low)} to {say(high)}], macro {say(k['auc_macro'])} "
+                     f"%, average precision {say(k['ap'])} %, equal error rate {say(k['eer'])} %")
         for what, key in (("threshold from training scores", "at_threshold"), ("best F1 on the test labels (optimistic)", "best_f1")):
-            if (d := k[key]): lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %, "
-                                           f"confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
+            if (d := k[key]): lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} "
+                                           f"%, confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
     if m["pixel_auc"] is not None:
         lines.append(f"where: pixel AUC {say(m['pixel_auc'])} %, regions found (RBDC) {say(m['rbdc'])} %, tracks found (TBDC) {say(m['tbdc'])} %")
     return "\n".join(lines)

@@ -168,7 +168,8 @@ def chosen(names:Iterable[str]) -> list[Entry]:
         some = GROUPS.get(name) or [n for n in ENTRIES if name in (n, n.partition(".")[0])]
         if not some:
             near = get_close_matches(name, [*ENTRIES, *GROUPS, *NOTEBOOKS], 3, .4)
-            raise UserError(f"There is no entry {name!r}: {'did you mean ' + ', '.join(near) + '?' if near else 'vad reproduce lists them all.'}")
+            raise UserError(f"There is no entry {name!r}: "
+                            f"{'did you mean ' + ', '.join(near) + '?' if near else 'vad reproduce lists them all.'}")
         found |= dict.fromkeys(some)
     return [ENTRIES[n] for n in ENTRIES if n in found]
 

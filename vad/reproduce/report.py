@@ -104,16 +104,16 @@ def columns(t:pd.DataFrame) -> str:
 GAINED = ("What one row has over another is taken on the same resampled videos. "
           "An interval that holds zero: these videos cannot tell the two apart.")
 CAVEATS = { # entry or half -> what its reader has to know
-    "frames": ("The paper\u2019s score is scaled by each test video\u2019s own minimum and maximum, so it needs the whole video and cannot run online; "
-               "the column \u201ccausal\u201d is the same model scored by training statistics only.",
-               "Intervals are 95 % bootstrap intervals over test videos: how far the choice of videos alone would move the number; with several seeds, their mean. "
-               "Behind \u00b1 stands one deviation over seeds.",
-               "Pixel: AUC of the error maps, all pixels pooled. RBDC and TBDC: area under the rate of found regions, or tracks, up to one false region a frame "
-               "(Ramachandra and Jones, WACV 2020).",
+    "frames": ("The paper\u2019s score is scaled by each test video\u2019s own minimum and maximum, so it needs the "
+               "whole video and cannot run online; the column \u201ccausal\u201d is the same model scored by training statistics only.",
+               "Intervals are 95 % bootstrap intervals over test videos: how far the choice of videos alone would move the "
+               "number; with several seeds, their mean. Behind \u00b1 stands one deviation over seeds.",
+               "Pixel: AUC of the error maps, all pixels pooled. RBDC and TBDC: area under the rate of found regions, or tracks, up "
+               "to one false region a frame (Ramachandra and Jones, WACV 2020).",
                "Labels: 1 = anomalous. The first four frames of a video have no prediction and no score.",
                "Frames a second and minutes of training were taken with the run\u2019s other jobs beside them."),
-    "clips": ("As published: clips are mirrored, then dealt at random, so a test clip\u2019s mirror image is mostly trained on. "
-              "By clip: dealt at random, only training clips mirrored. By source: all clips of one source video on one side, which is what a new camera would meet.",
+    "clips": ("As published: clips are mirrored, then dealt at random, so a test clip\u2019s mirror image is "
+              "mostly trained on. By clip: dealt at random, only training clips mirrored. By source: all clips of one source video on one side, which is what a new camera would meet.",
               "\u00b1 is one deviation over folds. Majority, shuffled labels and a linear classifier of pooled features are the controls.",
               "\u201cResNet50\u201d names the published row; which network stood for it is in the table of methods and in the record."),
     "mnad.table2": ("Rows that differ in scoring alone (the gate on test updates, the PSNR score) share one model.", GAINED),
@@ -124,8 +124,8 @@ CAVEATS = { # entry or half -> what its reader has to know
     "gates.frozen": (GAINED,),
     "gates.metrics": ("The gated project chose its threshold by the best F1 on the test labels, and counted \u201cnormal\u201d as positive.",),
     "gates.confusion": ("The gated project\u2019s matrices swap the classes: its row called Normal holds the anomalous frames.",),
-    "embeddings.methods": ("Without mirror images, in training too: the linear controls of Table 2 train on them and differ by that. "
-                           "Seconds are of the first embedding, with the run\u2019s other jobs beside it.",),
+    "embeddings.methods": ("Without mirror images, in training too: the linear controls of Table 2 train on "
+                           "them and differ by that. Seconds are of the first embedding, with the run\u2019s other jobs beside it.",),
     "srupp.table1": ("The paper\u2019s table repeats its ablation\u2019s accuracies as other methods\u2019 AUROC. Ours is an AUROC.",),
     "srupp.experiments": ("One split each, without folds: a point or two means nothing here.",),
 }
@@ -195,7 +195,8 @@ def described(state:dict) -> str:
     return f"{state['state']} {state['finished'][:10]}, seeds {' '.join(map(str, state['seeds']))}, {for_html(state['machine'])}, {state['seconds'] / 60:.0f} min"
 
 # %% ../../nbs/6_engineering/25_report.ipynb #022
-BLIND = ("frame index", "random", "frame difference", "frame difference, min-max") # controls that have learned nothing
+BLIND = ("frame "
+         "index", "random", "frame difference", "frame difference, min-max") # controls that have learned nothing
 
 def blind_sentence(plan:Plan, data:str) -> str:
     "What the best control that has learned nothing reaches: the number to beat."
@@ -233,8 +234,8 @@ def half_section(half:str, plan:Plan, record:dict, states:dict[str, dict], linke
     else:
         c = record["clips"]
         counts = ", ".join(f"{n} {name}" for n, name in zip(c["counts"], c["classes"]))
-        parts.append(f"<p>{c['clips']} clips ({for_html(counts)}) of {c['sources']} source videos. Accuracy in %, mean over folds and seeds. "
-                     f"Where a row says ResNet50, the network is {for_html(c['pretrained'])}.</p>")
+        parts.append(f"<p>{c['clips']} clips ({for_html(counts)}) of {c['sources']} source videos. Accuracy in "
+                     f"%, mean over folds and seeds. Where a row says ResNet50, the network is {for_html(c['pretrained'])}.</p>")
     for paper in NOTEBOOKS:
         mine = {n: s for n, s in states.items() if ENTRIES[n].paper == paper and ENTRIES[n].half == half}
         if not mine: continue
@@ -265,8 +266,8 @@ def make_page(
     title = f"{' and '.join(name_of(plan, h, record) for h in halves)}, preset {plan.preset}"
     table = rendered(overview(plan, states, record), {n: f"#{n}" for n in states if ENTRIES[n].half in halves})
     body = [f"<p>{for_html(title)}</p><nav>" + "".join(f'<a href="#{h}">{h}</a>' for h in halves) + '<a href="#record">record</a></nav>', table,
-            f"<p><small>Reproduced: the published value lies in our interval. Close: outside, but within {CLOSE:.0f} points. "
-            "Data that no paper measured is not judged.</small></p>",
+            f"<p><small>Reproduced: the published value lies in our interval. Close: outside, but within {CLOSE:.0f} "
+            "points. Data that no paper measured is not judged.</small></p>",
             *[part for h in halves for part in half_section(h, plan, record, states, linked)],
             *record_section(plan, record)]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {for_html(title)}</title><style>{STYLE}</style>'

@@ -65,8 +65,8 @@ def validate_lengths(x, lengths) -> np.ndarray: # (V,) int
     "`lengths`, if they are those of `x`. Raises `UserError` where they do not add up."
     lengths = np.asarray(lengths, int)
     if len(lengths) and lengths.min() >= 0 and lengths.sum() == len(x): return lengths
-    raise UserError(f"{len(x)} frames were given for {len(lengths)} videos of {lengths.sum()} frames together: "
-                  "pass the number of scored frames of every video.")
+    raise UserError(f"{len(x)} frames were given for {len(lengths)} videos of {lengths.sum()} frames "
+                  "together: pass the number of scored frames of every video.")
 
 # %% ../../nbs/2_scores/01_frame_scores.ipynb #023
 def finite(
@@ -135,7 +135,8 @@ def reference(
     def statistics(x, name):
         x = finite(x, [len(x)], f"training {name}")
         if len(x) > 1 and x.std() > 0: return float(x.mean()), float(x.std())
-        raise UserError(f"The {name} of all {len(x)} training frames is the same: score more training videos.")
+        raise UserError(f"The {name} of all {len(x)} training frames is the same: score more training "
+                        f"videos.")
     of_distance = None if distance is None else statistics(distance, "feature distance")
     return Reference(statistics(psnr, "PSNR"), of_distance)
 

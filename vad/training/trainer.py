@@ -34,7 +34,8 @@ from ..models.import_weights import from_original, load_plain
 from ..models.mnad import MNAD, check_variant
 from .checkpoints import AGAIN, accelerator_for, adam, compiled, load_checkpoint, load_tensors, model_part
 from .checkpoints import SCORING  # noqa: F401 (known to others as this module's)
-from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, turn, validate_same_settings, writer
+from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, turn
+from .checkpoints import validate_same_settings, writer
 
 # %% ../../nbs/4_training/01_trainer.ipynb #005
 def check_values(
@@ -196,7 +197,8 @@ class Task(Protocol):
 class Normality:
     "A task: what comes next in normal video, clip by clip (Park et al. 2020)."
     losses = ("loss", "prediction", "compactness", "separateness")
-    code = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py", "training/checkpoints.py", "training/trainer.py")
+    code = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
+            "training/checkpoints.py", "training/trainer.py")
 
     def __init__(self,
         s:Settings,
@@ -351,8 +353,8 @@ def audit(l:Learner) -> dict:
     still = [n for n, d in digests(l.plain).items() if d == l.begun[n]]
     if still:
         names = ", ".join(still[:4]) + (" and others" if len(still) > 4 else "")
-        raise UserError(f"Training never moved {names} ({len(still)} of {len(l.begun)} trainable parameters): "
-                      "give them to the optimiser, or freeze them by a setting.")
+        raise UserError(f"Training never moved {names} ({len(still)} of {len(l.begun)} trainable "
+                      "parameters): give them to the optimiser, or freeze them by a setting.")
     return dict(moved=len(l.begun), frozen=sum(not p.requires_grad for p in l.plain.parameters()))
 
 # %% ../../nbs/4_training/01_trainer.ipynb #058
