@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import square, write_tiny
-from vad import cli, figure, learner
+from vad import cli, figures, learner
 from vad.core import read_json
 
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
@@ -84,8 +84,8 @@ def world(tmp_path_factory):
     clean, w = root / "clean", root / "world"
     write_tiny(w / "tiny")
     films(w / "films")
-    before, draw = os.environ["VAD_CACHE"], figure.draw_run
-    os.environ["VAD_CACHE"], figure.draw_run = str(w / "cache"), lambda folder: None # pictures take most of a second and are read by nobody
+    before, draw = os.environ["VAD_CACHE"], figures.draw_run
+    os.environ["VAD_CACHE"], figures.draw_run = str(w / "cache"), lambda folder: None # pictures take most of a second and are read by nobody
     class Dead(BaseException): pass
     def stop(*args):
         save(*args)
@@ -109,7 +109,7 @@ def world(tmp_path_factory):
             want[name] = result(w)
             restore(clean, w)
         yield clean, w, want
-    finally: os.environ["VAD_CACHE"], figure.draw_run = before, draw
+    finally: os.environ["VAD_CACHE"], figures.draw_run = before, draw
 
 def restore(clean, w):
     "everything as it was, but for the data, which no command changes"

@@ -1,8 +1,6 @@
 "Names from outside stay what they are in every table, and do no harm in any message, page or picture."
 import re
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 from test_cli import call
 from test_learner import TINY
 
-from vad import evaluation, figure, plot, report, row, score
+from vad import ablation, evaluation, figures, plot, report, score
 from vad.core import Problem, printable, progress, read_csv, read_json, write_csv
 from vad.data import open_dataset
 from vad.learner import fit
@@ -55,17 +53,19 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
             score.write_table(path / f"run{k}/scores.csv", score.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
         t = score.read_table(path / "run0/scores.csv")
         assert list(dict.fromkeys(t.video)) == called and score.table_lengths(t).tolist() == lengths.tolist()
-        return evaluation.measure(t, {}), score.gained(*row.scores_of(path / "run0", path / "run1")), t.drop(columns="video").to_numpy().tolist()
+        draws = [ablation.drawn_again(score.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
+        return evaluation.measure(t, {}), draws, t.drop(columns="video").to_numpy().tolist()
     np.testing.assert_equal(measured(said), measured([chr(97 + i) for i in range(len(said))])) # nan equals nan
 
 def test_two_videos_of_one_name_stay_two():
     assert score.table_lengths(score.table(["a", "a", "b"], [3, 2, 2], x=np.arange(7.))).tolist() == [3, 2, 2]
 
-def test_runs_on_other_frames_are_not_compared(tmp_path):
-    for run, names in (("a", ["1", "2"]), ("b", ["1", "02"])):
-        (tmp_path / run).mkdir()
-        score.write_table(tmp_path / run / "scores.csv", score.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]))
-    with pytest.raises(Problem, match="different frames"): row.scores_of(tmp_path / "a", tmp_path / "b")
+def test_runs_on_other_frames_are_not_compared():
+    tables = [score.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]) for names in (["1", "2"], ["1", "02"])]
+    found = pd.DataFrame([dict(key=k, seed=0, auc=90.) | ablation.drawn_again(t) for k, t in zip("ab", tables)])
+    facts = pd.DataFrame([dict(row="a over b", needs="a b", metric="gain", value=np.nan)])
+    with pytest.raises(Problem, match="different frames"): ablation.gain_table(found, facts, pd.DataFrame())
+    assert len(ablation.gain_table(found.assign(frames="same"), facts, pd.DataFrame())) == 1
 
 @pytest.mark.parametrize("cell", ["", "many", "nan", "inf"])
 def test_a_cell_that_is_no_number_is_named(tmp_path, cell):
@@ -101,7 +101,7 @@ def test_videos_called_like_numbers_and_nothing(tiny, tmp_path):
             assert code == 0, err
         else:
             evaluation.evaluate(run, open_dataset(root), "cpu", into=into)
-            figure.draw_run(run / into)
+            figures.draw_run(run / into)
         m = read_json(run / into / "metrics.json")
         assert sorted(dict.fromkeys(score.read_table(run / into / "scores.csv").video)) == sorted(called)
         return m["regularity"], m["causal"], (run / into / "controls.csv").read_text()
@@ -132,27 +132,28 @@ def test_a_message_of_the_command_is_one_line(tmp_path):
     assert code == 1 and "\x1b" not in err + out and len(err.strip().splitlines()) == 1 and r"a\x1b[2Jb\nc" in err
 
 def test_a_table_in_a_terminal():
-    assert len(report.columns(pd.DataFrame(dict(a=[WILD, "x"]))).splitlines()) == 3
+    assert len(report.for_terminal(pd.DataFrame(dict(a=[WILD, "x"]))).splitlines()) == 3
 
 NAME = '<b>&"\\_{$%#~^'
 
-def test_a_page_shows_names_letter_by_letter():
-    page = report.rendered(pd.DataFrame({NAME: [NAME, WILD]})) + report.picture(Path(__file__), NAME)
-    assert "<b>" not in page and "&lt;b&gt;&amp;&quot;" in page and page.encode("utf-8") and "\x1b" not in page
+def test_a_page_shows_names_letter_by_letter(tmp_path):
+    t = pd.DataFrame({NAME: [NAME, WILD]})
+    facts = dict(title=NAME, halves=[], ids=[], sentences=[NAME], measurements=t, record="{}")
+    page = report.rendered(report.PAGE, overview=t, **facts)
+    assert "<b>" not in page and page.count("&lt;b&gt;&amp;&#34;") >= 4 and page.encode("utf-8") and "\x1b" not in page
 
-def test_latex_prints_names_letter_by_letter(tmp_path):
+def test_latex_prints_names_letter_by_letter():
     "a dataset, a row and a column with every letter that LaTeX reads as a command"
     data = 'a_b & 50% {x} $#~^'
-    plan, entry = SimpleNamespace(folder=tmp_path, preset="quick"), report.ENTRIES["mnad.controls"]
-    (tmp_path / "figures/mnad").mkdir(parents=True)
-    write_csv(tmp_path / f"figures/mnad/{data}.controls.csv", pd.DataFrame({"control": ["a_b & \\c"], "50% {x}": [1.]}))
-    report.write_latex(entry, plan, dict(data=dict(name=data)))
-    text = (tmp_path / f"figures/mnad/{data}.controls.tex").read_text()
+    text = report.for_latex(pd.DataFrame({"control": ["a_b & \\c"], "50% {x}": ["1.0"]}), f"Controls ({data})", "tab:mnad.controls")
     caption = re.search(r"\\caption\{(.*)\}", text)[1]
     assert r"a\_b \& 50\% \{x\} \$\#\textasciitilde{}\textasciicircum{}" in caption
     assert r"a\_b \& \textbackslash" in text and r"50\% \{x\}" in text
     bare = re.sub(r"\\[A-Za-z]+\*?(\[[^]]*\])?|\\[&%$#_{}\\]", "", text).replace("tab:mnad.controls", "") # without commands and escaped letters
     assert not set("%$#_~^") & set(bare) and bare.count("&") == 2 # between two columns, in two lines
+
+def test_markdown_keeps_its_columns():
+    assert report.for_markdown(pd.DataFrame({"a|b": ["x|y", WILD]})).count("\n") == 3
 
 def test_pictures_show_dollars_and_underscores(tmp_path):
     y = np.array([0, 1, 0, 1])
@@ -161,10 +162,10 @@ def test_pictures_show_dollars_and_underscores(tmp_path):
         (folder := tmp_path / f"run{len(runs)}").mkdir()
         score.write_table(folder / "scores.csv", score.table([r"$\bad{$", "a\nb"], [2, 2], regularity=1 - y + .1, label=y))
         runs[name] = folder
-    fig = figure.draw_scores(runs, tmp_path / "s.png")
+    fig = figures.draw_scores(runs, tmp_path / "s.png")
     assert {printable(n) for n in runs} <= {t.get_text().strip().replace(r"\$", "$") for t in fig.legends[0].get_texts()}
     plt.close(fig)
-    fig = figure.draw_roc(runs, tmp_path / "r.png")
+    fig = figures.draw_roc(runs, tmp_path / "r.png")
     assert len(fig.axes[0].get_legend().get_texts()) == 2
     plt.close(fig)
     assert list(dict.fromkeys(read_csv(tmp_path / "s.csv", dict(run=str, video=str)).run)) == list(runs)

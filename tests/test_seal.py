@@ -19,13 +19,12 @@ from safetensors.torch import load_file, save_file
 from conftest import square, write_frames, write_tiny
 from vad import evaluation, learner, score
 from vad.cache import Frames, cache_frames
-from vad.catalogue import Plan, folder_of, row_job, state_of
 from vad.clips import open_clips
 from vad.core import Problem, Unread, line_of, lines_in, misfit, read_array, read_csv, read_json, write_csv, write_json
 from vad.data import open_dataset
 from vad.embed import embed, open_embeddings
 from vad.learner import Settings, fit, load_tensors, save_tensors
-from vad.report import plan_facts, read_plan
+from vad.results import Plan, plan_facts, read_plan, read_result
 from vad.video import open_video
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step")
@@ -422,15 +421,13 @@ def test_a_damaged_line_of_the_cutting_journal(embedded, tmp_path):
 
 # ---- plans, jobs and entries of a reproduction
 
-@pytest.mark.parametrize("change", [dict(state=3), dict(pid="x"), dict(key=None), dict(seconds=[]), dict(why={})])
-def test_jobs_that_do_not_fit(tmp_path, change):
-    plan = Plan(tmp_path)
-    job = row_job(plan, "predict-full", 0)
-    path = folder_of(job, plan) / "job.json"
-    write_json(path, dict(name=job.name, key="k", state="finished", pid=7))
-    assert state_of(job, plan, "k")["state"] == "finished"
+@pytest.mark.parametrize("change", [dict(state=3), dict(pid="x"), dict(key=None), dict(seconds=[]), dict(why={}), dict(lines=[3]), dict(seed="0")])
+def test_results_that_do_not_fit(tmp_path, change):
+    path = tmp_path / "results/row-predict-full-seed0-12345678.json"
+    write_json(path, dict(name="row-predict-full-seed0", key=path.stem, kind="row", arguments=["predict-full"], seed=0, state="finished", pid=7))
+    assert read_result(path)["state"] == "finished"
     write_json(path, read_json(path) | change)
-    sentence(lambda: state_of(job, plan, "k"), path)
+    sentence(lambda: read_result(path), path)
 
 @pytest.mark.parametrize("plan, data", [(None, {}), ("x", {}), ({}, {}), (dict(seeds="0"), {}), (dict(seeds=["a"]), {}), (dict(classes="2"), {}),
                                         (dict(colour=1), {}), ({}, dict(name=3))])

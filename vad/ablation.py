@@ -7,7 +7,7 @@ __all__ = ['CONTROLLED', 'AVERAGED', 'Row', 'task_rows', 'rows', 'open_frames', 
            'measured_line', 'measure_row', 'read_controls', 'one_interval', 'comparison_table', 'gain_of', 'gain_table',
            'decision_rates']
 
-# %% ../nbs/13a_ablation.ipynb #f52c9e46
+# %% ../nbs/13a_ablation.ipynb #5caa8717
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -22,14 +22,14 @@ from .core import Problem, read_csv, read_json
 from .data import Dataset, open_dataset
 from .results import Plan, code_behind, interval
 
-# %% ../nbs/13a_ablation.ipynb #fff8adca
+# %% ../nbs/13a_ablation.ipynb #3405907c
 @dataclass(frozen=True)
 class Row:
     "What is changed in a row of a published table."
     training: dict = field(default_factory=dict) # settings that differ from the preset
     scoring: dict = field(default_factory=dict)  # settings of scoring that differ
 
-# %% ../nbs/13a_ablation.ipynb #b75dcd44
+# %% ../nbs/13a_ablation.ipynb #86fa0ee6
 def task_rows(
     task:str,   # reconstruct | predict
     preset:str,
@@ -46,13 +46,13 @@ def task_rows(
         psnr=Row(base, dict(alpha=1.)),
         full=Row(base))
 
-# %% ../nbs/13a_ablation.ipynb #2e4f322a
+# %% ../nbs/13a_ablation.ipynb #3da431af
 def rows(preset:str) -> dict[str, Row]:
     "Every row of the tables on frames, by its key."
     both = {f"{task}-{key}": row for task in ("reconstruct", "predict") for key, row in task_rows(task, preset).items()}
     return both | {"gates": Row(dict(attention="gate")), "gates-frozen": Row(dict(attention="gate", gates="frozen"))}
 
-# %% ../nbs/13a_ablation.ipynb #39a3196f
+# %% ../nbs/13a_ablation.ipynb #1014c58f
 @lru_cache(1)
 def _opened(root, truth, partial, length, fingerprint): return open_dataset(root, truth or None, partial, length)
 
@@ -67,7 +67,7 @@ def open_frames(plan:Plan) -> Dataset:
         raise Problem(f"{data.name} has no training videos: add them under training/, or evaluate a run trained elsewhere.")
     return data
 
-# %% ../nbs/13a_ablation.ipynb #c0a13f3b
+# %% ../nbs/13a_ablation.ipynb #0be96df2
 def run_folder(
     models:Path, s:learner.Settings, data:Dataset,
 ) -> Path:
@@ -78,10 +78,10 @@ def run_folder(
     name = "-".join([data.name, s.task, "memory" if s.memory else "plain", *gates, f"seed{s.seed}"])
     return models / f"{name}-{sha256(key.encode()).hexdigest()[:8]}"
 
-# %% ../nbs/13a_ablation.ipynb #501784e3
+# %% ../nbs/13a_ablation.ipynb #85128c8b
 def percent(x): return None if x is None else 100 * x
 
-# %% ../nbs/13a_ablation.ipynb #10fb049d
+# %% ../nbs/13a_ablation.ipynb #b4ffd1dc
 def drawn_again(
     table:pd.DataFrame, # scores.csv of an evaluation
 ) -> dict:              # draws: 1000 AUCs in %, None where the labels leave it undefined; frames: a hash of what was scored
@@ -90,7 +90,7 @@ def drawn_again(
     frames = sha256(table[["video", "frame", "label"]].to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return dict(draws=None if np.isnan(draws).any() else draws.round(3).tolist(), frames=frames)
 
-# %% ../nbs/13a_ablation.ipynb #a5f82d20
+# %% ../nbs/13a_ablation.ipynb #9aaa5fc5
 def measured_line(
     m:dict,      # from `evaluation.evaluate`
     audit:dict,  # moved, frozen: numbers of parameters
@@ -107,7 +107,7 @@ def measured_line(
                 **rates, **{f"best_{k}": percent(best.get(k)) for k in rates}, **audit,
                 fps=m["frames_per_second"], parameters=m["parameters"], **draws)
 
-# %% ../nbs/13a_ablation.ipynb #92e9f2ce
+# %% ../nbs/13a_ablation.ipynb #21d5d593
 CONTROLLED = "predict-full" # the row whose evaluation stands for the controls: they know nothing of the model
 
 def measure_row(
@@ -125,18 +125,19 @@ def measure_row(
     line = measured_line(m, run.record["audit"], drawn_again(score.read_table(folder / "scores.csv", "regularity", "label")))
     facts = dict(model=run.folder.name, train_seconds=run.record["train_seconds"],
                  score_seconds=read_json(folder / "record.json")["score_seconds"])
-    known = read_controls(folder).to_dict("records") if key == CONTROLLED else []
+    known = read_controls(folder) if key == CONTROLLED else pd.DataFrame()
+    known = known.astype(object).where(known.notna(), None).to_dict("records") # None for JSON
     return facts | dict(lines=[dict(key=key, folder=str(folder.relative_to(into.parent))) | line], controls=known)
 
-# %% ../nbs/13a_ablation.ipynb #61727051
+# %% ../nbs/13a_ablation.ipynb #733a6218
 def read_controls(folder:Path) -> pd.DataFrame: # control, auc_micro and auc_macro in %, note
     "The controls of an evaluation."
     columns = dict(control=str, note=str|None, auc_micro=float|None, auc_macro=float|None)
     t = read_csv(folder / "controls.csv", columns, "delete it and evaluate the run again", "evaluate the run first",
                  folder / "metrics.json").reindex(columns=list(columns))
-    return t.assign(auc_micro=100 * t.auc_micro, auc_macro=100 * t.auc_macro).astype(object).where(t.notna(), None)
+    return t.assign(auc_micro=100 * t.auc_micro, auc_macro=100 * t.auc_macro)
 
-# %% ../nbs/13a_ablation.ipynb #4cfb5af3
+# %% ../nbs/13a_ablation.ipynb #0a17197d
 def one_interval(
     runs:pd.DataFrame, # lines of one row, one for each seed: draws, low, high
 ) -> tuple[float, float]:
@@ -144,7 +145,7 @@ def one_interval(
     if len(runs) == 1 or runs.draws.isna().any(): return tuple(runs[["low", "high"]].astype(float).mean())
     return interval(np.stack(runs.draws))
 
-# %% ../nbs/13a_ablation.ipynb #05246cd7
+# %% ../nbs/13a_ablation.ipynb #008951c8
 AVERAGED = ("macro", "online", "pixel", "rbdc", "tbdc", "ap", "eer", "fps")
 
 def comparison_table(
@@ -164,7 +165,7 @@ def comparison_table(
                           train_minutes=runs.train_seconds.astype(float).mean() / 60))
     return pd.DataFrame(lines)
 
-# %% ../nbs/13a_ablation.ipynb #4d854131
+# %% ../nbs/13a_ablation.ipynb #2728c05b
 def gain_of(
     pairs:pd.DataFrame, # a line for each seed: auc, draws, frames of one row; the same with _other of another
 ) -> dict:              # ours, sd, seeds, low, high; points
@@ -175,7 +176,7 @@ def gain_of(
     low, high = interval([np.subtract(a, b) for a, b in zip(pairs.draws, pairs.draws_other)])
     return dict(ours=ours.mean(), sd=ours.std(), seeds=" ".join(str(int(s)) for s in pairs.seed), low=low, high=high)
 
-# %% ../nbs/13a_ablation.ipynb #37d5910c
+# %% ../nbs/13a_ablation.ipynb #2350845b
 def gain_table(
     found:pd.DataFrame,   # lines of rows
     facts:pd.DataFrame,   # as of `comparison_table`; a gain needs two keys, the better row's first
@@ -187,14 +188,15 @@ def gain_table(
     for name, needs in facts[facts.metric == "gain"][["row", "needs"]].itertuples(index=False):
         better, other = needs.split()
         if not {better, other} <= set(found.get("key", ())): continue
-        pairs = found[found.key == better].merge(found[found.key == other], on="seed", suffixes=("", "_other"))
         old = carried[carried.needs == needs] if len(carried) else carried
-        if not len(pairs) or not len(old) and pairs[["draws", "draws_other"]].isna().any(axis=None): continue
-        ours = old.iloc[0][["ours", "sd", "seeds", "low", "high"]].to_dict() if len(old) else gain_of(pairs)
+        pairs = found[found.key == better].merge(found[found.key == other], on="seed", suffixes=("", "_other"))
+        if len(old): ours = old.iloc[0][["ours", "sd", "seeds", "low", "high"]].to_dict()
+        elif len(pairs) and not pairs[["draws", "draws_other"]].isna().any(axis=None): ours = gain_of(pairs)
+        else: continue
         lines.append(dict(row=name, published=value.get(better, np.nan) - value.get(other, np.nan)) | ours)
     return pd.DataFrame(lines)
 
-# %% ../nbs/13a_ablation.ipynb #e980dd68
+# %% ../nbs/13a_ablation.ipynb #999865ab
 def decision_rates(
     found:pd.DataFrame,    # lines of rows
     named:dict[str, str],  # name -> key

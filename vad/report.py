@@ -9,7 +9,7 @@ __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'PAGE', 'verdict', 
            'entry_facts', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'write_latex',
            'publish_figures']
 
-# %% ../nbs/13e_report.ipynb #1e438195
+# %% ../nbs/13e_report.ipynb #44c44c2b
 import base64
 import json
 import re
@@ -26,7 +26,7 @@ from .registry import (
     ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of, registered, results_for, results_in, seconds_spent, tables_of)
 from .results import Plan, plan_of, read_record, read_results, write_results
 
-# %% ../nbs/13e_report.ipynb #bb12ed77
+# %% ../nbs/13e_report.ipynb #4e45a37b
 HALF_WIDTH = 3. # points
 
 def verdict(published:float, low:float, high:float) -> str:
@@ -35,12 +35,12 @@ def verdict(published:float, low:float, high:float) -> str:
     if not low <= published <= high: return "outside"
     return "within" if (high - low) / 2 <= HALF_WIDTH else "undecided"
 
-# %% ../nbs/13e_report.ipynb #12edf650
+# %% ../nbs/13e_report.ipynb #50981e2c
 def number(x, digits:int=1, sign:str="") -> str:
     "A number as text; empty where there is none."
     return "" if pd.isna(x) else f"{x:{sign}.{digits}f}"
 
-# %% ../nbs/13e_report.ipynb #4058af68
+# %% ../nbs/13e_report.ipynb #f8f4067d
 def compared_as_text(
     t:pd.DataFrame,  # with published, ours, sd, seeds, low, high: a comparison of rows, or gains
     judged:bool,     # whether a paper measured this data
@@ -55,7 +55,7 @@ def compared_as_text(
     names = dict(macro="macro", online="online", pixel="pixel", rbdc="RBDC", tbdc="TBDC", train_minutes="training, min")
     return pd.DataFrame(out | {name: [number(x) for x in t[c]] for c, name in names.items() if c in t})
 
-# %% ../nbs/13e_report.ipynb #33e839f3
+# %% ../nbs/13e_report.ipynb #56bb8eaf
 WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC", auc_macro="macro AUC",
              same_source="same source", near_duplicate="near-duplicate", mirror_image="mirror image")
 
@@ -69,7 +69,7 @@ def plain_as_text(t:pd.DataFrame) -> pd.DataFrame:
     sds = {c: t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index)) for c in shown}
     return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in zip(t[c], sds[c])] for c in shown})
 
-# %% ../nbs/13e_report.ipynb #5b836e7a
+# %% ../nbs/13e_report.ipynb #4acc8500
 def as_text(
     t:pd.DataFrame,
     data:str,       # the dataset's name
@@ -79,14 +79,14 @@ def as_text(
     published = "published" in text and (data in SYNTHETIC or not text.published.astype(bool).any())
     return text.drop(columns="published") if published else text
 
-# %% ../nbs/13e_report.ipynb #cda8ab45
+# %% ../nbs/13e_report.ipynb #95067905
 def for_terminal(t:pd.DataFrame) -> str:
     "A table for a terminal, text to the left."
     text = [list(map(printable, line)) for line in [t.columns, *t.itertuples(index=False, name=None)]]
     wide = [max(map(len, column)) for column in zip(*text)]
     return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, wide)).rstrip() for line in text)
 
-# %% ../nbs/13e_report.ipynb #33edf713
+# %% ../nbs/13e_report.ipynb #ea90cd88
 NUMBER = re.compile(r"[-+]?[\d.,]+( ± [\d.]+)?( \[[-\d.]+ to [-\d.]+\])?|[-+\d.]+ to [-+\d.]+|")
 
 def right_aligned(text:pd.DataFrame) -> list[bool]:
@@ -99,7 +99,7 @@ def for_markdown(text:pd.DataFrame) -> str:
     rule = ["---:" if right else "---" for right in right_aligned(text)]
     return "\n".join([line(text), line(rule), *map(line, text.itertuples(index=False, name=None))])
 
-# %% ../nbs/13e_report.ipynb #ad3055bc
+# %% ../nbs/13e_report.ipynb #4742bb8d
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"})
 
 def for_latex(text:pd.DataFrame, caption:str, label:str) -> str:
@@ -108,7 +108,7 @@ def for_latex(text:pd.DataFrame, caption:str, label:str) -> str:
     style = text.map(say).rename(columns=say).style.hide(axis="index")
     return style.to_latex(hrules=True, caption=say(caption), label=label, position_float="centering")
 
-# %% ../nbs/13e_report.ipynb #f87bc709
+# %% ../nbs/13e_report.ipynb #3084f63c
 @dataclass(frozen=True)
 class Report:
     "Everything that a page says."
@@ -137,7 +137,7 @@ class Report:
 
     def picture(self, entry:Entry, file:str) -> Path: return self.figures / entry.paper / f"{self.data(entry.half)}.{file}.png"
 
-# %% ../nbs/13e_report.ipynb #4598c264
+# %% ../nbs/13e_report.ipynb #98060130
 NOTE = dict(seeds=list[int]|None, why=str|None, drawn=str|None)
 
 def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
@@ -149,7 +149,7 @@ def report_of(plan:Plan, linked:bool=True) -> Report:
     "The report of a run's folder. Raises `Problem` where nothing was run."
     return Report(plan, read_record(plan.folder), results_in(plan), read_notes(plan), plan.folder / "figures", linked)
 
-# %% ../nbs/13e_report.ipynb #f032dc45
+# %% ../nbs/13e_report.ipynb #ea82a22c
 def published_report(
     figures:Path, # the repository's figures
     data:str,     # such as ped2
@@ -159,7 +159,7 @@ def published_report(
     record, results = read_results(path)
     return Report(plan_of(record["plan"], Path(figures), path), record, results, record.get("notes") or {}, Path(figures), False)
 
-# %% ../nbs/13e_report.ipynb #ccaab74a
+# %% ../nbs/13e_report.ipynb #a9ddbcda
 def described(entry:Entry, r:Report) -> str:
     "State, date, seeds, time and machine of an entry, in words."
     state, mine = r.states[entry.name], results_for(entry, r.plan, r.results)
@@ -171,7 +171,7 @@ def described(entry:Entry, r:Report) -> str:
             " and ".join(dict.fromkeys(m["machine"] for m in mine if m.get("machine")))]
     return ", ".join(s for s in said if s) + "".join(dict.fromkeys(f". {m['note']}" for m in mine if m.get("note")))
 
-# %% ../nbs/13e_report.ipynb #2e9848bf
+# %% ../nbs/13e_report.ipynb #653417e6
 def overview(r:Report) -> pd.DataFrame: # entry, what, state, published, ours, difference, verdict, seeds: text
     "A line for every entry whose data is there: the page's top, and what the command prints."
     lines = []
@@ -189,13 +189,13 @@ def overview(r:Report) -> pd.DataFrame: # entry, what, state, published, ours, d
     t = pd.DataFrame(lines, columns=["entry", "what", "state", "published", "ours", "difference", "verdict", "seeds"])
     return t.drop(columns=[c for c in ("published", "difference", "verdict") if not t[c].astype(bool).any()])
 
-# %% ../nbs/13e_report.ipynb #170c0feb
+# %% ../nbs/13e_report.ipynb #6b2011a8
 def without_data(r:Report) -> list[str]:
     "What is left out for want of data, a sentence for each reason."
     reasons = pd.Series([s["why"] for s in r.states.values() if s["state"] == "missing data"], dtype=object)
     return [f"{n} entries {why.replace('needs', 'need', 1)}." if n > 1 else f"1 entry {why}." for why, n in reasons.value_counts().items()]
 
-# %% ../nbs/13e_report.ipynb #73fde7be
+# %% ../nbs/13e_report.ipynb #a26602d3
 def counted_verdicts(r:Report) -> str:
     "How many published values lie where, over all tables of rows; empty where nothing is judged."
     rows = {}
@@ -206,7 +206,7 @@ def counted_verdicts(r:Report) -> str:
     found = pd.Series([v for v in rows.values() if v], dtype=object).value_counts()
     return f"Of {found.sum()} published values " + ", ".join(f"{n} are {v}" for v, n in found.items()) + "." if len(found) else ""
 
-# %% ../nbs/13e_report.ipynb #e9082806
+# %% ../nbs/13e_report.ipynb #48f4de17
 def to_beat(r:Report) -> str:
     "What the best control that has learned nothing reaches."
     t = r.tables.get("mnad.controls", {}).get("controls")
@@ -214,7 +214,7 @@ def to_beat(r:Report) -> str:
     best = t[t.control.isin(("frame index", "random", "frame difference", "frame difference, min-max"))].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
-# %% ../nbs/13e_report.ipynb #e9925ac7
+# %% ../nbs/13e_report.ipynb #d71a3794
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {{ title }}</title><style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}.wide{overflow-x:auto}
@@ -250,10 +250,10 @@ def rendered(template:str, **facts) -> str:
     "A template filled in; whatever a name holds, it is shown letter by letter."
     from jinja2 import Environment
     from markupsafe import Markup
-    def shown(x): return x if isinstance(x, Markup) else printable(x) if isinstance(x, str) and "\n" not in x else x
+    def shown(x): return x if isinstance(x, Markup) or not isinstance(x, str) else "\n".join(map(printable, x.split("\n")))
     return Environment(autoescape=True, finalize=shown, trim_blocks=True).from_string(template).render(right=right_aligned, **facts)
 
-# %% ../nbs/13e_report.ipynb #ca33eccb
+# %% ../nbs/13e_report.ipynb #0da995c6
 def entry_facts(entry:Entry, r:Report) -> dict:
     "What the page says of an entry; tables as far as they are."
     pictures = [p for f in entry.files if (p := r.picture(entry, f)).exists()]
@@ -266,7 +266,7 @@ def entry_facts(entry:Entry, r:Report) -> dict:
     return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat, links=links, tables=shown,
                 pictures=[base64.b64encode(p.read_bytes()).decode() for p in pictures if there])
 
-# %% ../nbs/13e_report.ipynb #bd1ad83b
+# %% ../nbs/13e_report.ipynb #01b47fcd
 def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
     data, t, clips = r.data(half), registered(), r.record.get("clips") or {}
@@ -286,14 +286,14 @@ def half_facts(half:str, r:Report) -> dict:
     title = f"{dict(frames='Frames', clips='Clips')[half]} of {data}" + ("" if data in SYNTHETIC else ": paper versus ours")
     return dict(id=half, title=title, note=note, sentences=said, papers=papers, caveats=t[t.entry == half].caveat)
 
-# %% ../nbs/13e_report.ipynb #24e39fb0
+# %% ../nbs/13e_report.ipynb #3416168e
 def measurement_table(r:Report) -> pd.DataFrame: # measurement, finished, training s, scoring s, machine
     "A line for every result: when, how long, where."
     return pd.DataFrame([{"measurement": n, "state": m["state"], "finished": (m.get("finished") or "")[:16],
                           "training, s": number(m.get("train_seconds")), "scoring, s": number(m.get("score_seconds")),
                           "machine": m.get("machine") or ""} for n, m in r.results.items()])
 
-# %% ../nbs/13e_report.ipynb #61928ddd
+# %% ../nbs/13e_report.ipynb #1c35b4dd
 def make_page(r:Report) -> str:
     "The page as HTML."
     title = f"{' and '.join(map(r.data, r.halves))}, preset {r.plan.preset}"
@@ -304,7 +304,7 @@ def make_page(r:Report) -> str:
     return rendered(PAGE, title=title, overview=overview(r), ids=ids, sentences=[counted_verdicts(r), rule, r.record.get("pictures"), *without_data(r)],
                     halves=[half_facts(h, r) for h in r.halves], measurements=measurement_table(r), record=record)
 
-# %% ../nbs/13e_report.ipynb #623d53ad
+# %% ../nbs/13e_report.ipynb #96e6e490
 def write_page(plan:Plan) -> Path:
     "summary.html and summary.csv of a run's folder, LaTeX of each table. Raises `Problem` where nothing was run."
     r = report_of(plan)
@@ -314,7 +314,7 @@ def write_page(plan:Plan) -> Path:
         if r.states[n]["state"] == "measured": write_latex(e, r)
     return plan.folder / "summary.html"
 
-# %% ../nbs/13e_report.ipynb #511b24f0
+# %% ../nbs/13e_report.ipynb #e07c918c
 def write_latex(entry:Entry, r:Report):
     "The tables of an entry as LaTeX, beside its pictures."
     data = r.data(entry.half)
@@ -322,7 +322,7 @@ def write_latex(entry:Entry, r:Report):
         text = for_latex(as_text(t, data), f"{entry.title} ({data}, preset {r.plan.preset})", f"tab:{entry.name}")
         with whole(r.figures / entry.paper / f"{data}.{f}.tex") as part: part.write_text(text, encoding="utf-8")
 
-# %% ../nbs/13e_report.ipynb #e8839428
+# %% ../nbs/13e_report.ipynb #ce0804ee
 def publish_figures(
     plan:Plan,
     target:Path, # the repository's figures

@@ -8,7 +8,7 @@ __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome',
            'left_by', 'draw_paper', 'draw_entries', 'words_of', 'Work', 'Shown', 'said_by', 'rounded', 'rendered_data',
            'checked_plan', 'make_plan', 'begin', 'start', 'reproduce', 'catalogue', 'failures', 'in_short']
 
-# %% ../nbs/13f_runner.ipynb #24cb5dc1
+# %% ../nbs/13f_runner.ipynb #63285107
 import ctypes
 import json
 import logging
@@ -46,13 +46,13 @@ from .report import (
     Report, described, for_terminal, overview, publish_figures, published_report, read_notes, report_of, without_data, write_page)
 from .results import Measurement, Plan, code_behind, lines_of, lock_of, plan_facts, read_result, without_comments
 
-# %% ../nbs/13f_runner.ipynb #2cb9d512
+# %% ../nbs/13f_runner.ipynb #317305a1
 def short_machine() -> str:
     "The machine in a few words."
     m = machine()
     return m["accelerator"] or f"{m['cores']} cores of {m['cpu']}"
 
-# %% ../nbs/13f_runner.ipynb #2ff99cad
+# %% ../nbs/13f_runner.ipynb #d54d5cd5
 @contextmanager
 def bars_into(log:Path|None): # None: where they go anyway
     "Send progress bars to a file while the block runs."
@@ -64,7 +64,7 @@ def bars_into(log:Path|None): # None: where they go anyway
         if log and before is not None: os.environ["VAD_PROGRESS"] = before
         if log: log.unlink(missing_ok=True)
 
-# %% ../nbs/13f_runner.ipynb #e51d7cbf
+# %% ../nbs/13f_runner.ipynb #e61fba56
 def last_step(log:Path) -> str:
     "What the last bar in a log says: the step and how much of it is done; empty where there is no log."
     try: text = log.read_text(errors="replace")
@@ -72,7 +72,7 @@ def last_step(log:Path) -> str:
     bars = re.findall(r"([^\r\n|]*?):\s+(\d+%)?", text)
     return " ".join(bars[-1]).strip() if bars else ""
 
-# %% ../nbs/13f_runner.ipynb #cc583498
+# %% ../nbs/13f_runner.ipynb #bc4dbeac
 _stopped = [] # what this process was stopped in
 
 def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and seconds or why
@@ -86,7 +86,7 @@ def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and
         why = f"{type(e).__name__}: {' '.join(str(e).split())}; {path} says where"
         return dict(state="failed", why=why, trace=traceback.format_exc())
 
-# %% ../nbs/13f_runner.ipynb #094b77f9
+# %% ../nbs/13f_runner.ipynb #9bcc93b4
 def measure(
     m:Measurement, plan:Plan,
     key:str,              # from `key_now`
@@ -109,7 +109,7 @@ def measure(
         write_json(path, facts)
     return facts
 
-# %% ../nbs/13f_runner.ipynb #4cfd7661
+# %% ../nbs/13f_runner.ipynb #a6d6e6b8
 def die_with_parent(
     parent:int,      # the process that started this one
     grace:float=60., # seconds to save what there is
@@ -125,7 +125,7 @@ def die_with_parent(
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/13f_runner.ipynb #b1cdf297
+# %% ../nbs/13f_runner.ipynb #c00318a6
 def workers(at_once:int):
     "joblib's processes: each has its share of the cores, and ends with this one."
     from joblib import parallel_config
@@ -133,7 +133,7 @@ def workers(at_once:int):
     threads = max(1, cores // at_once)
     return parallel_config("loky", inner_max_num_threads=threads, initializer=die_with_parent, initargs=(os.getpid(),))
 
-# %% ../nbs/13f_runner.ipynb #86d48ddd
+# %% ../nbs/13f_runner.ipynb #0f180c4e
 def running(plan:Plan, keys) -> list[dict]:
     "The measurements that are at work now, by the logs that they write."
     paths = [plan.folder / "results" / f"{k}.json" for k in keys if (plan.folder / "results" / f"{k}.log").exists()]
@@ -157,7 +157,7 @@ def interrupting(plan:Plan, keys):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/13f_runner.ipynb #a1351177
+# %% ../nbs/13f_runner.ipynb #914882f3
 class View:
     "What is done, what is running, what failed, and the time left."
     def __init__(self,
@@ -201,13 +201,13 @@ class View:
         self.over.set()
         if self.tty: self.bar.close()
 
-# %% ../nbs/13f_runner.ipynb #e76a8934
+# %% ../nbs/13f_runner.ipynb #0424c670
 def plans_for(todo:list[Measurement], plan:Plan) -> list[Plan]:
     "The plan for each measurement: this machine's GPUs in turn, where several are asked for by no number."
     n = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
     return [plan if n < 2 else replace(plan, device=f"cuda:{i % n}") for i in range(len(todo))]
 
-# %% ../nbs/13f_runner.ipynb #f3fc6190
+# %% ../nbs/13f_runner.ipynb #e2da96d5
 def measure_all(
     wanted:list[Measurement], plan:Plan,
     at_once:int=1,         # processes
@@ -230,7 +230,7 @@ def measure_all(
             if found["state"] == "stopped" and at_once == 1 and local: raise KeyboardInterrupt
             after()
 
-# %% ../nbs/13f_runner.ipynb #ca2fd8a7
+# %% ../nbs/13f_runner.ipynb #e59bd3d2
 def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp
     "Where a paper's notebook lies. Raises `Problem` where the package was installed without its checkout."
     nbs = Path(vad.__file__).resolve().parent.parent / "nbs" / "papers"
@@ -238,7 +238,7 @@ def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp
     if not found: raise Problem(f"{nbs} has no notebook on {paper}: the notebooks are in the project's checkout, run make there.")
     return found[0]
 
-# %% ../nbs/13f_runner.ipynb #9edb9dbd
+# %% ../nbs/13f_runner.ipynb #ba5aa1b3
 def execute(notebook:Path, target:Path, parameters:dict) -> str:
     "Run a notebook; why it failed in a sentence, empty where it did not. Raises `KeyboardInterrupt` when it was stopped."
     import papermill
@@ -257,7 +257,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
             return f"The process that ran {target} was killed, perhaps for want of memory: the same command goes on from what is saved."
     return ""
 
-# %% ../nbs/13f_runner.ipynb #32fd585a
+# %% ../nbs/13f_runner.ipynb #1c6e0d14
 def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     "A hash of all that shapes an entry's pictures: the results behind it, and the code that draws."
     import ast
@@ -266,14 +266,14 @@ def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     shaped = [sorted(r["key"] for r in results_for(entry, plan, results)), code_behind(figures.__name__), drawn_by]
     return sha256(json.dumps(shaped).encode()).hexdigest()[:16]
 
-# %% ../nbs/13f_runner.ipynb #b2658129
+# %% ../nbs/13f_runner.ipynb #7f0cb48f
 def left_by(entry:Entry, plan:Plan, results:dict[str, dict], data:str) -> list[Path]:
     "The tables and the pictures' tables that an entry leaves once it is drawn."
     tables = tables_of(entry, results, data)
     kept = [f for f in entry.files if f not in tables or len(tables[f])]
     return [plan.folder / "figures" / entry.paper / f"{data}.{f}.csv" for f in kept]
 
-# %% ../nbs/13f_runner.ipynb #2fa745f2
+# %% ../nbs/13f_runner.ipynb #bf7bd43c
 def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # paper; why it failed
     "Execute a paper's notebook for some of its entries."
     half = entries[0].half
@@ -283,7 +283,7 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
                             only=[e.name.partition(".")[2] for e in entries])
     return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
 
-# %% ../nbs/13f_runner.ipynb #1979f43c
+# %% ../nbs/13f_runner.ipynb #d7bb9243
 def draw_entries(entries:list[Entry], plan:Plan, names:dict[str, str], at_once:int=1): # names: half -> dataset
     "Draw all entries that are measured and not drawn yet, and note what became of each."
     from joblib import Parallel, delayed
@@ -301,13 +301,13 @@ def draw_entries(entries:list[Entry], plan:Plan, names:dict[str, str], at_once:i
                 if drawn(e): note(e, drawn=keys[e.name])
                 else: note(e, why=why or f"{paper}.ipynb did not draw it")
 
-# %% ../nbs/13f_runner.ipynb #f7efc59d
+# %% ../nbs/13f_runner.ipynb #b8b5d3a7
 def words_of(x) -> tuple:
     "A word, a number, a text of several, or a list, as a tuple."
     if isinstance(x, str): return tuple(x.replace(",", " ").split())
     return tuple(x) if isinstance(x, list | tuple) else (x,)
 
-# %% ../nbs/13f_runner.ipynb #97c3b6b5
+# %% ../nbs/13f_runner.ipynb #c7a018a3
 @dataclass(frozen=True)
 class Work:
     "What a paper's notebook works with."
@@ -366,7 +366,7 @@ class Work:
                 for name, key in keys.items() for r in found
                 if r["lines"][0]["key"] == key and (seeds == "all" or r["seed"] == self.plan.seeds[0])}
 
-# %% ../nbs/13f_runner.ipynb #07ae533c
+# %% ../nbs/13f_runner.ipynb #b3857d38
 @dataclass(frozen=True)
 class Shown(Work):
     "What a paper's notebook works with where it shows published results."
@@ -394,12 +394,12 @@ class Shown(Work):
         from IPython.display import Image, display
         from PIL import Image as Picture
         picture, small = Picture.open(self.report.figures / self.paper / f"{self.data.name}.{file}.png").convert("RGB"), BytesIO()
-        picture.thumbnail((900, 900))
-        picture.save(small, "jpeg", quality=60)
+        picture.thumbnail((800, 800))
+        picture.save(small, "jpeg", quality=50)
         print(self.report.record.get("pictures", ""))
         display(Image(small.getvalue(), format="jpeg"))
 
-# %% ../nbs/13f_runner.ipynb #d16771f6
+# %% ../nbs/13f_runner.ipynb #c79c22b2
 def said_by(
     work:Work,
     classes:str, # binary | multiclass
@@ -411,12 +411,12 @@ def said_by(
     t = t[(t.classes == classes) & (t.row == row) & (t.protocol == under)]
     return protocol.predictions(t, work.plan.folder / "models", work.plan.seeds[0])
 
-# %% ../nbs/13f_runner.ipynb #97134ff7
+# %% ../nbs/13f_runner.ipynb #69e5d338
 def rounded(table:pd.DataFrame, digits:int) -> pd.DataFrame:
     "A table with its numbers rounded, its words as they are."
     return table.round({c: digits for c in table.select_dtypes("number").columns})
 
-# %% ../nbs/13f_runner.ipynb #5ecccfd2
+# %% ../nbs/13f_runner.ipynb #55273a82
 def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, take what is there
     "The plan with synthetic data written where it says so."
     from vad.scenes import write_scenes
@@ -426,7 +426,7 @@ def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, tak
         if getattr(plan, half) == "" and (not dry or folder.exists()): plan = replace(plan, **{half: str(write(folder))})
     return plan
 
-# %% ../nbs/13f_runner.ipynb #ad29a174
+# %% ../nbs/13f_runner.ipynb #191f40f1
 def checked_plan(plan:Plan) -> Plan:
     "The plan with fingerprints of its data. Raises `Problem` on data that cannot be measured."
     if plan.frames:
@@ -437,7 +437,7 @@ def checked_plan(plan:Plan) -> Plan:
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
     return plan
 
-# %% ../nbs/13f_runner.ipynb #e489be04
+# %% ../nbs/13f_runner.ipynb #1e4fcc71
 def make_plan(
     data:str|Path|None, # folder of a dataset of long videos; empty: a synthetic one is rendered; None: none
     clips:str|Path|None=None, # folder of class folders; likewise
@@ -459,7 +459,7 @@ def make_plan(
                 own.get("truth") or "", bool(own.get("partial")), json.loads(json.dumps(options)), classifier)
     return checked_plan(rendered_data(plan, dry))
 
-# %% ../nbs/13f_runner.ipynb #3829d4f1
+# %% ../nbs/13f_runner.ipynb #fd9e1a9d
 def begin(
     paper:str,                # mnad | gates | embeddings | srupp
     data:str="",              # folder; empty: synthetic data is rendered
@@ -483,7 +483,7 @@ def begin(
     print(f"{paper} on {Path(data).name or 'synthetic data'}: {os.path.relpath(plan.folder)}")
     return Work(paper, plan, only)
 
-# %% ../nbs/13f_runner.ipynb #49415711
+# %% ../nbs/13f_runner.ipynb #2ff532bd
 def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its dataset
     "Write the run's record, and which seeds the entries were asked for."
     data, clips = plan.frames and open_frames(plan), plan.clips and open_collection(plan)
@@ -499,7 +499,7 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         write_json(plan.folder / "entries" / f"{e.name}.json", kept | dict(seeds=list(plan.seeds)))
     return dict(frames=data and data.name, clips=clips and clips.name)
 
-# %% ../nbs/13f_runner.ipynb #21abee53
+# %% ../nbs/13f_runner.ipynb #2b66424b
 PAGE_SECONDS = 10. # between two pages of a run that is measuring
 
 def reproduce(
@@ -530,7 +530,7 @@ def reproduce(
         if publish: publish_figures(plan, Path(publish))
     return plan
 
-# %% ../nbs/13f_runner.ipynb #0cff2850
+# %% ../nbs/13f_runner.ipynb #f412e6d9
 def catalogue(data=None, clips=None, **options) -> str:
     "Every entry with its state, for a terminal; arguments as of `reproduce`, and nothing is written."
     plan = make_plan(*(("", "") if not data and not clips else (data, clips)), **options, dry=True)
@@ -542,7 +542,7 @@ def catalogue(data=None, clips=None, **options) -> str:
     t, states = overview(r), pd.Series([s["state"] for s in r.states.values()]).value_counts()
     return "\n".join([for_terminal(t), "", *without_data(r), f"{os.path.relpath(plan.folder)}: " + ", ".join(f"{n} {s}" for s, n in states.items())])
 
-# %% ../nbs/13f_runner.ipynb #cd9901a0
+# %% ../nbs/13f_runner.ipynb #3fdc312a
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     states = report_of(plan).states
