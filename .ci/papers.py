@@ -22,9 +22,9 @@ def shown(name, folder):
 
 
 def text(book):
-    "What the outputs say, pictures aside."
-    def said(o): return o.get("text") or o.get("data", {}).get("text/plain", "")
-    return [[said(o) for o in c.get("outputs", [])] for c in book.cells]
+    "What the outputs say, pictures aside; a stream may come in any number of pieces."
+    def said(o): return o.get("text") or o.get("data", {}).get("text/plain", "") + "\n"
+    return ["".join(said(o) for o in c.get("outputs", [])) for c in book.cells]
 
 
 def main():

@@ -7,7 +7,7 @@ __all__ = ['CONTROLLED', 'AVERAGED', 'Row', 'task_rows', 'rows', 'open_frames', 
            'measured_line', 'measure_row', 'read_controls', 'one_interval', 'comparison_table', 'gain_of', 'gain_table',
            'decision_rates']
 
-# %% ../nbs/13a_ablation.ipynb #5caa8717
+# %% ../nbs/13a_ablation.ipynb #cd8d9057
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -22,14 +22,14 @@ from .core import Problem, read_csv, read_json
 from .data import Dataset, open_dataset
 from .results import Plan, code_behind, interval
 
-# %% ../nbs/13a_ablation.ipynb #3405907c
+# %% ../nbs/13a_ablation.ipynb #8f29f6d4
 @dataclass(frozen=True)
 class Row:
     "What is changed in a row of a published table."
     training: dict = field(default_factory=dict) # settings that differ from the preset
     scoring: dict = field(default_factory=dict)  # settings of scoring that differ
 
-# %% ../nbs/13a_ablation.ipynb #86fa0ee6
+# %% ../nbs/13a_ablation.ipynb #0d66b786
 def task_rows(
     task:str,   # reconstruct | predict
     preset:str,
@@ -46,28 +46,32 @@ def task_rows(
         psnr=Row(base, dict(alpha=1.)),
         full=Row(base))
 
-# %% ../nbs/13a_ablation.ipynb #3da431af
+# %% ../nbs/13a_ablation.ipynb #503c22e9
 def rows(preset:str) -> dict[str, Row]:
     "Every row of the tables on frames, by its key."
-    both = {f"{task}-{key}": row for task in ("reconstruct", "predict") for key, row in task_rows(task, preset).items()}
-    return both | {"gates": Row(dict(attention="gate")), "gates-frozen": Row(dict(attention="gate", gates="frozen"))}
+    both = {f"{task}-{key}": row for task in ("reconstruct", "predict")
+            for key, row in task_rows(task, preset).items()}
+    return both | {"gates": Row(dict(attention="gate")),
+                   "gates-frozen": Row(dict(attention="gate", gates="frozen"))}
 
-# %% ../nbs/13a_ablation.ipynb #1014c58f
+# %% ../nbs/13a_ablation.ipynb #a04f563f
 @lru_cache(1)
-def _opened(root, truth, partial, length, fingerprint): return open_dataset(root, truth or None, partial, length)
+def _opened(root, truth, partial, length, fingerprint):
+    return open_dataset(root, truth or None, partial, length)
 
 def open_frames(plan:Plan) -> Dataset:
     "The dataset of a plan. Raises `Problem` where it has no labels or nothing to train on."
     length = learner.settings(plan.preset, **plan.changes).length
-    opened = _opened if plan.prints else _opened.__wrapped__ # only what has a fingerprint is known to be the same
+    # only what has a fingerprint is known to be the same
+    opened = _opened if plan.prints else _opened.__wrapped__
     data = opened(plan.frames, plan.truth, plan.partial, length, plan.prints.get("frames"))
     if data.labels is None:
-        raise Problem(f"{data.name} has no labels: nothing can be compared with a published table. Use vad train and vad evaluate.")
+        raise Problem(f"{data.name} has no labels, so no table can be made: use vad train and vad evaluate.")
     if not data.train:
-        raise Problem(f"{data.name} has no training videos: add them under training/, or evaluate a run trained elsewhere.")
+        raise Problem(f"{data.name} has no training videos: add them under training/, or use vad evaluate.")
     return data
 
-# %% ../nbs/13a_ablation.ipynb #0be96df2
+# %% ../nbs/13a_ablation.ipynb #1ff04bb5
 def run_folder(
     models:Path, s:learner.Settings, data:Dataset,
 ) -> Path:
@@ -78,19 +82,20 @@ def run_folder(
     name = "-".join([data.name, s.task, "memory" if s.memory else "plain", *gates, f"seed{s.seed}"])
     return models / f"{name}-{sha256(key.encode()).hexdigest()[:8]}"
 
-# %% ../nbs/13a_ablation.ipynb #85128c8b
+# %% ../nbs/13a_ablation.ipynb #03c17ca8
 def percent(x): return None if x is None else 100 * x
 
-# %% ../nbs/13a_ablation.ipynb #b4ffd1dc
+# %% ../nbs/13a_ablation.ipynb #946eb1f1
 def drawn_again(
     table:pd.DataFrame, # scores.csv of an evaluation
-) -> dict:              # draws: 1000 AUCs in %, None where the labels leave it undefined; frames: a hash of what was scored
+) -> dict: # draws: 1000 AUCs in %, None where labels leave it undefined; frames: a hash of what was scored
     "AUCs of resampled videos. The same videos are drawn for every model."
     draws = 100 * score.resampled(table.label, 1 - table.regularity, score.table_lengths(table))
-    frames = sha256(table[["video", "frame", "label"]].to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return dict(draws=None if np.isnan(draws).any() else draws.round(3).tolist(), frames=frames)
+    scored = table[["video", "frame", "label"]].to_csv(index=False).encode("utf-8", "surrogateescape")
+    known = None if np.isnan(draws).any() else draws.round(3).tolist()
+    return dict(draws=known, frames=sha256(scored).hexdigest()[:16])
 
-# %% ../nbs/13a_ablation.ipynb #9aaa5fc5
+# %% ../nbs/13a_ablation.ipynb #6e02f922
 def measured_line(
     m:dict,      # from `evaluation.evaluate`
     audit:dict,  # moved, frozen: numbers of parameters
@@ -101,13 +106,14 @@ def measured_line(
     low, high = paper["interval"]["auc_micro"]
     at, best = online.get("at_threshold") or {}, paper["best_f1"] or {}
     rates = {k: percent(at.get(k)) for k in ("precision", "recall", "f1")}
-    return dict(auc=percent(paper["auc_micro"]), low=percent(low), high=percent(high), macro=percent(paper["auc_macro"]),
+    return dict(auc=percent(paper["auc_micro"]), low=percent(low), high=percent(high),
+                macro=percent(paper["auc_macro"]),
                 online=percent(online.get("auc_micro")), ap=percent(paper["ap"]), eer=percent(paper["eer"]),
                 **{k: percent(m[v]) for k, v in dict(pixel="pixel_auc", rbdc="rbdc", tbdc="tbdc").items()},
                 **rates, **{f"best_{k}": percent(best.get(k)) for k in rates}, **audit,
                 fps=m["frames_per_second"], parameters=m["parameters"], **draws)
 
-# %% ../nbs/13a_ablation.ipynb #21d5d593
+# %% ../nbs/13a_ablation.ipynb #9b8768b4
 CONTROLLED = "predict-full" # the row whose evaluation stands for the controls: they know nothing of the model
 
 def measure_row(
@@ -121,62 +127,72 @@ def measure_row(
     s = replace(learner.settings(plan.preset, **plan.changes), seed=seed, **row.training)
     run = learner.fit(s, data, run_folder(into.parent, s, data), plan.device)
     folder = run / "-".join(f"{k}_{v}" for k, v in row.scoring.items())
-    m = evaluation.evaluate(run.folder, data, plan.device, into=folder.name if row.scoring else "", **row.scoring)
-    line = measured_line(m, run.record["audit"], drawn_again(score.read_table(folder / "scores.csv", "regularity", "label")))
+    m = evaluation.evaluate(run.folder, data, plan.device, into=folder.name if row.scoring else "",
+                            **row.scoring)
+    line = measured_line(m, run.record["audit"],
+                         drawn_again(score.read_table(folder / "scores.csv", "regularity", "label")))
     facts = dict(model=run.folder.name, train_seconds=run.record["train_seconds"],
                  score_seconds=read_json(folder / "record.json")["score_seconds"])
     known = read_controls(folder) if key == CONTROLLED else pd.DataFrame()
     known = known.astype(object).where(known.notna(), None).to_dict("records") # None for JSON
-    return facts | dict(lines=[dict(key=key, folder=str(folder.relative_to(into.parent))) | line], controls=known)
+    return facts | dict(lines=[dict(key=key, folder=str(folder.relative_to(into.parent))) | line],
+                        controls=known)
 
-# %% ../nbs/13a_ablation.ipynb #733a6218
+# %% ../nbs/13a_ablation.ipynb #b6d39cf4
 def read_controls(folder:Path) -> pd.DataFrame: # control, auc_micro and auc_macro in %, note
     "The controls of an evaluation."
     columns = dict(control=str, note=str|None, auc_micro=float|None, auc_macro=float|None)
-    t = read_csv(folder / "controls.csv", columns, "delete it and evaluate the run again", "evaluate the run first",
+    t = read_csv(folder / "controls.csv", columns, "delete it and evaluate the run again",
+                 "evaluate the run first",
                  folder / "metrics.json").reindex(columns=list(columns))
     return t.assign(auc_micro=100 * t.auc_micro, auc_macro=100 * t.auc_macro)
 
-# %% ../nbs/13a_ablation.ipynb #0a17197d
+# %% ../nbs/13a_ablation.ipynb #d5eb5d56
 def one_interval(
     runs:pd.DataFrame, # lines of one row, one for each seed: draws, low, high
 ) -> tuple[float, float]:
-    "The interval of a row. Results that were carried over without their draws have the mean of their seeds' intervals."
+    "The interval of a row; where results were carried over without draws, the mean of their intervals."
     if len(runs) == 1 or runs.draws.isna().any(): return tuple(runs[["low", "high"]].astype(float).mean())
     return interval(np.stack(runs.draws))
 
-# %% ../nbs/13a_ablation.ipynb #008951c8
+# %% ../nbs/13a_ablation.ipynb #43212d2a
 AVERAGED = ("macro", "online", "pixel", "rbdc", "tbdc", "ap", "eer", "fps")
 
 def comparison_table(
     found:pd.DataFrame, # lines of rows: key, seed, auc, low, high, draws, ...
     facts:pd.DataFrame, # row, needs (a key), metric, value: a table as published
-) -> pd.DataFrame:      # row, published, ours, sd, seeds, low, high, difference and more metrics; % throughout
+) -> pd.DataFrame: # row, published, ours, sd, seeds, low, high, difference and more metrics; % throughout
     "A table of ours beside the published values; rows without a result are left out."
     lines = []
-    for name, key, theirs in facts[facts.metric == "frame_auc"][["row", "needs", "value"]].itertuples(index=False):
+    for name, key, theirs in facts[facts.metric == "frame_auc"][["row", "needs",
+                                                                 "value"]].itertuples(index=False):
         runs = found[found.key == key].sort_values("seed") if len(found) else found
         if not len(runs): continue
         theirs, ours, (low, high) = float(theirs), runs.auc.mean(), one_interval(runs)
-        mean = runs.reindex(columns=["sd", "seeds"]).iloc[0] # of a line that was carried over as the mean of several seeds
-        sd, seeds = (runs.auc.std(), runs.seed) if len(runs) > 1 else (mean.sd, [runs.seed.iloc[0]] if pd.isna(mean.sd) else mean.seeds)
-        lines.append(dict(row=name, published=theirs, ours=ours, sd=sd, seeds=" ".join(str(int(s)) for s in seeds), low=low, high=high,
+        # of a line that was carried over as the mean of several seeds
+        mean = runs.reindex(columns=["sd", "seeds"]).iloc[0]
+        sd, seeds = (runs.auc.std(), runs.seed) if len(runs) > 1 else (mean.sd, [runs.seed.iloc[0]]
+                                                                       if pd.isna(mean.sd) else mean.seeds)
+        lines.append(dict(row=name, published=theirs, ours=ours, sd=sd,
+                          seeds=" ".join(str(int(s)) for s in seeds), low=low, high=high,
                           difference=ours - theirs, **runs.reindex(columns=AVERAGED).astype(float).mean(),
                           train_minutes=runs.train_seconds.astype(float).mean() / 60))
     return pd.DataFrame(lines)
 
-# %% ../nbs/13a_ablation.ipynb #2728c05b
+# %% ../nbs/13a_ablation.ipynb #75d62c95
 def gain_of(
     pairs:pd.DataFrame, # a line for each seed: auc, draws, frames of one row; the same with _other of another
 ) -> dict:              # ours, sd, seeds, low, high; points
     "What one row has over another. Raises `Problem` where they scored different frames."
     if (pairs.frames != pairs.frames_other).any():
-        raise Problem(f"{pairs.key.iloc[0]} and {pairs.key_other.iloc[0]} scored different frames: evaluate both on the same videos.")
+        names = f"{pairs.key.iloc[0]} and {pairs.key_other.iloc[0]}"
+        raise Problem(f"{names} scored different frames: evaluate both on the same videos.")
     ours = pairs.auc - pairs.auc_other
     low, high = interval([np.subtract(a, b) for a, b in zip(pairs.draws, pairs.draws_other)])
-    return dict(ours=ours.mean(), sd=ours.std(), seeds=" ".join(str(int(s)) for s in pairs.seed), low=low, high=high)
+    return dict(ours=ours.mean(), sd=ours.std(), seeds=" ".join(str(int(s)) for s in pairs.seed), low=low,
+                high=high)
 
-# %% ../nbs/13a_ablation.ipynb #2350845b
+# %% ../nbs/13a_ablation.ipynb #a97d4cfd
 def gain_table(
     found:pd.DataFrame,   # lines of rows
     facts:pd.DataFrame,   # as of `comparison_table`; a gain needs two keys, the better row's first
@@ -189,23 +205,25 @@ def gain_table(
         better, other = needs.split()
         if not {better, other} <= set(found.get("key", ())): continue
         old = carried[carried.needs == needs] if len(carried) else carried
-        pairs = found[found.key == better].merge(found[found.key == other], on="seed", suffixes=("", "_other"))
+        pairs = found[found.key == better].merge(found[found.key == other], on="seed",
+                                                 suffixes=("", "_other"))
         if len(old): ours = old.iloc[0][["ours", "sd", "seeds", "low", "high"]].to_dict()
         elif len(pairs) and not pairs[["draws", "draws_other"]].isna().any(axis=None): ours = gain_of(pairs)
         else: continue
         lines.append(dict(row=name, published=value.get(better, np.nan) - value.get(other, np.nan)) | ours)
     return pd.DataFrame(lines)
 
-# %% ../nbs/13a_ablation.ipynb #999865ab
+# %% ../nbs/13a_ablation.ipynb #b7ae5d00
 def decision_rates(
     found:pd.DataFrame,    # lines of rows
     named:dict[str, str],  # name -> key
 ) -> pd.DataFrame:         # row, precision, recall, f1, seeds
-    "Precision, recall and F1 in %: at a threshold from training scores, and at the best F1 on the test labels."
+    "Precision, recall and F1 in %, at a threshold from training scores and at the best F1 on test labels."
     lines, names = [], ("precision", "recall", "f1")
     for (name, key), what in ((n, w) for n in named.items() for w in ("", "best_")):
         runs = found[found.key == key].reindex(columns=["seed", *(what + k for k in names)]).dropna()
         if not len(runs): continue
         rates = {k: runs[what + k].astype(float).mean() for k in names}
-        lines.append(dict(row=name + ", best F1 on the test labels" * bool(what), **rates, seeds=" ".join(str(int(s)) for s in runs.seed)))
+        lines.append(dict(row=name + ", best F1 on the test labels" * bool(what), **rates,
+                          seeds=" ".join(str(int(s)) for s in runs.seed)))
     return pd.DataFrame(lines)

@@ -522,6 +522,7 @@ def progress(
     "A progress bar with rate and time left, on standard error or the file that `VAD_PROGRESS` names. In a log it writes seldom."
     file = _progress_file()
     tty = file.isatty()
+    if os.environ.get("VAD_PROGRESS"): kwargs.pop("delay", None) # whoever reads the log wants to know the step now
     return tqdm(items, desc=printable(label), unit=unit, total=total, file=file, mininterval=.5 if tty else 30, dynamic_ncols=tty, **kwargs)
 
 def _progress_file():

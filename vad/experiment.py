@@ -7,7 +7,7 @@ __all__ = ['EMBEDDED_BY', 'PRETRAINED', 'FOLDS', 'UNDER', 'method_of', 'pretrain
            'embedded', 'pipeline_features', 'train_seconds', 'measure_embedding', 'measure_pipeline', 'measure_method',
            'measure_experiment', 'measure_leaks', 'pipeline_table', 'method_table']
 
-# %% ../nbs/13b_experiment.ipynb #7edb849d
+# %% ../nbs/13b_experiment.ipynb #0bb5a448
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,14 +23,16 @@ from .core import read_json
 from .embed import embed
 from .results import Plan
 
-# %% ../nbs/13b_experiment.ipynb #026b99a4
+# %% ../nbs/13b_experiment.ipynb #8ac8889b
 EMBEDDED_BY = dict( # preset -> method -> options of `vad.embed.embed`
-    quick=dict(cnn=dict(frames=12, size=64, width=256), resnet50=dict(frames=12, size=64, width=256, weights="none"),
+    quick=dict(cnn=dict(frames=12, size=64, width=256),
+               resnet50=dict(frames=12, size=64, width=256, weights="none"),
                vit=dict(frames=4, width=256, weights="none", model="vit_tiny_patch16_224")),
     cpu={"cnn": dict(frames=32), MOBILENET: dict(frames=32), "resnet50": dict(frames=8, weights="none"),
          "vit": dict(frames=8, weights="none")},
     paper=dict(cnn={}, resnet50={}, vit={}))
-PRETRAINED = dict(quick="resnet50", cpu=MOBILENET, paper="resnet50") # what stands for ResNet50 in the paper's pipelines
+# what stands for ResNet50 in the paper's pipelines
+PRETRAINED = dict(quick="resnet50", cpu=MOBILENET, paper="resnet50")
 
 def method_of(
     role:str,   # cnn | resnet50: of an embedding in the paper's pipelines
@@ -39,14 +41,14 @@ def method_of(
     "Which of a preset's methods plays a role in the paper's pipelines."
     return PRETRAINED[preset] if role == "resnet50" else role
 
-# %% ../nbs/13b_experiment.ipynb #28c8434a
+# %% ../nbs/13b_experiment.ipynb #7fce1744
 def pretrained(preset:str) -> str:
     "What stands for ResNet50, in words."
     method = PRETRAINED[preset]
     random = EMBEDDED_BY[preset][method].get("weights") == "none"
     return f"{method}, randomly initialised" if random else f"{method} with ImageNet weights"
 
-# %% ../nbs/13b_experiment.ipynb #886de164
+# %% ../nbs/13b_experiment.ipynb #433723ae
 FOLDS = dict(quick=3, cpu=5, paper=5)
 UNDER = dict(quick=("as_published", "by_source")) # the protocols of a preset; not named: all
 
@@ -54,31 +56,36 @@ def protocols(preset:str) -> tuple[str, ...]:
     "Under which protocols a preset measures."
     return UNDER.get(preset, tuple(protocol.PROTOCOLS))
 
-# %% ../nbs/13b_experiment.ipynb #648933e6
+# %% ../nbs/13b_experiment.ipynb #dbe2d0fd
 @lru_cache(1)
 def _collected(root, fingerprint) -> Collection: return collect(root)
 
 def open_collection(plan:Plan) -> Collection:
     "The clips of a plan."
-    collected = _collected if plan.prints else _collected.__wrapped__ # only what has a fingerprint is known to be the same
+    # only what has a fingerprint is known to be the same
+    collected = _collected if plan.prints else _collected.__wrapped__
     return collected(plan.clips, plan.prints.get("clips"))
 
-# %% ../nbs/13b_experiment.ipynb #a54e1996
+# %% ../nbs/13b_experiment.ipynb #87eb687f
 def clip_facts(videos:Collection, preset:str) -> dict:
     "What a record says of the clips."
-    return dict(name=videos.name, clips=len(videos), classes=list(videos.classes), counts=np.bincount(videos.labels).tolist(),
-                sources=int(videos.table.source.nunique()), pretrained=pretrained(preset), fingerprint=videos.fingerprint())
+    return dict(name=videos.name, clips=len(videos), classes=list(videos.classes),
+                counts=np.bincount(videos.labels).tolist(),
+                sources=int(videos.table.source.nunique()), pretrained=pretrained(preset),
+                fingerprint=videos.fingerprint())
 
-# %% ../nbs/13b_experiment.ipynb #a7143bdc
+# %% ../nbs/13b_experiment.ipynb #0c2a09ab
 def embedded(
     plan:Plan, method:str,
     flip:bool=False, # frames mirrored
 ) -> Clips:
     "The clips embedded by one of the preset's methods, or found embedded."
-    videos, into = open_collection(plan), plan.folder / "embeddings" / (f"{method}-mirrored" if flip else method)
-    return clips_of(embed(videos, into, method, device=plan.device, flip=flip, **EMBEDDED_BY[plan.preset][method]), videos.name)
+    videos, into = open_collection(plan), plan.folder / "embeddings" / (f"{method}-mirrored" if flip
+                                                                        else method)
+    return clips_of(embed(videos, into, method, device=plan.device, flip=flip,
+                          **EMBEDDED_BY[plan.preset][method]), videos.name)
 
-# %% ../nbs/13b_experiment.ipynb #ae23aee0
+# %% ../nbs/13b_experiment.ipynb #d08cbcf0
 def pipeline_features(
     plan:Plan,
     roles=("cnn", "resnet50"),
@@ -86,49 +93,57 @@ def pipeline_features(
 ) -> protocol.Features:
     "Embeddings for the paper's pipelines, plain and mirrored."
     change = protocol.binary if classes == "binary" else lambda clips: clips
-    return {r: tuple(change(embedded(plan, method_of(r, plan.preset), flip)) for flip in (False, True)) for r in roles}
+    return {r: tuple(change(embedded(plan, method_of(r, plan.preset), flip)) for flip in (False, True))
+            for r in roles}
 
-# %% ../nbs/13b_experiment.ipynb #adee2d25
+# %% ../nbs/13b_experiment.ipynb #7dd59db7
 def train_seconds(folder:Path) -> float:
     "Seconds of all trainings under a folder, as their records hold them."
     records = (read_json(p, dict(train_seconds=float|None)) for p in folder.rglob("record.json"))
     return sum(r.get("train_seconds") or 0 for r in records)
 
-# %% ../nbs/13b_experiment.ipynb #60510fbd
-def measure_embedding(plan:Plan, into:Path, seed:None, method:str, how:str="plain") -> dict: # how: plain | mirrored
+# %% ../nbs/13b_experiment.ipynb #f195e912
+def measure_embedding(plan:Plan, into:Path, seed:None, method:str,
+                      how:str="plain") -> dict: # how: plain | mirrored
     "Embed the clips: what comes out, and at what price."
     flip = how == "mirrored"
     clips = embedded(plan, method, flip)
     n, t, width = clips.features.shape
-    record = read_json(plan.folder / f"embeddings/{method}{'-mirrored' * flip}/{method}_record.json", dict(seconds=float))
+    record = read_json(plan.folder / f"embeddings/{method}{'-mirrored' * flip}/{method}_record.json",
+                       dict(seconds=float))
     network = clips.made["network"]
     return dict(score_seconds=record["seconds"], lines=[dict(
         method=method, how=how, network=network["network"], frames=t, width=width,
-        weights="randomly initialised" if network["weights"] == "none" else "ImageNet", shape=f"{n} x {t} x {width}",
+        weights="randomly initialised" if network["weights"] == "none" else "ImageNet", 
+        shape=f"{n} x {t} x {width}",
         seconds_per_video=record["seconds"] / n, megabytes=4 * n * t * width / 1e6)])
 
-# %% ../nbs/13b_experiment.ipynb #39bd116d
+# %% ../nbs/13b_experiment.ipynb #ffeae370
 def measure_pipeline(plan:Plan, into:Path, seed:int, classes:str, role:str, cell:str, under:str) -> dict:
     "Cross-validate one network on one embedding under one protocol, beside its controls."
     mine = [p for p in protocol.PIPELINES if (p.features, p.cell) == (role, cell)]
     s = protocol.preset_settings(plan.preset, **plan.classifier)
-    t = protocol.measure_pipelines(pipeline_features(plan, (role,), classes), into, s, mine, (under,), FOLDS[plan.preset],
+    t = protocol.measure_pipelines(pipeline_features(plan, (role,), classes), into, s, mine, (under,),
+                                   FOLDS[plan.preset],
                                    (seed,), plan.device)
     t = t.assign(classes=classes, run=[f"{into.name}/{r}" if isinstance(r, str) else None for r in t.run])
-    return dict(train_seconds=train_seconds(into), lines=t.astype(object).where(t.notna(), None).to_dict("records"))
+    return dict(train_seconds=train_seconds(into),
+                lines=t.astype(object).where(t.notna(), None).to_dict("records"))
 
-# %% ../nbs/13b_experiment.ipynb #4f75933f
+# %% ../nbs/13b_experiment.ipynb #16543e0c
 def measure_method(plan:Plan, into:Path, seed:int, method:str) -> dict:
-    "A linear and a recurrent classifier on one method's embeddings, split by clip and by source, without mirror images."
+    "A linear and a recurrent classifier on one method's embeddings, split by clip and by source."
     s, clips, lines = protocol.preset_settings(plan.preset, **plan.classifier), embedded(plan, method), []
     for split in ("clip", "source"):
-        t = cross_validate(clips, {s.cell: s}, into / split, split, None, "none", FOLDS[plan.preset], (seed,), plan.device, False)
+        t = cross_validate(clips, {s.cell: s}, into / split, split, None, "none", FOLDS[plan.preset], (seed,),
+                           plan.device, False)
         names = {"linear": "linear", s.cell: "SRU++" if s.cell == "srupp" else "SRU"}
         t = t[t.pipeline.isin(names)]
-        lines += [dict(method=method, classifier=names[r.pipeline], split=split, fold=r.fold, accuracy=r.accuracy) for r in t.itertuples()]
+        lines += [dict(method=method, classifier=names[r.pipeline], split=split, fold=r.fold,
+                       accuracy=r.accuracy) for r in t.itertuples()]
     return dict(train_seconds=train_seconds(into), lines=lines)
 
-# %% ../nbs/13b_experiment.ipynb #dedd8ff1
+# %% ../nbs/13b_experiment.ipynb #8b4f4b3f
 def measure_experiment(
     plan:Plan, into:Path, seed:int,
     number:str, # 01 to 11, see `protocol.EXPERIMENTS`
@@ -136,11 +151,12 @@ def measure_experiment(
     "One of the published project's eleven notebooks, on one split, as published and by source."
     chosen = protocol.EXPERIMENTS[int(number) - 1]
     s = protocol.preset_settings(plan.preset, **plan.classifier)
-    t = protocol.measure_experiments(pipeline_features(plan, (chosen[1].features,), "binary"), into, s, protocol.SHARE[plan.preset],
-                                     k=FOLDS[plan.preset], seed=seed, device=plan.device, experiments=(chosen,))
+    features, share = pipeline_features(plan, (chosen[1].features,), "binary"), protocol.SHARE[plan.preset]
+    t = protocol.measure_experiments(features, into, s, share, k=FOLDS[plan.preset], seed=seed,
+                                     device=plan.device, experiments=(chosen,))
     return dict(train_seconds=train_seconds(into), lines=t.assign(number=int(number)).to_dict("records"))
 
-# %% ../nbs/13b_experiment.ipynb #a6095390
+# %% ../nbs/13b_experiment.ipynb #83ccd63a
 def measure_leaks(plan:Plan, into:Path, seed:None) -> dict:
     "What share of the test clips is known from training already, in %, under each protocol."
     videos, k = open_collection(plan), FOLDS[plan.preset]
@@ -148,12 +164,12 @@ def measure_leaks(plan:Plan, into:Path, seed:None) -> dict:
     return dict(lines=[dict(protocol=name) | protocol.leaks(videos.labels, sources, pairs, k=k, **p)
                        for name, p in protocol.PROTOCOLS.items()])
 
-# %% ../nbs/13b_experiment.ipynb #be66a65d
+# %% ../nbs/13b_experiment.ipynb #0f65bd26
 def pipeline_table(
     found:pd.DataFrame, # lines of pipelines, some of them the same controls
     facts:pd.DataFrame, # row, metric, value: a table as published
     metric:str="accuracy",
-) -> pd.DataFrame:      # row, published, and for each protocol value, deviation over folds and over seeds, in %
+) -> pd.DataFrame: # row, published, and for each protocol value, deviation over folds and over seeds, in %
     "Pipelines and controls beside what was published."
     controls = [f"{role}: {c}" for role in ("cnn", "resnet50") for c in CONTROLS]
     names = [p.name for p in protocol.PIPELINES]
@@ -162,13 +178,17 @@ def pipeline_table(
     t = t.assign(place=t.row.map(order.index), under=t.protocol.map(list(protocol.PROTOCOLS).index))
     return protocol.compare_protocols(t.sort_values(["place", "under", "seed", "fold"]), facts, metric)
 
-# %% ../nbs/13b_experiment.ipynb #d7db8e63
-def method_table(found:pd.DataFrame) -> pd.DataFrame: # method, classifier, by_clip, by_source and their deviations over folds, in %
+# %% ../nbs/13b_experiment.ipynb #3d3abc96
+def method_table(
+    found:pd.DataFrame, # lines of methods
+) -> pd.DataFrame:      # method, classifier, by_clip, by_source and their deviations over folds, in %
     "What classifiers read from each method's embeddings."
-    if "by_clip" in found: return found[["method", "classifier", *(c for c in found if c.startswith("by_"))]] # carried over as means
+    # carried over as means
+    if "by_clip" in found: return found[["method", "classifier", *(c for c in found if c.startswith("by_"))]]
     lines = {}
     for (method, classifier, split), t in found.groupby(["method", "classifier", "split"], sort=False):
         accuracy = 100 * t.accuracy.astype(float)
         line = lines.setdefault((method, classifier), dict(method=method, classifier=classifier))
-        line |= {f"by_{split}": accuracy.mean(), f"by_{split}_sd_folds": accuracy.groupby(t.seed).std().mean()}
+        line |= {f"by_{split}": accuracy.mean(),
+                 f"by_{split}_sd_folds": accuracy.groupby(t.seed).std().mean()}
     return pd.DataFrame(lines.values())

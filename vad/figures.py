@@ -8,7 +8,7 @@ __all__ = ['MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'd
            'where', 'draw_frames', 'draw_sheet', 'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map',
            'draw_curves', 'draw_decisions']
 
-# %% ../nbs/13c_figures.ipynb #4af51d91
+# %% ../nbs/13c_figures.ipynb #d35eb0e1
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,14 +29,15 @@ from .data import Dataset
 from .evaluation import read_metrics
 from .sight import GATES, look
 
-# %% ../nbs/13c_figures.ipynb #fe39aeb0
+# %% ../nbs/13c_figures.ipynb #cd8b6f5a
 def draw_scores(
     runs:dict[str, Path], # name -> folder with scores.csv
     path:Path,            # of the picture
     most:int=12,          # videos shown
 ):
     "Score over time of each test video, anomalous spans shaded."
-    tables = {name: score.read_table(Path(folder) / "scores.csv", "regularity") for name, folder in runs.items()}
+    tables = {name: score.read_table(Path(folder) / "scores.csv", "regularity")
+              for name, folder in runs.items()}
     drawn = pd.concat([t.assign(run=name, abnormality=1 - t.regularity) for name, t in tables.items()])
     videos = list(dict.fromkeys(drawn.video))[:most]
     columns = min(3, len(videos))
@@ -45,15 +46,18 @@ def draw_scores(
     for ax, video in zip(axs.flat, videos):
         for name in runs:
             t = drawn[(drawn.video == video) & (drawn.run == name)]
-            plot.score(t.abnormality.to_numpy(), t.label.to_numpy(), ax, name=name, unit="", frames=t.frame.to_numpy())
-        ax.set(title=f"video {plot.named(video)}", ylim=(-.03, 1.03), ylabel="abnormality" if ax in axs[:, 0] else "")
+            plot.score(t.abnormality.to_numpy(), t.label.to_numpy(), ax, name=name, unit="",
+                       frames=t.frame.to_numpy())
+        ax.set(title=f"video {plot.named(video)}", ylim=(-.03, 1.03),
+               ylabel="abnormality" if ax in axs[:, 0] else "")
     labelled = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(labelled), frameon=False)
+    fig.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(labelled),
+               frameon=False)
     shown = drawn[drawn.video.isin(videos)]
     plot.save(fig, path, shown[["run", "video", "frame", "abnormality", "label"]].round(4))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #36dbbffd
+# %% ../nbs/13c_figures.ipynb #68f407bb
 def draw_roc(
     runs:dict[str, Path], # name -> folder with scores.csv
     path:Path,
@@ -64,20 +68,23 @@ def draw_roc(
         t = score.read_table(Path(folder) / "scores.csv", "regularity", "label")
         plot.roc(t.label.to_numpy(), 1 - t.regularity.to_numpy(), ax, name=name)
         false, true, _ = roc_curve(t.label, 1 - t.regularity)
-        curves.append(pd.DataFrame(dict(run=name, false_positive_rate=false, true_positive_rate=true)).round(5))
+        curves.append(pd.DataFrame(dict(run=name, false_positive_rate=false,
+                                        true_positive_rate=true)).round(5))
     plot.save(ax.figure, path, pd.concat(curves))
     return ax.figure
 
-# %% ../nbs/13c_figures.ipynb #738c561a
+# %% ../nbs/13c_figures.ipynb #85de0ee4
 def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the classes
     "The confusion matrices of a run's metrics."
     known = m["causal" if "causal" in m else "regularity"]
     plain = ("normal", "anomalous")
-    return [("threshold from training scores (online score)", (known["at_threshold"] or known["best_f1"])["confusion"], plain),
+    return [("threshold from training scores (online score)",
+             (known["at_threshold"] or known["best_f1"])["confusion"], plain),
             ("best F1 on the test labels: optimistic", m["regularity"]["best_f1"]["confusion"], plain),
-            ("as published: classes swapped", m["regularity"]["published"]["printed"]["confusion"], ("“Normal”", "“Anomaly”"))]
+            ("as published: classes swapped", m["regularity"]["published"]["printed"]["confusion"],
+             ("“Normal”", "“Anomaly”"))]
 
-# %% ../nbs/13c_figures.ipynb #3377122a
+# %% ../nbs/13c_figures.ipynb #bfb0de2b
 def draw_confusion(
     runs:dict[str, Path], # name -> folder with metrics.json
     path:Path,
@@ -92,50 +99,59 @@ def draw_confusion(
         for ax, (title, matrix, names) in zip(row, decision_matrices(m)):
             plot.confusion(np.array(matrix), ax, names=names)
             ax.set_title(f"{plot.named(name)}\n{title}" if len(runs) > 1 else title, fontsize=9)
-            lines += [dict(run=name, threshold=title, true=names[i], predicted=names[j], frames=matrix[i][j]) for i in (0, 1) for j in (0, 1)]
+            lines += [dict(run=name, threshold=title, true=names[i], predicted=names[j], frames=matrix[i][j])
+                      for i in (0, 1) for j in (0, 1)]
     plot.save(fig, path, pd.DataFrame(lines))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #e4e78b82
+# %% ../nbs/13c_figures.ipynb #84a28485
 def draw_run(
     folder:Path, # that an evaluation wrote
 ):
     "ROC curve, confusion matrices and scores over time, beside the scores they were drawn from."
     folder = Path(folder)
-    for draw, name in ((draw_roc, "roc_curve"), (draw_confusion, "confusion_matrix"), (draw_scores, "score_curves")):
+    for draw, name in ((draw_roc, "roc_curve"), (draw_confusion, "confusion_matrix"),
+                       (draw_scores, "score_curves")):
         plt.close(draw({folder.name: folder}, folder / f"{name}.png"))
 
-# %% ../nbs/13c_figures.ipynb #b99cd897
+# %% ../nbs/13c_figures.ipynb #229db91d
 def in_percent(x) -> str:
     "A fraction as a percentage; what is not defined as a dash."
     return "-" if x is None else f"{100 * x:.2f}"
 
-# %% ../nbs/13c_figures.ipynb #b3babb05
+# %% ../nbs/13c_figures.ipynb #a61a6197
 def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
     "The metrics of an evaluation."
     say = in_percent
-    def rates(d): return f"precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %"
+    def rates(d):
+        return f"precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %"
     lines = [f"{printable(m['dataset'])}, labels: {printable(m['truth'])}"]
-    for kind, name in (("regularity", "paper's score, min-max in each video"), ("causal", "online score, training statistics only")):
+    for kind, name in (("regularity", "paper's score, min-max in each video"),
+                       ("causal", "online score, training statistics only")):
         if kind not in m: continue
         k = m[kind]
         low, high = k["interval"]["auc_micro"]
-        lines.append(f"{name}: AUC micro {say(k['auc_micro'])} % [{say(low)} to {say(high)}], macro {say(k['auc_macro'])} %, "
+        lines.append(f"{name}: AUC micro {say(k['auc_micro'])} % [{say(low)} to {say(high)}], "
+                     f"macro {say(k['auc_macro'])} %, "
                      f"average precision {say(k['ap'])} %, equal error rate {say(k['eer'])} %")
-        for what, key in (("threshold from training scores", "at_threshold"), ("best F1 on the test labels (optimistic)", "best_f1")):
-            if k[key]: lines.append(f"  {what}: {rates(k[key])}, confusion [[tn, fp], [fn, tp]] = {k[key]['confusion']}")
+        for what, key in (("threshold from training scores", "at_threshold"),
+                          ("best F1 on the test labels (optimistic)", "best_f1")):
+            if k[key]:
+                matrix = f"confusion [[tn, fp], [fn, tp]] = {k[key]['confusion']}"
+                lines.append(f"  {what}: {rates(k[key])}, {matrix}")
     if m["pixel_auc"] is not None:
         where = [say(m[k]) for k in ("pixel_auc", "rbdc", "tbdc")]
-        lines.append("where: pixel AUC {} %, regions found (RBDC) {} %, tracks found (TBDC) {} %".format(*where))
+        lines.append("where: pixel AUC {} %, regions (RBDC) {} %, tracks (TBDC) {} %".format(*where))
     return "\n".join(lines)
 
-# %% ../nbs/13c_figures.ipynb #31972885
+# %% ../nbs/13c_figures.ipynb #71f73934
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation."
-    lines = [f"  {r.control:28} {r.auc_micro:6.1f} {r.auc_macro:6.1f}" for r in read_controls(folder).itertuples()]
+    lines = [f"  {r.control:28} {r.auc_micro:6.1f} {r.auc_macro:6.1f}"
+             for r in read_controls(folder).itertuples()]
     return "\n".join(["controls, AUC micro and macro in %", *lines])
 
-# %% ../nbs/13c_figures.ipynb #b0626acf
+# %% ../nbs/13c_figures.ipynb #40bd5971
 def worst_frames(
     table:pd.DataFrame, # scores.csv
     n:int,
@@ -146,40 +162,42 @@ def worst_frames(
     worst = bad.loc[bad.groupby("video", sort=False).regularity.idxmin()]
     return worst.nsmallest(n, "regularity").sort_index()
 
-# %% ../nbs/13c_figures.ipynb #1925dfee
+# %% ../nbs/13c_figures.ipynb #c2de3ec3
 def spread_frames(table:pd.DataFrame, videos:int, frames:int) -> pd.DataFrame:
     "Rows spread evenly over each of the first `videos` videos."
     def some(t): return t.iloc[np.linspace(0, len(t) - 1, min(frames, len(t))).round().astype(int)]
     return pd.concat([some(t) for _, t in list(table.groupby("video", sort=False))[:videos]])
 
-# %% ../nbs/13c_figures.ipynb #96c2e4cb
+# %% ../nbs/13c_figures.ipynb #8b3975b0
 def show_frame(
     seen:dict, # from `look`
     ax,
-    x=None,    # another picture of the same size, such as the prediction; None: the frame, its anomaly outlined
+    # another picture of the same size, such as the prediction; None: the frame, its anomaly outlined
+    x=None,
 ):
     "A frame as the camera saw it, not as the network sees it."
     plot.frame(seen["frame"] if x is None else x, ax)
     ax.set_aspect(seen["aspect"])
     if x is None and seen["mask"] is not None:
-        at = [np.arange(n) * m // n for n, m in zip(seen["frame"].shape[1:], seen["mask"].shape)] # nearest pixel
+        # nearest pixel
+        at = [np.arange(n) * m // n for n, m in zip(seen["frame"].shape[1:], seen["mask"].shape)]
         plot.contour(seen["mask"][np.ix_(*at)], ax)
 
-# %% ../nbs/13c_figures.ipynb #7c152e4b
+# %% ../nbs/13c_figures.ipynb #16aefe7c
 def show_map(seen:dict, ax, x, over:bool=False, **kwargs):
     "A map of any resolution, alone or over its frame."
     (h, w), (H, W) = x.shape, seen["frame"].shape[1:]
     plot.overlay(seen["frame"], x, ax, **kwargs) if over else plot.heat(x, ax, **kwargs)
     ax.set_aspect(seen["aspect"] if over else seen["aspect"] * H / h * w / W)
 
-# %% ../nbs/13c_figures.ipynb #8f1bb434
+# %% ../nbs/13c_figures.ipynb #e2b8be00
 MAPS = (*GATES, "memory map")
 
 def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
-# %% ../nbs/13c_figures.ipynb #5009fca5
+# %% ../nbs/13c_figures.ipynb #f1dfbc71
 def where(seen:dict) -> str: return f"video {plot.named(seen['video'])}\nframe {seen['frame_number']}"
 
 def draw_frames(
@@ -202,10 +220,11 @@ def draw_frames(
         for ax, one in zip(row[1 + len(seen):], seen): show_map(one, ax, one["error"], over=True, vmax=top)
         for ax, m in zip(row[1 + 2 * len(seen):], gate_maps(seen[-1])): show_map(seen[-1], ax, m, vmax=1)
     for ax, title in zip(axs[0], titles): ax.set_title(title)
-    plot.save(fig, path, pd.concat([rows[["video", "frame"]].merge(t).assign(run=name) for name, t in zip(runs, tables)]))
+    plot.save(fig, path, pd.concat([rows[["video", "frame"]].merge(t).assign(run=name)
+                                    for name, t in zip(runs, tables)]))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #a966608e
+# %% ../nbs/13c_figures.ipynb #bb85f9d6
 def draw_sheet(
     seen:dict,          # from `look`
     path:Path,
@@ -231,7 +250,7 @@ def draw_sheet(
     plot.save(fig, path, facts)
     return fig
 
-# %% ../nbs/13c_figures.ipynb #2eae359d
+# %% ../nbs/13c_figures.ipynb #7422b95e
 def draw_sheets(
     folder:Path, data:Dataset, into:Path, videos:int=3, frames:int=5, device:str="auto",
 ) -> list[Path]:
@@ -242,7 +261,7 @@ def draw_sheets(
         plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths
 
-# %% ../nbs/13c_figures.ipynb #e137a447
+# %% ../nbs/13c_figures.ipynb #e2633adb
 @torch.inference_mode()
 def training_queries(
     folder:Path, data:Dataset, clips:int=64, rows:int=1500, device:str="auto",
@@ -252,14 +271,15 @@ def training_queries(
     model, items, s = learner.load_model(folder, device)
     frames = cache_frames(data.train, s.size, s.channels, interpolation=s.interpolation)
     every, found = frames.clips(s.length), []
-    for part in np.array_split(np.sort(rng.choice(every, min(clips, len(every)), replace=False)), max(1, clips // 16)):
+    for part in np.array_split(np.sort(rng.choice(every, min(clips, len(every)), replace=False)),
+                               max(1, clips // 16)):
         x = frames.batch(part, s.length, device)
         found.append(memory.as_rows(model.encode(learner.sides(x, s)[0])[0]).flatten(0, 1).cpu())
     found = torch.cat(found)
     picked = torch.as_tensor(rng.choice(len(found), min(rows, len(found)), replace=False))
     return found[picked].numpy(), items.cpu().numpy()
 
-# %% ../nbs/13c_figures.ipynb #42c1d8ce
+# %% ../nbs/13c_figures.ipynb #a0d9bf33
 def draw_tsne(
     runs:dict[str, Path], # name -> folder of a run with memory
     data:Dataset, path:Path, device:str="auto",
@@ -271,7 +291,8 @@ def draw_tsne(
         q, m = training_queries(folder, data, device=device)
         nearest, between = (q @ m.T).argmax(1), (m @ m.T)[~np.eye(len(m), dtype=bool)].mean()
         near = min(30, (len(q) + len(m) - 1) / 3)
-        xy = TSNE(2, metric="cosine", init="random", perplexity=near, random_state=0).fit_transform(np.r_[q, m])
+        xy = TSNE(2, metric="cosine", init="random", perplexity=near,
+                  random_state=0).fit_transform(np.r_[q, m])
         ax.scatter(*xy[:len(q)].T, s=4, c=nearest, cmap="tab10" if len(m) <= 10 else "tab20", alpha=.5, lw=0)
         ax.plot(*xy[len(q):].T, "*", color="k", ms=11, mec="w", mew=.7)
         ax.set(xticks=[], yticks=[])
@@ -279,39 +300,44 @@ def draw_tsne(
                      f"{len(set(nearest))} of {len(m)} items are a query's nearest", fontsize=9)
         kind, near = ["query"] * len(q) + ["item"] * len(m), [*nearest, *range(len(m))]
         tables.append(pd.DataFrame(dict(run=name, kind=kind, nearest=near, x=xy[:, 0], y=xy[:, 1])).round(3))
-    fig.supxlabel("stars: memory items; points: queries of training frames, coloured by nearest item", fontsize=9)
+    fig.supxlabel("stars: memory items; points: queries of training frames, coloured by nearest item",
+                  fontsize=9)
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #e5743af3
+# %% ../nbs/13c_figures.ipynb #e1630dd6
 MARKERS = "os^Dvp*X<>hP"
 
 def draw_map(
     methods:dict[str, Clips], # name -> the clips as one method embedded them
     path:Path,
 ):
-    "Where each method puts the clips: two principal components of their pooled features, a mark for each class."
+    "Where each method puts the clips: two principal components of their pooled features."
     fig, axs = plot.grid(1, len(methods), (3.4, 3.2))
     tables = []
     for ax, (name, clips) in zip(axs[0], methods.items()):
         x, pca = pooled(clips), PCA(2, random_state=0)
         xy = pca.fit_transform((x - x.mean(0)) / np.maximum(x.std(0), 1e-9))
         for k, label in enumerate(clips.classes):
-            ax.plot(*xy[clips.labels == k].T, MARKERS[k % len(MARKERS)], color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7,
+            ax.plot(*xy[clips.labels == k].T, MARKERS[k % len(MARKERS)],
+                    color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7,
                     mew=0, label=plot.named(label))
         first, second = 100 * pca.explained_variance_ratio_
-        ax.set(title=plot.named(name), xlabel=f"component 1 ({first:.0f} % of variance)", ylabel=f"component 2 ({second:.0f} %)")
-        tables.append(pd.DataFrame(dict(method=name, label=np.array(clips.classes)[clips.labels], x=xy[:, 0], y=xy[:, 1])).round(4))
-    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(clips.classes)), frameon=False)
+        ax.set(title=plot.named(name), xlabel=f"component 1 ({first:.0f} % of variance)",
+               ylabel=f"component 2 ({second:.0f} %)")
+        tables.append(pd.DataFrame(dict(method=name, label=np.array(clips.classes)[clips.labels], x=xy[:, 0],
+                                        y=xy[:, 1])).round(4))
+    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc="outside upper center",
+               ncols=min(6, len(clips.classes)), frameon=False)
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #4d13c0f8
+# %% ../nbs/13c_figures.ipynb #f0f9a38e
 def draw_curves(
     said:dict[str, pd.DataFrame], # name -> what a pipeline said of each clip, from `protocol.predictions`
     path:Path,
 ):
-    "ROC and precision-recall curves: each pipeline where there are two classes, else each class against all others."
+    "ROC and precision-recall curves of each pipeline, or of each class where there are several."
     fig, axs = plot.grid(1, 2, (4.2, 4.3 + .22 * (len(said) if len(said) > 1 else 4)))
     tables = []
     for name, t in said.items():
@@ -320,7 +346,8 @@ def draw_curves(
             y, p, label = t.label.to_numpy() == c, t[c].to_numpy(), name if len(classes) == 2 else c
             plot.roc(y, p, axs[0, 0], name=label)
             plot.pr(y, p, axs[0, 1], name=label)
-            for curve, (x, z) in dict(roc=roc_curve(y, p)[:2], pr=precision_recall_curve(y, p)[1::-1]).items():
+            for curve, (x, z) in dict(roc=roc_curve(y, p)[:2],
+                                      pr=precision_recall_curve(y, p)[1::-1]).items():
                 tables.append(pd.DataFrame(dict(name=label, curve=curve, x=x, y=z)).round(5))
     for ax, title in zip(axs[0], ("area under the ROC curve", "average precision")):
         ax.legend(loc="upper center", bbox_to_anchor=(.5, -.17), title=title, frameon=False)
@@ -328,7 +355,7 @@ def draw_curves(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #39ac4568
+# %% ../nbs/13c_figures.ipynb #ff073eb4
 def draw_decisions(
     said:dict[str, pd.DataFrame], # as of `draw_curves`
     path:Path,
@@ -343,6 +370,7 @@ def draw_decisions(
         plot.confusion(m, ax, names=classes)
         ax.set_title(name)
         if len(classes) > 3: ax.tick_params("x", rotation=45)
-        lines += [dict(name=name, true=classes[i], decided=classes[j], clips=n) for (i, j), n in np.ndenumerate(m)]
+        lines += [dict(name=name, true=classes[i], decided=classes[j], clips=n)
+                  for (i, j), n in np.ndenumerate(m)]
     plot.save(fig, path, pd.DataFrame(lines))
     return fig

@@ -8,7 +8,7 @@ __all__ = ['ORIENTATION', 'SYNTHETIC', 'ENTRIES', 'MEASURES', 'registered', 'kno
            'entry_state', 'runtime_table', 'renamed_classes', 'frame_tables', 'clip_tables', 'tables_of', 'results_for',
            'entry_seeds', 'seconds_spent', 'number_of']
 
-# %% ../nbs/13d_registry.ipynb #79f0d155
+# %% ../nbs/13d_registry.ipynb #f9b731ce
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -23,13 +23,13 @@ from .core import Problem
 from .experiment import EMBEDDED_BY, method_of, protocols
 from .results import Measurement, Plan, code_behind, key_of, lines_of, read_result
 
-# %% ../nbs/13d_registry.ipynb #fd0b0a8e
+# %% ../nbs/13d_registry.ipynb #2f6aa210
 @cache
-def registered() -> pd.DataFrame: # entry, title, row, needs, seeds, files, dataset, metric, value, unit, source, caveat
+def registered() -> pd.DataFrame:
     "Everything that tables.csv says; empty cells are empty texts."
     return pd.read_csv(files(vad) / "tables.csv", dtype=str, keep_default_na=False)
 
-# %% ../nbs/13d_registry.ipynb #dbebd061
+# %% ../nbs/13d_registry.ipynb #3049d847
 ORIENTATION, SYNTHETIC = ("ped2", "ucf_crime"), ("walkway", "scenes")
 
 def known(
@@ -38,7 +38,7 @@ def known(
     "Whether a paper measured this dataset."
     return data in set(registered().dataset) - {""}
 
-# %% ../nbs/13d_registry.ipynb #314c6a7d
+# %% ../nbs/13d_registry.ipynb #131605c5
 def published(
     entry:str, # paper.table
     data:str,  # name of a dataset
@@ -49,18 +49,20 @@ def published(
     theirs = t.dataset[t.dataset != ""]
     shown = data if data in set(theirs) else next((d for d in ORIENTATION if d in set(theirs)), "")
     t = t[t.dataset.isin([shown, ""])]
-    silent = data in SYNTHETIC or known(data) and shown != data # a table of another dataset that a paper did measure
+    # a table of another dataset that a paper did measure
+    silent = data in SYNTHETIC or known(data) and shown != data
     return t.assign(value=float("nan") if silent else t.value.where(t.value != "", float("nan")))[
         ["row", "needs", "metric", "value", "unit", "source"]].reset_index(drop=True)
 
-# %% ../nbs/13d_registry.ipynb #a7c51c64
+# %% ../nbs/13d_registry.ipynb #9a292947
 @dataclass(frozen=True)
 class Entry:
     "A table or a figure of a paper."
     name: str               # paper.what
     title: str
     row: str                # whose number stands for the entry; none: empty
-    needs: tuple[str, ...]  # keys of rows; for clips one of methods, embeddings, leaks, pretrained, binary, ...
+    # keys of rows; for clips one of methods, embeddings, leaks, pretrained, binary, ...
+    needs: tuple[str, ...]
     seeds: str              # all | first: what is drawn of one model takes one
     files: tuple[str, ...]  # what it leaves under figures/, without dataset and suffix
     metric: str             # the column of that number
@@ -76,25 +78,28 @@ class Entry:
         "What data is missing, in words; empty where none is."
         wanted = dict(frames="a dataset of long videos (--data)", clips="a folder of clips (--clips)")
         if not getattr(plan, self.half): return f"needs {wanted[self.half]}"
-        return "needs clips of more than two classes" if "multiclass" in self.needs and plan.classes < 3 else ""
+        several = "multiclass" not in self.needs or plan.classes > 2
+        return "" if several else "needs clips of more than two classes"
 
-# %% ../nbs/13d_registry.ipynb #8d41ee8c
+# %% ../nbs/13d_registry.ipynb #12549f99
 def read_entries() -> dict[str, Entry]:
     "All entries by name, in the order of tables.csv."
     t = registered()
     t = t[(t.title != "") & t.entry.str.contains(".", regex=False)]
-    return {r.entry: Entry(r.entry, r.title, r.row, tuple(r.needs.split()), r.seeds, tuple(r.files.split()), r.metric, r.caveat)
+    return {r.entry: Entry(r.entry, r.title, r.row, tuple(r.needs.split()), r.seeds, tuple(r.files.split()),
+                           r.metric, r.caveat)
             for r in t.itertuples()}
 
 ENTRIES = read_entries()
 
-# %% ../nbs/13d_registry.ipynb #262e52d9
+# %% ../nbs/13d_registry.ipynb #f57be37d
 def headline(entry:Entry) -> bool:
-    "Whether an entry takes the headline's models alone: prediction with memory, without and with gates; pretrained pipelines."
-    return set(entry.needs) <= ({"predict-full", "gates"} if entry.half == "frames" else {"leaks", "pretrained"})
+    "Whether an entry takes the headline's models alone: with memory, with gates, pretrained pipelines."
+    return set(entry.needs) <= ({"predict-full", "gates"} if entry.half == "frames"
+                                else {"leaks", "pretrained"})
 
 def chosen(names:Iterable[str]) -> list[Entry]:
-    "Entries by name, by paper (`mnad`), or by group (`all`, `headline`). Raises `Problem` on a name that is none."
+    "Entries by name, paper or group (`all`, `headline`). Raises `Problem` on a name that is none."
     groups = dict(all=list(ENTRIES), headline=[n for n, e in ENTRIES.items() if headline(e)])
     found = set()
     for name in names:
@@ -106,55 +111,65 @@ def chosen(names:Iterable[str]) -> list[Entry]:
         found |= set(some)
     return [e for n, e in ENTRIES.items() if n in found]
 
-# %% ../nbs/13d_registry.ipynb #fc303788
+# %% ../nbs/13d_registry.ipynb #330c2f77
 def embeddings_for(plan:Plan, needs:str) -> list[Measurement]: # needs: of an entry on clips
     "The embeddings that come before classifiers: of every method, or of the pipelines, plain and mirrored."
     if needs == "leaks": return []
     roles = ("resnet50",) if needs == "pretrained" else ("cnn", "resnet50")
     own = needs in ("methods", "embeddings")
     methods = EMBEDDED_BY[plan.preset] if own else [method_of(r, plan.preset) for r in roles]
-    return [Measurement("embedding", (m, how), cost=2) for m in methods for how in (("plain",) if own else ("plain", "mirrored"))]
+    return [Measurement("embedding", (m, how), cost=2) for m in methods
+            for how in (("plain",) if own else ("plain", "mirrored"))]
 
-# %% ../nbs/13d_registry.ipynb #81836788
+# %% ../nbs/13d_registry.ipynb #8cf50734
 def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: of an entry on clips
     "What is read from the embeddings. Weighting by clusters takes no network of its own."
     if needs == "leaks": return [Measurement("leaks")]
     if needs == "embeddings": return []
-    if needs == "methods": return [Measurement("method", (m,), s, 3) for m in EMBEDDED_BY[plan.preset] for s in seeds]
+    if needs == "methods":
+        return [Measurement("method", (m,), s, 3) for m in EMBEDDED_BY[plan.preset] for s in seeds]
     if needs == "experiments":
-        return [Measurement("experiment", (f"{i + 1:02d}",), seeds[0], e[2] / 50) for i, e in enumerate(protocol.EXPERIMENTS)]
+        return [Measurement("experiment", (f"{i + 1:02d}",), seeds[0], e[2] / 50)
+                for i, e in enumerate(protocol.EXPERIMENTS)]
     classes = "multiclass" if needs == "multiclass" else "binary"
-    cells = [(p.features, p.cell) for p in protocol.TABLE2 if not p.weighted and (needs != "pretrained" or p.features == "resnet50")]
-    return [Measurement("pipeline", (classes, role, cell, under), s, 4) for role, cell in cells for under in protocols(plan.preset) for s in seeds]
+    cells = [(p.features, p.cell) for p in protocol.TABLE2 if not p.weighted
+             and (needs != "pretrained" or p.features == "resnet50")]
+    return [Measurement("pipeline", (classes, role, cell, under), s, 4) for role, cell in cells
+            for under in protocols(plan.preset) for s in seeds]
 
-# %% ../nbs/13d_registry.ipynb #f6344e39
+# %% ../nbs/13d_registry.ipynb #ab527822
 def needed(entry:Entry, plan:Plan) -> list[Measurement]:
     "What has to be measured before an entry can be drawn."
     seeds = plan.seeds if entry.seeds == "all" else plan.seeds[:1]
-    if entry.half == "clips": return embeddings_for(plan, entry.needs[0]) + classifiers_for(plan, entry.needs[0], seeds)
-    scored = {k for k, row in ablation.rows(plan.preset).items() if row.scoring} # these find their model trained
+    if entry.half == "clips":
+        return embeddings_for(plan, entry.needs[0]) + classifiers_for(plan, entry.needs[0], seeds)
+    # these find their model trained
+    scored = {k for k, row in ablation.rows(plan.preset).items() if row.scoring}
     return [Measurement("row", (k,), s, 1 if k in scored else 8) for s in seeds for k in entry.needs]
 
-# %% ../nbs/13d_registry.ipynb #c9df353b
+# %% ../nbs/13d_registry.ipynb #8314672c
 def in_order(entries:Iterable[Entry], plan:Plan) -> list[Measurement]:
-    "What some entries need, each once: headline first, foundations before what stands on them, long ones before short ones."
+    "What some entries need, each once: headline first, foundations before what stands on them."
     found = {}
     for e in sorted(entries, key=lambda e: not headline(e)):
         if e.missing(plan): continue
         mine = sorted(needed(e, plan), key=lambda m: (m.kind != "embedding", m.cost < 8, -m.cost))
         found |= {m.name: m for m in mine if m.name not in found}
     first = {m.name for e in entries if headline(e) and not e.missing(plan) for m in needed(e, plan)}
-    return sorted(found.values(), key=lambda m: (m.name not in first, m.kind != "embedding" and m.cost < 8, -m.cost))
+    return sorted(found.values(),
+                  key=lambda m: (m.name not in first, m.kind != "embedding" and m.cost < 8, -m.cost))
 
-# %% ../nbs/13d_registry.ipynb #7b482995
-MEASURES = dict(row=ablation.measure_row, embedding=experiment.measure_embedding, pipeline=experiment.measure_pipeline,
-                method=experiment.measure_method, experiment=experiment.measure_experiment, leaks=experiment.measure_leaks)
+# %% ../nbs/13d_registry.ipynb #638a4ea1
+MEASURES = dict(row=ablation.measure_row, embedding=experiment.measure_embedding,
+                pipeline=experiment.measure_pipeline,
+                method=experiment.measure_method, experiment=experiment.measure_experiment,
+                leaks=experiment.measure_leaks)
 
 def key_now(m:Measurement, plan:Plan) -> str:
     "The key of a measurement with the code as it is."
     return key_of(m, plan, code_behind(MEASURES[m.kind].__module__))
 
-# %% ../nbs/13d_registry.ipynb #600ccd77
+# %% ../nbs/13d_registry.ipynb #43eced13
 def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones with another key are outdated
     "Everything that a run's folder holds."
     found = {}
@@ -163,49 +178,60 @@ def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones wi
         now = r["key"] == key_now(Measurement(r["kind"], tuple(r["arguments"]), r["seed"]), plan)
         old = found.get(r["name"], {})
         if now: found[r["name"]] = r
-        elif r["state"] == "finished" and (not old or old["state"] == "outdated" and old["finished"] < r["finished"]):
+        elif r["state"] == "finished" and (not old or old["state"] == "outdated"
+                                           and old["finished"] < r["finished"]):
             found[r["name"]] = r | dict(state="outdated")
     current = {(r["kind"], *r["arguments"]) for r in found.values() if r["state"] == "finished"}
-    def mixed(r): return r["state"] == "outdated" and (r["kind"], *r["arguments"]) in current # another seed of other code
+    def mixed(r):
+        # another seed of other code
+        return r["state"] == "outdated" and (r["kind"], *r["arguments"]) in current
     return {n: r for n, r in found.items() if not mixed(r)}
 
-# %% ../nbs/13d_registry.ipynb #22106f87
+# %% ../nbs/13d_registry.ipynb #a57283cf
 def entry_state(
     entry:Entry, plan:Plan,
     results:dict[str, dict], # from `results_in`
-    note:dict={},            # seeds: those it was asked for; why: what drawing failed at; state: of one that was published
-) -> dict: # state: missing data | never run | running | unfinished | failed | outdated | measured; why, where something is to be said
+    # seeds: those it was asked for; why: what drawing failed at; state: of one that was published
+    note:dict={},
+) -> dict: # state: missing data | never run | running | unfinished | failed | outdated | measured; why
     "How far an entry is."
     if why := entry.missing(plan): return dict(state="missing data", why=why)
-    if note.get("state"): return dict(state=note["state"])
+    if note.get("state"): return {k: note[k] for k in ("state", "why") if note.get(k)}
     plan = replace(plan, seeds=tuple(note.get("seeds") or plan.seeds))
     mine = {m.name: results.get(m.name, dict(state="never run")) for m in needed(entry, plan)}
     states = [r["state"] for r in mine.values()]
     if "running" in states: return dict(state="running")
-    if "failed" in states: return dict(state="failed", why=next(f"{n} failed: {r['why']}" for n, r in mine.items() if r["state"] == "failed"))
+    if "failed" in states:
+        return dict(state="failed",
+                    why=next(f"{n} failed: {r['why']}" for n, r in mine.items() if r["state"] == "failed"))
     if note.get("why"): return dict(state="failed", why=note["why"])
     if set(states) == {"never run"}: return dict(state="never run")
     done = sum(s in ("finished", "outdated") for s in states)
     if done < len(states): return dict(state="unfinished", why=f"{done} of {len(states)} measurements done")
     return dict(state="outdated" if "outdated" in states else "measured")
 
-# %% ../nbs/13d_registry.ipynb #363a41aa
-def runtime_table(found:pd.DataFrame, facts:pd.DataFrame) -> pd.DataFrame: # found: lines of rows; row, metric, published, ours, unit, source
+# %% ../nbs/13d_registry.ipynb #4cc86487
+def runtime_table(
+    found:pd.DataFrame, # lines of rows
+    facts:pd.DataFrame, # as published
+) -> pd.DataFrame:      # row, metric, published, ours, unit, source
     "Frames a second and hours of training beside the paper's."
     full = found[found.key == "predict-full"]
     ours = dict(inference_fps=full.fps.mean(), train_hours=full.train_seconds.mean() / 3600)
     t = facts.assign(published=facts.value.astype(float), ours=facts.metric.map(ours))
     return t[["row", "metric", "published", "ours", "unit", "source"]]
 
-# %% ../nbs/13d_registry.ipynb #b019b279
-def renamed_classes(facts:pd.DataFrame) -> pd.DataFrame: # row, as_printed, accuracy, precision, recall, f1, false_alarms
+# %% ../nbs/13d_registry.ipynb #d651e2c5
+def renamed_classes(facts:pd.DataFrame) -> pd.DataFrame: # row, as_printed, and rates in %
     "The gated project's published matrices, their classes named rightly."
     def rates(printed):
         tn, fp, fn, tp = map(int, printed.split())
-        return {k: 100 * v for k, v in score.rates(score.unswap([[tn, fp], [fn, tp]])).items() if k != "confusion"}
-    return pd.DataFrame([dict(row=r.row, as_printed=r.value, **rates(r.value)) for r in facts.dropna(subset="value").itertuples()])
+        return {k: 100 * v for k, v in score.rates(score.unswap([[tn, fp], [fn, tp]])).items()
+                if k != "confusion"}
+    return pd.DataFrame([dict(row=r.row, as_printed=r.value, **rates(r.value))
+                         for r in facts.dropna(subset="value").itertuples()])
 
-# %% ../nbs/13d_registry.ipynb #757ddb31
+# %% ../nbs/13d_registry.ipynb #76da6fcd
 def frame_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
     "The tables of an entry on frames."
     found, facts = lines_of(results, "row"), published(entry.name, data)
@@ -213,16 +239,20 @@ def frame_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd
     named = dict(zip(facts.row, facts.needs))
     def audit(): # of the first seed; what is trained is the same for all
         firsts = [(n, found[found.key == k]) for n, k in named.items() if " " not in k]
-        return pd.DataFrame([dict(row=n, moved=t.moved.iloc[0], frozen=t.frozen.iloc[0]) for n, t in firsts if len(t) and "moved" in t])
-    def controls(): return pd.DataFrame(next((r["controls"] for r in results.values() if r.get("controls")), []))
+        return pd.DataFrame([dict(row=n, moved=t.moved.iloc[0], frozen=t.frozen.iloc[0])
+                             for n, t in firsts if len(t) and "moved" in t])
+    def controls():
+        return pd.DataFrame(next((r["controls"] for r in results.values() if r.get("controls")), []))
     def compared(): return ablation.comparison_table(found, facts)
     def gained(): return ablation.gain_table(found, facts, lines_of(results, "gain"))
-    make = dict(table1=compared, table2=compared, table=compared, frozen=compared, gains=gained, frozen_gains=gained,
-                audit=audit, controls=controls, runtime=lambda: runtime_table(found, facts),
-                metrics=lambda: ablation.decision_rates(found, named), published_confusion=lambda: renamed_classes(facts))
+    make = dict(table1=compared, table2=compared, table=compared, frozen=compared, gains=gained,
+                frozen_gains=gained, audit=audit, controls=controls,
+                runtime=lambda: runtime_table(found, facts), metrics=lambda: ablation.decision_rates(found,
+                                                                                                     named),
+                published_confusion=lambda: renamed_classes(facts))
     return {f: make[f]() for f in entry.files if f in make}
 
-# %% ../nbs/13d_registry.ipynb #0165f572
+# %% ../nbs/13d_registry.ipynb #6beca3e5
 def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
     "The tables of an entry on clips."
     facts, pipelines = published(entry.name, data), lines_of(results, "pipeline")
@@ -230,50 +260,60 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         found = lines_of(results, kind)
         return make(found) if len(found) else found
     def piped(classes, metric="accuracy", row=None):
-        t = pipelines[(pipelines.classes == classes) & (True if row is None else pipelines.row == row)] if len(pipelines) else pipelines
+        t = pipelines[pipelines.classes == classes] if len(pipelines) else pipelines
+        t = t[t.row == row] if row and len(t) else t
         return experiment.pipeline_table(t, facts, metric) if len(t) else t
     def embeddings(t):
-        return t[t.how == "plain"][["method", "network", "weights", "shape", "seconds_per_video", "megabytes"]]
+        return t[t.how == "plain"][["method", "network", "weights", "shape", "seconds_per_video",
+                                    "megabytes"]]
     def experiments(t):
         theirs = facts.set_index("row").value.astype(float)
-        return t.sort_values("number")[["row", "epochs", "as_published", "by_source"]].assign(published=lambda t: t.row.map(theirs))
-    make = dict(methods=lambda: measured("embedding", embeddings), accuracy=lambda: measured("method", experiment.method_table),
-                leaks=lambda: measured("leaks", lambda t: t[["protocol", "mirror_image", "same_source", "near_duplicate"]]),
+        return t.sort_values("number")[["row", "epochs", "as_published",
+                                        "by_source"]].assign(published=lambda t: t.row.map(theirs))
+    make = dict(methods=lambda: measured("embedding", embeddings),
+                accuracy=lambda: measured("method", experiment.method_table),
+                leaks=lambda: measured("leaks", lambda t: t[["protocol", "mirror_image", "same_source",
+                                                             "near_duplicate"]]),
                 table1=lambda: piped("binary", "auroc", entry.row), table2_binary=lambda: piped("binary"),
-                table2_multiclass=lambda: piped("multiclass"), experiments=lambda: measured("experiment", experiments))
+                table2_multiclass=lambda: piped("multiclass"), experiments=lambda: measured("experiment",
+                                                                                            experiments))
     return {f: make[f]() for f in entry.files if f in make}
 
-# %% ../nbs/13d_registry.ipynb #13f7c1a6
+# %% ../nbs/13d_registry.ipynb #d683e13d
 def tables_of(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
     "The tables of an entry, as far as there are results; `data` is the dataset's name."
     return (frame_tables if entry.half == "frames" else clip_tables)(entry, results, data)
 
-# %% ../nbs/13d_registry.ipynb #ab027a5f
+# %% ../nbs/13d_registry.ipynb #2bd3bf46
 def results_for(entry:Entry, plan:Plan, results:dict[str, dict]) -> list[dict]:
     "The results behind an entry, of all seeds that were trained."
     wanted = {(m.kind, m.arguments) for m in needed(entry, plan)}
     mine = [r for r in results.values() if (r["kind"], tuple(r["arguments"])) in wanted and r.get("lines")]
     return mine if entry.seeds == "all" else [r for r in mine if r["seed"] in (None, *plan.seeds[:1])]
 
-# %% ../nbs/13d_registry.ipynb #b93179d8
+# %% ../nbs/13d_registry.ipynb #2e209469
 def entry_seeds(mine:list[dict]) -> list[int]: # mine: from `results_for`
     "The seeds behind an entry."
-    return sorted({s for r in mine for s in r.get("seeds") or [r["seed"]]} - {None}) # carried over: one line of several seeds
+    # carried over: one line of several seeds
+    return sorted({s for r in mine for s in r.get("seeds") or [r["seed"]]} - {None})
 
 def seconds_spent(mine:list[dict]) -> tuple[float, float]:
     "Seconds of the trainings that made an entry's numbers, each model once, and of the scoring."
     trained = {r.get("model") or r["name"]: r.get("train_seconds") or 0 for r in mine}
     return sum(trained.values()), sum(r.get("score_seconds") or 0 for r in mine)
 
-# %% ../nbs/13d_registry.ipynb #a3b225b2
-def number_of(entry:Entry, tables:dict[str, pd.DataFrame]) -> dict: # value; low and high; published, where there is one
+# %% ../nbs/13d_registry.ipynb #ce6ab6bc
+def number_of(entry:Entry,
+              tables:dict[str, pd.DataFrame]) -> dict: # value; low and high; published, where there is one
     "The number that stands for an entry; empty where it has none yet."
     for t in tables.values():
         mine = t[t[t.columns[0]] == entry.row] if entry.metric in t else t[:0]
         if not len(mine): continue
         line, value = mine.iloc[0], float(mine.iloc[0][entry.metric])
-        spread = 2 * line.get(f"{entry.metric}_sd_folds", float("nan")) # two deviations over folds to either side
-        ends = dict(low=line.get("low", value - spread), high=line.get("high", value + spread), published=line.get("published"))
+        # two deviations over folds to either side
+        spread = 2 * line.get(f"{entry.metric}_sd_folds", float("nan"))
+        ends = dict(low=line.get("low", value - spread), high=line.get("high", value + spread),
+                    published=line.get("published"))
         seeds = dict(seeds=line.seeds) if "seeds" in t else {}
         return dict(value=value) | {k: float(x) for k, x in ends.items() if pd.notna(x)} | seeds
     return {}

@@ -9,7 +9,7 @@ __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'PAGE', 'verdict', 
            'entry_facts', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'write_latex',
            'publish_figures']
 
-# %% ../nbs/13e_report.ipynb #44c44c2b
+# %% ../nbs/13e_report.ipynb #119aa2a5
 import base64
 import json
 import re
@@ -23,10 +23,11 @@ import pandas as pd
 
 from .core import printable, read_json, whole, write_csv
 from .registry import (
-    ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of, registered, results_for, results_in, seconds_spent, tables_of)
+    ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of, registered, results_for, results_in,
+    seconds_spent, tables_of)
 from .results import Plan, plan_of, read_record, read_results, write_results
 
-# %% ../nbs/13e_report.ipynb #4e45a37b
+# %% ../nbs/13e_report.ipynb #ed068a53
 HALF_WIDTH = 3. # points
 
 def verdict(published:float, low:float, high:float) -> str:
@@ -35,12 +36,12 @@ def verdict(published:float, low:float, high:float) -> str:
     if not low <= published <= high: return "outside"
     return "within" if (high - low) / 2 <= HALF_WIDTH else "undecided"
 
-# %% ../nbs/13e_report.ipynb #50981e2c
+# %% ../nbs/13e_report.ipynb #444a7d18
 def number(x, digits:int=1, sign:str="") -> str:
     "A number as text; empty where there is none."
     return "" if pd.isna(x) else f"{x:{sign}.{digits}f}"
 
-# %% ../nbs/13e_report.ipynb #f8f4067d
+# %% ../nbs/13e_report.ipynb #aa55b8bd
 def compared_as_text(
     t:pd.DataFrame,  # with published, ours, sd, seeds, low, high: a comparison of rows, or gains
     judged:bool,     # whether a paper measured this data
@@ -49,14 +50,18 @@ def compared_as_text(
     gain, sign = "fps" not in t, "+" * ("fps" not in t)
     out = {"row": t.row, "published": [number(x, sign=sign) for x in t.published],
            "ours": [number(x, sign=sign) + (f" ± {s:.1f}" if s == s else "") for x, s in zip(t.ours, t.sd)],
-           "95 % interval": [f"{a:{sign}.1f} to {b:{sign}.1f}" for a, b in zip(t.low, t.high)], "seeds": t.seeds}
+           "95 % interval": [f"{a:{sign}.1f} to {b:{sign}.1f}"
+                             for a, b in zip(t.low, t.high)], "seeds": t.seeds}
     if judged and not gain:
-        out |= {"difference": [number(x, sign="+") for x in t.difference], "verdict": [verdict(*x) for x in zip(t.published, t.low, t.high)]}
-    names = dict(macro="macro", online="online", pixel="pixel", rbdc="RBDC", tbdc="TBDC", train_minutes="training, min")
+        out |= {"difference": [number(x, sign="+") for x in t.difference],
+                "verdict": [verdict(*x) for x in zip(t.published, t.low, t.high)]}
+    names = dict(macro="macro", online="online", pixel="pixel", rbdc="RBDC", tbdc="TBDC",
+                 train_minutes="training, min")
     return pd.DataFrame(out | {name: [number(x) for x in t[c]] for c, name in names.items() if c in t})
 
-# %% ../nbs/13e_report.ipynb #56bb8eaf
-WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC", auc_macro="macro AUC",
+# %% ../nbs/13e_report.ipynb #bf474a13
+WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC",
+             auc_macro="macro AUC",
              same_source="same source", near_duplicate="near-duplicate", mirror_image="mirror image")
 
 def plain_as_text(t:pd.DataFrame) -> pd.DataFrame:
@@ -67,9 +72,10 @@ def plain_as_text(t:pd.DataFrame) -> pd.DataFrame:
         return f"{x:.1f} ± {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
     shown = [c for c in t if not c.endswith(("_sd_folds", "_sd_seeds")) and not t[c].isna().all()]
     sds = {c: t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index)) for c in shown}
-    return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in zip(t[c], sds[c])] for c in shown})
+    return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in zip(t[c], sds[c])]
+                         for c in shown})
 
-# %% ../nbs/13e_report.ipynb #4acc8500
+# %% ../nbs/13e_report.ipynb #4c84f16d
 def as_text(
     t:pd.DataFrame,
     data:str,       # the dataset's name
@@ -79,14 +85,14 @@ def as_text(
     published = "published" in text and (data in SYNTHETIC or not text.published.astype(bool).any())
     return text.drop(columns="published") if published else text
 
-# %% ../nbs/13e_report.ipynb #95067905
+# %% ../nbs/13e_report.ipynb #a08db771
 def for_terminal(t:pd.DataFrame) -> str:
     "A table for a terminal, text to the left."
     text = [list(map(printable, line)) for line in [t.columns, *t.itertuples(index=False, name=None)]]
     wide = [max(map(len, column)) for column in zip(*text)]
     return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, wide)).rstrip() for line in text)
 
-# %% ../nbs/13e_report.ipynb #ea90cd88
+# %% ../nbs/13e_report.ipynb #d347effb
 NUMBER = re.compile(r"[-+]?[\d.,]+( ± [\d.]+)?( \[[-\d.]+ to [-\d.]+\])?|[-+\d.]+ to [-+\d.]+|")
 
 def right_aligned(text:pd.DataFrame) -> list[bool]:
@@ -99,8 +105,9 @@ def for_markdown(text:pd.DataFrame) -> str:
     rule = ["---:" if right else "---" for right in right_aligned(text)]
     return "\n".join([line(text), line(rule), *map(line, text.itertuples(index=False, name=None))])
 
-# %% ../nbs/13e_report.ipynb #4742bb8d
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"})
+# %% ../nbs/13e_report.ipynb #396a4d54
+LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+                      | {c: f"\\{c}" for c in "&%$#_{}"})
 
 def for_latex(text:pd.DataFrame, caption:str, label:str) -> str:
     "A table for a paper, every letter printed as it is."
@@ -108,7 +115,7 @@ def for_latex(text:pd.DataFrame, caption:str, label:str) -> str:
     style = text.map(say).rename(columns=say).style.hide(axis="index")
     return style.to_latex(hrules=True, caption=say(caption), label=label, position_float="centering")
 
-# %% ../nbs/13e_report.ipynb #3084f63c
+# %% ../nbs/13e_report.ipynb #446d9ceb
 @dataclass(frozen=True)
 class Report:
     "Everything that a page says."
@@ -131,13 +138,16 @@ class Report:
         return {n: entry_state(e, self.plan, self.results, self.notes.get(n, {})) for n, e in ENTRIES.items()}
 
     @cached_property
-    def tables(self) -> dict[str, dict[str, pd.DataFrame]]: # entry -> file -> table; those that have a row already
-        found = {n: tables_of(e, self.results, self.data(e.half)) for n, e in ENTRIES.items() if e.half in self.halves}
+    def tables(self) -> dict[str,
+                             dict[str, pd.DataFrame]]: # entry -> file -> table; those that have a row already
+        found = {n: tables_of(e, self.results, self.data(e.half))
+                 for n, e in ENTRIES.items() if e.half in self.halves}
         return {n: {f: t for f, t in tables.items() if len(t)} for n, tables in found.items()}
 
-    def picture(self, entry:Entry, file:str) -> Path: return self.figures / entry.paper / f"{self.data(entry.half)}.{file}.png"
+    def picture(self, entry:Entry, file:str) -> Path:
+        return self.figures / entry.paper / f"{self.data(entry.half)}.{file}.png"
 
-# %% ../nbs/13e_report.ipynb #98060130
+# %% ../nbs/13e_report.ipynb #31b79fdb
 NOTE = dict(seeds=list[int]|None, why=str|None, drawn=str|None)
 
 def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
@@ -147,9 +157,10 @@ def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
 
 def report_of(plan:Plan, linked:bool=True) -> Report:
     "The report of a run's folder. Raises `Problem` where nothing was run."
-    return Report(plan, read_record(plan.folder), results_in(plan), read_notes(plan), plan.folder / "figures", linked)
+    return Report(plan, read_record(plan.folder), results_in(plan), read_notes(plan), plan.folder / "figures",
+                  linked)
 
-# %% ../nbs/13e_report.ipynb #ea82a22c
+# %% ../nbs/13e_report.ipynb #869c1810
 def published_report(
     figures:Path, # the repository's figures
     data:str,     # such as ped2
@@ -157,22 +168,26 @@ def published_report(
     "The report of published results."
     path = Path(figures) / f"{data}.results.jsonl"
     record, results = read_results(path)
-    return Report(plan_of(record["plan"], Path(figures), path), record, results, record.get("notes") or {}, Path(figures), False)
+    return Report(plan_of(record["plan"], Path(figures), path), record, results, record.get("notes") or {},
+                  Path(figures), False)
 
-# %% ../nbs/13e_report.ipynb #a9ddbcda
+# %% ../nbs/13e_report.ipynb #45c2e8a6
 def described(entry:Entry, r:Report) -> str:
     "State, date, seeds, time and machine of an entry, in words."
     state, mine = r.states[entry.name], results_for(entry, r.plan, r.results)
-    if state["state"] not in ("measured", "outdated"): return state["state"] + (f": {state['why']}" if "why" in state else "")
+    if state["state"] not in ("measured", "outdated"):
+        return state["state"] + (f": {state['why']}" if "why" in state else "")
     trained, scored = seconds_spent(mine)
     def long(s): return f"{s:.0f} s" if s < 100 else f"{s / 60:.0f} min" if s < 6000 else f"{s / 3600:.1f} h"
-    said = [f"{state['state']} {max(m['finished'] for m in mine)[:10]}", f"seeds {' '.join(map(str, entry_seeds(mine))) or 'none'}",
+    said = [f"{state['state']} {max(m['finished'] for m in mine)[:10]}",
+            f"seeds {' '.join(map(str, entry_seeds(mine))) or 'none'}",
             f"trainings {long(trained)}" * (trained > 0), f"scoring {long(scored)}" * (scored > 0),
             " and ".join(dict.fromkeys(m["machine"] for m in mine if m.get("machine")))]
-    return ", ".join(s for s in said if s) + "".join(dict.fromkeys(f". {m['note']}" for m in mine if m.get("note")))
+    return ", ".join(s for s in said
+                     if s) + "".join(dict.fromkeys(f". {m['note']}" for m in mine if m.get("note")))
 
-# %% ../nbs/13e_report.ipynb #653417e6
-def overview(r:Report) -> pd.DataFrame: # entry, what, state, published, ours, difference, verdict, seeds: text
+# %% ../nbs/13e_report.ipynb #21ff0a10
+def overview(r:Report) -> pd.DataFrame:
     "A line for every entry whose data is there: the page's top, and what the command prints."
     lines = []
     for n, e in ENTRIES.items():
@@ -182,131 +197,165 @@ def overview(r:Report) -> pd.DataFrame: # entry, what, state, published, ours, d
         found = number_of(e, r.tables.get(n, {})) if there else {}
         low, high, theirs = (found.get(k, np.nan) for k in ("low", "high", "published"))
         ours = number(found.get("value")) + (f" [{low:.1f} to {high:.1f}]" if low == low else "")
-        seeds = found.get("seeds") or " ".join(map(str, entry_seeds(results_for(e, r.plan, r.results)))) if there else ""
-        lines.append(dict(entry=n, what=e.title, state=state["state"] + (f": {state['why']}" if "why" in state else ""),
-                          published=number(theirs), ours=ours, difference=number(found["value"] - theirs, sign="+") if judged and low == low else "",
-                          verdict=verdict(theirs, low, high) if judged else "", seeds=seeds))
-    t = pd.DataFrame(lines, columns=["entry", "what", "state", "published", "ours", "difference", "verdict", "seeds"])
+        seeds = " ".join(map(str, entry_seeds(results_for(e, r.plan, r.results)))) if there else ""
+        gap = number(found["value"] - theirs, sign="+") if judged and low == low else ""
+        lines.append(dict(entry=n, what=e.title,
+                          state=state["state"] + (f": {state['why']}" if "why" in state else ""),
+                          published=number(theirs), ours=ours, difference=gap,
+                          verdict=verdict(theirs, low,
+                                          high) if judged else "", seeds=found.get("seeds") or seeds))
+    t = pd.DataFrame(lines, columns=["entry", "what", "state", "published", "ours", "difference", "verdict",
+                                     "seeds"])
     return t.drop(columns=[c for c in ("published", "difference", "verdict") if not t[c].astype(bool).any()])
 
-# %% ../nbs/13e_report.ipynb #6b2011a8
+# %% ../nbs/13e_report.ipynb #37e9e41e
 def without_data(r:Report) -> list[str]:
     "What is left out for want of data, a sentence for each reason."
     reasons = pd.Series([s["why"] for s in r.states.values() if s["state"] == "missing data"], dtype=object)
-    return [f"{n} entries {why.replace('needs', 'need', 1)}." if n > 1 else f"1 entry {why}." for why, n in reasons.value_counts().items()]
+    return [f"{n} entries {why.replace('needs', 'need', 1)}." if n > 1 else f"1 entry {why}."
+            for why, n in reasons.value_counts().items()]
 
-# %% ../nbs/13e_report.ipynb #a26602d3
+# %% ../nbs/13e_report.ipynb #8fa2a523
 def counted_verdicts(r:Report) -> str:
     "How many published values lie where, over all tables of rows; empty where nothing is judged."
     rows = {}
     for n, tables in r.tables.items():
         if not known(r.data(ENTRIES[n].half)): continue
         for t in tables.values():
-            if "fps" in t: rows |= {(x.ours, x.published): verdict(x.published, x.low, x.high) for x in t.itertuples()}
+            if "fps" in t:
+                rows |= {(x.ours, x.published): verdict(x.published, x.low, x.high) for x in t.itertuples()}
     found = pd.Series([v for v in rows.values() if v], dtype=object).value_counts()
-    return f"Of {found.sum()} published values " + ", ".join(f"{n} are {v}" for v, n in found.items()) + "." if len(found) else ""
+    said = ", ".join(f"{n} are {v}" for v, n in found.items())
+    return f"Of {found.sum()} published values {said}." if len(found) else ""
 
-# %% ../nbs/13e_report.ipynb #48f4de17
+# %% ../nbs/13e_report.ipynb #5033a928
 def to_beat(r:Report) -> str:
     "What the best control that has learned nothing reaches."
     t = r.tables.get("mnad.controls", {}).get("controls")
     if t is None: return ""
-    best = t[t.control.isin(("frame index", "random", "frame difference", "frame difference, min-max"))].sort_values("auc_micro").iloc[-1]
+    best = t[t.control.isin(("frame index", "random", "frame difference",
+                             "frame difference, min-max"))].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
-# %% ../nbs/13e_report.ipynb #d71a3794
+# %% ../nbs/13e_report.ipynb #59d6a99a
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {{ title }}</title><style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}.wide{overflow-x:auto}
-td,th{padding:.3rem .55rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td:first-child{min-width:9rem}
-.n{text-align:right;white-space:nowrap}thead th{border-bottom:2px solid #222}img{max-width:100%;display:block;margin:1rem 0}
+td,th{padding:.3rem .55rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+td:first-child{min-width:9rem}
+.n{text-align:right;white-space:nowrap}thead th{border-bottom:2px solid #222}
+img{max-width:100%;display:block;margin:1rem 0}
 .note{background:#fff6dd;border-left:4px solid #e69f00;padding:.6rem 1rem}figcaption,small{color:#555}
-nav a{margin-right:1em}details{margin:.5rem 0;font-size:.92rem}.within{color:#00704f}.undecided{color:#8a5a00}.outside{color:#b03a00}
+nav a{margin-right:1em}details{margin:.5rem 0;font-size:.92rem}
+.within{color:#00704f}.undecided{color:#8a5a00}.outside{color:#b03a00}
 pre{font-size:.8rem;overflow-x:auto;background:#f6f6f6;padding:1rem}</style>
 {% macro table(t, ids=()) %}<div class="wide"><table><thead><tr>
-{% for c in t %}<th{% if right(t)[loop.index0] %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr></thead><tbody>
+{% for c in t %}<th{% if right(t)[loop.index0] %} class="n"{% endif %}>{{ c }}</th>{% endfor %}
+</tr></thead><tbody>
 {% for line in t.itertuples(index=False, name=None) %}<tr>{% for x in line %}
 <td class="{{ 'n' if right(t)[loop.index0] else x if x in ('within', 'undecided', 'outside') }}">
-{%- if x in ids %}<a href="#{{ x }}">{{ x }}</a>{% else %}{{ x }}{% endif %}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endmacro %}
+{%- if x in ids %}<a href="#{{ x }}">{{ x }}</a>{% else %}{{ x }}{% endif %}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>{% endmacro %}
 <h1>{{ title }}</h1>
 <nav>{% for h in halves %}<a href="#{{ h.id }}">{{ h.id }}</a>{% endfor %}<a href="#record">record</a></nav>
 {{ table(overview, ids) }}
 {% for s in sentences if s %}<p>{{ s }}</p>{% endfor %}
-{% for h in halves %}<h2 id="{{ h.id }}">{{ h.title }}</h2>{% if h.note %}<p class="note">{{ h.note }}</p>{% endif %}
+{% for h in halves %}<h2 id="{{ h.id }}">{{ h.title }}</h2>
+{% if h.note %}<p class="note">{{ h.note }}</p>{% endif %}
 {% for s in h.sentences if s %}<p>{{ s }}</p>{% endfor %}
 {% for p in h.papers %}<h3>{{ p.title }}</h3>
-{% if p.notebook %}<p><a href="{{ p.notebook }}">The executed notebook</a> has every picture with its code.</p>{% endif %}
-{% for e in p.entries %}<h4 id="{{ e.name }}">{{ e.title }}</h4><p><small>{{ e.name }}: {{ e.described }}</small></p>
+{% if p.notebook %}<p><a href="{{ p.notebook }}">The executed notebook</a> has every picture.</p>{% endif %}
+{% for e in p.entries %}<h4 id="{{ e.name }}">{{ e.title }}</h4>
+<p><small>{{ e.name }}: {{ e.described }}</small></p>
 {% for t in e.tables %}{{ table(t) }}{% endfor %}
-{% for x in e.pictures %}<figure><img alt="{{ e.title }}" src="data:image/png;base64,{{ x }}"></figure>{% endfor %}
+{% for x in e.pictures %}
+<figure><img alt="{{ e.title }}" src="data:image/png;base64,{{ x }}"></figure>{% endfor %}
 {% if e.caveat %}<p><small>{{ e.caveat }}</small></p>{% endif %}
 {% if e.links %}<details><summary>{{ e.links | length }} results</summary>
 {% for n, link in e.links %}<a href="{{ link }}">{{ n }}</a> {% endfor %}</details>{% endif %}
-{% endfor %}{% endfor %}<h3>How to read this</h3><ul>{% for c in h.caveats %}<li>{{ c }}</li>{% endfor %}</ul>{% endfor %}
-<h2 id="record">Record</h2>{{ table(measurements) }}<details><summary>Settings, data, machine, versions</summary><pre>{{ record }}</pre></details></html>
+{% endfor %}{% endfor %}<h3>How to read this</h3>
+<ul>{% for c in h.caveats %}<li>{{ c }}</li>{% endfor %}</ul>{% endfor %}
+<h2 id="record">Record</h2>{{ table(measurements) }}
+<details><summary>Settings, data, machine, versions</summary><pre>{{ record }}</pre></details></html>
 """
 
 def rendered(template:str, **facts) -> str:
     "A template filled in; whatever a name holds, it is shown letter by letter."
     from jinja2 import Environment
     from markupsafe import Markup
-    def shown(x): return x if isinstance(x, Markup) or not isinstance(x, str) else "\n".join(map(printable, x.split("\n")))
-    return Environment(autoescape=True, finalize=shown, trim_blocks=True).from_string(template).render(right=right_aligned, **facts)
+    def shown(x):
+        return x if isinstance(x, Markup) or not isinstance(x,
+                                                            str) else "\n".join(map(printable, x.split("\n")))
+    return Environment(autoescape=True, finalize=shown,
+                       trim_blocks=True).from_string(template).render(right=right_aligned, **facts)
 
-# %% ../nbs/13e_report.ipynb #0da995c6
+# %% ../nbs/13e_report.ipynb #f9ea0d7f
 def entry_facts(entry:Entry, r:Report) -> dict:
     "What the page says of an entry; tables as far as they are."
     pictures = [p for f in entry.files if (p := r.picture(entry, f)).exists()]
     data, tables = r.data(entry.half), r.tables.get(entry.name, {})
     drawn = {p.stem.split(".")[-1] for p in pictures}
-    shown = [as_text(t, data) for f, t in tables.items() if f not in drawn or "ours" in t or f"{f}" in ("accuracy", "table2_binary", "table2_multiclass")]
+    shown = [as_text(t, data) for f, t in tables.items() if f not in drawn or "ours" in t
+             or f"{f}" in ("accuracy", "table2_binary", "table2_multiclass")]
     mine = results_for(entry, r.plan, r.results) if r.linked else []
     links = [(m["name"], f"results/{m['key']}.json") for m in mine]
     there = r.states[entry.name]["state"] in ("measured", "outdated")
-    return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat, links=links, tables=shown,
+    return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat,
+                links=links, tables=shown,
                 pictures=[base64.b64encode(p.read_bytes()).decode() for p in pictures if there])
 
-# %% ../nbs/13e_report.ipynb #01b47fcd
+# %% ../nbs/13e_report.ipynb #1a0def90
 def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
     data, t, clips = r.data(half), registered(), r.record.get("clips") or {}
-    if half == "frames": said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, unless a column says otherwise.", to_beat(r)]
+    if half == "frames":
+        said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, unless a column says otherwise.",
+                to_beat(r)]
     else:
         counts = ", ".join(f"{n} {name}" for n, name in zip(clips["counts"], clips["classes"]))
-        said = [f"{clips['clips']} clips ({counts}) of {clips['sources']} source videos. Accuracy in %, mean over folds and seeds. "
+        said = [f"{clips['clips']} clips ({counts}) of {clips['sources']} source videos. "
+                "Accuracy in %, mean over folds and seeds. "
                 f"Where a row says ResNet50, the network is {clips['pretrained']}."]
     theirs = dict(frames="UCSD Ped2", clips="UCF-Crime")[half]
-    note = "" if known(data) else "Synthetic data: no published number is comparable." if data in SYNTHETIC else (
-        f"No paper has measured this data. The published numbers beside ours are those of {theirs}, for orientation only: they are no target here.")
+    note = "" if known(data) else "No paper has measured this data. The published numbers beside ours are "
+    if note: note += f"those of {theirs}, for orientation only: they are no target here."
+    if data in SYNTHETIC: note = "Synthetic data: no published number is comparable."
     titles, papers = t[t.title != ""].set_index("entry").title, {}
     for e in ENTRIES.values():
         if e.half == half: papers.setdefault(e.paper, []).append(e)
-    papers = [dict(title=titles[p], entries=[entry_facts(e, r) for e in mine],
-                   notebook=f"{p}.ipynb" if r.linked and (r.plan.folder / f"{p}.ipynb").exists() else "") for p, mine in papers.items()]
-    title = f"{dict(frames='Frames', clips='Clips')[half]} of {data}" + ("" if data in SYNTHETIC else ": paper versus ours")
-    return dict(id=half, title=title, note=note, sentences=said, papers=papers, caveats=t[t.entry == half].caveat)
+    def notebook(p): return f"{p}.ipynb" if r.linked and (r.plan.folder / f"{p}.ipynb").exists() else ""
+    papers = [dict(title=titles[p], entries=[entry_facts(e, r) for e in mine], notebook=notebook(p))
+              for p, mine in papers.items()]
+    title = f"{half.capitalize()} of {data}" + ": paper versus ours" * (data not in SYNTHETIC)
+    return dict(id=half, title=title, note=note, sentences=said, papers=papers,
+                caveats=t[t.entry == half].caveat)
 
-# %% ../nbs/13e_report.ipynb #3416168e
+# %% ../nbs/13e_report.ipynb #10553b58
 def measurement_table(r:Report) -> pd.DataFrame: # measurement, finished, training s, scoring s, machine
     "A line for every result: when, how long, where."
     return pd.DataFrame([{"measurement": n, "state": m["state"], "finished": (m.get("finished") or "")[:16],
-                          "training, s": number(m.get("train_seconds")), "scoring, s": number(m.get("score_seconds")),
+                          "training, s": number(m.get("train_seconds")),
+                          "scoring, s": number(m.get("score_seconds")),
                           "machine": m.get("machine") or ""} for n, m in r.results.items()])
 
-# %% ../nbs/13e_report.ipynb #1c35b4dd
+# %% ../nbs/13e_report.ipynb #0395b280
 def make_page(r:Report) -> str:
     "The page as HTML."
     title = f"{' and '.join(map(r.data, r.halves))}, preset {r.plan.preset}"
-    rule = (f"Within: the published value lies in our interval, which reaches {HALF_WIDTH:.0f} points or less to either side. "
-            "Undecided: it lies in a wider one. Outside: it does not.") if any(known(r.data(h)) for h in r.halves) else ""
+    rule = ("Within: the published value lies in our interval, "
+            f"which reaches {HALF_WIDTH:.0f} points or less to either side. "
+            "Undecided: it lies in a wider one. Outside: it does not.") if any(known(r.data(h))
+                                                                               for h in r.halves) else ""
     record = json.dumps({k: v for k, v in r.record.items() if k != "notes"}, indent=1)
     ids = [n for n, e in ENTRIES.items() if e.half in r.halves]
-    return rendered(PAGE, title=title, overview=overview(r), ids=ids, sentences=[counted_verdicts(r), rule, r.record.get("pictures"), *without_data(r)],
-                    halves=[half_facts(h, r) for h in r.halves], measurements=measurement_table(r), record=record)
+    return rendered(PAGE, title=title, overview=overview(r), ids=ids,
+                    sentences=[counted_verdicts(r), rule, r.record.get("pictures"), *without_data(r)],
+                    halves=[half_facts(h, r)
+                            for h in r.halves], measurements=measurement_table(r), record=record)
 
-# %% ../nbs/13e_report.ipynb #96e6e490
+# %% ../nbs/13e_report.ipynb #8c3d8888
 def write_page(plan:Plan) -> Path:
-    "summary.html and summary.csv of a run's folder, LaTeX of each table. Raises `Problem` where nothing was run."
+    "Write summary.html, summary.csv and LaTeX of a run. Raises `Problem` where nothing was run."
     r = report_of(plan)
     write_csv(plan.folder / "summary.csv", overview(r))
     with whole(plan.folder / "summary.html") as part: part.write_text(make_page(r), encoding="utf-8")
@@ -314,15 +363,17 @@ def write_page(plan:Plan) -> Path:
         if r.states[n]["state"] == "measured": write_latex(e, r)
     return plan.folder / "summary.html"
 
-# %% ../nbs/13e_report.ipynb #e07c918c
+# %% ../nbs/13e_report.ipynb #fd4f24ad
 def write_latex(entry:Entry, r:Report):
     "The tables of an entry as LaTeX, beside its pictures."
     data = r.data(entry.half)
     for f, t in r.tables[entry.name].items():
-        text = for_latex(as_text(t, data), f"{entry.title} ({data}, preset {r.plan.preset})", f"tab:{entry.name}")
-        with whole(r.figures / entry.paper / f"{data}.{f}.tex") as part: part.write_text(text, encoding="utf-8")
+        text = for_latex(as_text(t, data), f"{entry.title} ({data}, preset {r.plan.preset})",
+                         f"tab:{entry.name}")
+        with whole(r.figures / entry.paper / f"{data}.{f}.tex") as part:
+            part.write_text(text, encoding="utf-8")
 
-# %% ../nbs/13e_report.ipynb #ce0804ee
+# %% ../nbs/13e_report.ipynb #2a7e3a85
 def publish_figures(
     plan:Plan,
     target:Path, # the repository's figures
@@ -332,6 +383,6 @@ def publish_figures(
     name = "-".join(map(r.data, r.halves))
     for path in sorted((plan.folder / "figures").glob("*/*")):
         with whole(target / path.parent.name / path.name) as part: shutil.copyfile(path, part)
-    notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), state=s["state"]) for n, s in r.states.items() if s["state"] != "missing data"}
+    notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
     write_results(target / f"{name}.results.jsonl", r.record | dict(notes=notes), r.results)
     with whole(target / f"{name}.html") as part: part.write_text(make_page(r), encoding="utf-8")

@@ -7,7 +7,7 @@ __all__ = ['RESULT', 'Plan', 'Measurement', 'imported', 'without_comments', 'mod
            'read_result', 'lock_of', 'write_results', 'read_results', 'lines_of', 'interval', 'plan_facts',
            'read_record', 'plan_of', 'read_plan']
 
-# %% ../nbs/13_results.ipynb #52b46728
+# %% ../nbs/13_results.ipynb #61d9b3c1
 import ast
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import Problem, fitting, lines_in, line_of, locked, parse_json, read_json, reading, unsealed, whole
+from .core import (
+    Problem, fitting, lines_in, line_of, locked, parse_json, read_json, reading, unsealed, whole)
 
-# %% ../nbs/13_results.ipynb #07175cc3
+# %% ../nbs/13_results.ipynb #0834ce35
 @dataclass(frozen=True)
 class Plan:
     "What a reproduction is asked for, whichever tables are wanted."
@@ -38,7 +39,7 @@ class Plan:
     classifier: dict = field(default_factory=dict) # settings of the classifiers that differ from it
     prints: dict = field(default_factory=dict)     # frames, clips -> fingerprint of the data
 
-# %% ../nbs/13_results.ipynb #5a0f7cd5
+# %% ../nbs/13_results.ipynb #da18722d
 @dataclass(frozen=True)
 class Measurement:
     "Something to be measured, with all that tells it from others under the same plan."
@@ -54,7 +55,7 @@ class Measurement:
     @property
     def half(self) -> str: return "frames" if self.kind == "row" else "clips"
 
-# %% ../nbs/13_results.ipynb #2c6f8d60
+# %% ../nbs/13_results.ipynb #4547200b
 def imported(
     name:str,     # of a module
     tree:ast.AST, # its code
@@ -64,10 +65,11 @@ def imported(
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): yield from (a.name for a in node.names)
         if isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            base = resolve_name("." * node.level + (node.module or ""),
+                                package) if node.level else node.module
             yield from (base, *(f"{base}.{a.name}" for a in node.names))
 
-# %% ../nbs/13_results.ipynb #885993bf
+# %% ../nbs/13_results.ipynb #e3e283c5
 def without_comments(tree:ast.AST) -> str:
     "Code without comments and docstrings."
     for node in ast.walk(tree):
@@ -75,7 +77,7 @@ def without_comments(tree:ast.AST) -> str:
         if documented and ast.get_docstring(node) is not None: node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
-# %% ../nbs/13_results.ipynb #27a57590
+# %% ../nbs/13_results.ipynb #33ddbccb
 @cache
 def modules_behind(
     module:str, # of this package, by its full name
@@ -92,12 +94,12 @@ def modules_behind(
         found[name] = without_comments(tree)
     return dict(sorted(found.items()))
 
-# %% ../nbs/13_results.ipynb #f06b2faa
+# %% ../nbs/13_results.ipynb #eee81dc5
 def code_behind(module:str) -> str:
     "A hash of the code that shapes what a module computes."
     return sha256(json.dumps(modules_behind(module)).encode()).hexdigest()[:16]
 
-# %% ../nbs/13_results.ipynb #ea3d4dbd
+# %% ../nbs/13_results.ipynb #02932098
 def key_of(
     m:Measurement, plan:Plan,
     code:str,         # from `code_behind`, of the module that measures
@@ -107,8 +109,9 @@ def key_of(
     shaped = [m.kind, m.arguments, m.seed, plan.preset, own, plan.prints.get(m.half), code]
     return f"{m.name}-{sha256(json.dumps(shaped).encode()).hexdigest()[:8]}"
 
-# %% ../nbs/13_results.ipynb #0efe84fc
-RESULT = dict(name=str, key=str, kind=str, arguments=list[str], seed=int|None, state=str, pid=int|None, why=str|None,
+# %% ../nbs/13_results.ipynb #4cb6a278
+RESULT = dict(name=str, key=str, kind=str, arguments=list[str], seed=int|None, state=str, pid=int|None,
+              why=str|None,
               finished=str|None, seconds=float|None, train_seconds=float|None, score_seconds=float|None,
               machine=str|None, model=str|None, lines=list[dict]|None, controls=list[dict]|None)
 
@@ -119,14 +122,15 @@ def read_result(
     if not path.exists(): return dict(state="never run")
     found = read_json(path, RESULT, "delete it and run vad reproduce again")
     if found["state"] != "running": return found
-    with locked(lock_of(path), wait=False) as free: return found | dict(state="stopped" if free else "running")
+    with locked(lock_of(path), wait=False) as free:
+        return found | dict(state="stopped" if free else "running")
 
-# %% ../nbs/13_results.ipynb #3f8685b4
+# %% ../nbs/13_results.ipynb #e753139d
 def lock_of(path:Path) -> Path:
     "The lock file that goes with a file of results."
     return path.with_name(f".{path.stem}.lock")
 
-# %% ../nbs/13_results.ipynb #8c672cfe
+# %% ../nbs/13_results.ipynb #b54cfbf6
 def write_results(
     path:Path,               # <data>.results.jsonl
     record:dict,             # of the run: plan, data, settings
@@ -136,7 +140,7 @@ def write_results(
     done = [r for r in results.values() if r["state"] == "finished"]
     with whole(path) as part: part.write_text("".join(map(line_of, [record, *done])), encoding="utf-8")
 
-# %% ../nbs/13_results.ipynb #34c6e41a
+# %% ../nbs/13_results.ipynb #242f86f0
 def read_results(
     path:Path, # that `write_results` wrote
 ) -> tuple[dict, dict[str, dict]]: # record, name -> result
@@ -147,7 +151,7 @@ def read_results(
         if len(found) < len(rest): raise ValueError(f"{len(rest) - len(found)} of its lines are damaged")
     return record, {r["name"]: r for r in found}
 
-# %% ../nbs/13_results.ipynb #ddd3e3a7
+# %% ../nbs/13_results.ipynb #67318cc8
 def lines_of(
     results:dict[str, dict], # name -> result
     kind:str,                # row | embedding | pipeline | method | experiment | leaks
@@ -157,7 +161,7 @@ def lines_of(
     mine = [r for r in results.values() if r.get("kind") == kind and r.get("lines")]
     return pd.DataFrame([{k: r.get(k) for k in shared} | line for r in mine for line in r["lines"]])
 
-# %% ../nbs/13_results.ipynb #c485b622
+# %% ../nbs/13_results.ipynb #ecebf381
 def interval(
     draws:np.ndarray, # (seeds, resamples) a value for each; the same resample has the same videos
 ) -> tuple[float, float]: # low, high
@@ -166,24 +170,25 @@ def interval(
     picked = np.random.default_rng(0).integers(len(draws), size=draws.shape)
     return tuple(np.quantile(np.take_along_axis(draws, picked, 0).mean(0), [.025, .975]).tolist())
 
-# %% ../nbs/13_results.ipynb #23caca81
+# %% ../nbs/13_results.ipynb #0de936fb
 def plan_facts(plan:Plan) -> dict:
     "What a record keeps of a plan."
     short = {half: Path(p).name if p else p for half, p in dict(frames=plan.frames, clips=plan.clips).items()}
     return {k: v for k, v in asdict(plan).items() if k != "folder"} | short
 
-# %% ../nbs/13_results.ipynb #9b2effdd
+# %% ../nbs/13_results.ipynb #51e2e92b
 def read_record(folder:Path) -> dict:
     "The record of a reproduction. Raises `Problem` where there is none."
     path = Path(folder) / "record.json"
-    if not path.exists(): raise Problem(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")
+    if not path.exists():
+        raise Problem(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")
     record = read_json(path, dict(plan=dict|None))
     fitting(record, {half: dict(name=str) for half in ("data", "clips") if half in record}, path)
     if not record.get("plan"):
-        raise Problem(f"{folder} holds a run that vad reproduce did not make: name the folder of a reproduction.")
+        raise Problem(f"{folder} holds another kind of run: name the folder of a reproduction.")
     return record
 
-# %% ../nbs/13_results.ipynb #890111a7
+# %% ../nbs/13_results.ipynb #5ceb7d32
 def plan_of(
     facts:dict,  # from `plan_facts`
     folder:Path, # of the run
@@ -191,11 +196,12 @@ def plan_of(
 ) -> Plan:
     "The plan that a record keeps. Raises `Problem` where it is none."
     known = {f.name: f.type for f in fields(Plan) if f.name != "folder"}
-    if facts.keys() != known.keys(): raise Problem(f"{path} holds a plan of another version: run vad reproduce again.")
+    if facts.keys() != known.keys():
+        raise Problem(f"{path} holds a plan of another version: run vad reproduce again.")
     fitting(facts, known, path)
     return Plan(Path(folder), **facts | dict(seeds=tuple(facts["seeds"])))
 
-# %% ../nbs/13_results.ipynb #9dda4ef9
+# %% ../nbs/13_results.ipynb #c249de6f
 def read_plan(folder:str|Path) -> Plan:
     "What a reproduction was asked for."
     return plan_of(read_record(folder)["plan"], Path(folder), Path(folder) / "record.json")
