@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import vad
-from vad import core
-from vad.cache import Frames, cache_frames
+from vad import cache, core
+from vad.cache import Frames, cache_frames, cache_key
 from vad.core import Problem, locked
 from vad.video import open_video
 
@@ -239,6 +239,34 @@ def test_sweeping_spares_the_living(tmp_path):
     for key in ("dead", "alive"): (folder / f".{key}.1234.part").mkdir(parents=True)
     with locked(folder / ".alive.lock"): cache_frames([video], (8, 8), folder=folder)
     assert [p.name for p in litter(folder)] == [".alive.1234.part"]
+
+@pytest.mark.parametrize("mine", [False, True], ids=["of another cache", "of the same"])
+def test_sweeping_without_locks_goes_by_age(tmp_path, monkeypatch, mine):
+    "on a file system that knows no locks a build may be alive until nothing in it has changed for a day"
+    video, folder = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache"
+    key = cache_key([open_video(tmp_path / "01")], (8, 8), "colour", "linear") if mine else "other"
+    for name in ("young", "old"):
+        part = folder / f".{key}.{name}.part"
+        part.mkdir(parents=True)
+        (part / "frames.npy").write_bytes(b"")
+        if name == "old": [os.utime(p, (0, 0)) for p in (part / "frames.npy", part)]
+    monkeypatch.setattr(core, "take_lock", lambda fd, wait=False: None)
+    assert len(cache_frames([video], (8, 8), folder=folder)) == 6
+    assert [p.name for p in litter(folder)] == [f".{key}.young.part"]
+
+def test_without_locks_the_first_cache_stays(tmp_path, monkeypatch):
+    "two processes may build the same one: who comes second takes the first one's"
+    video, done = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache/key"
+    monkeypatch.setattr(core, "take_lock", lambda fd, wait=False: None)
+    done.parent.mkdir()
+    build = cache.build
+    def second(videos, part, *args):
+        build(videos, part, *args)
+        monkeypatch.setattr(cache, "build", build)
+        cache.make(videos, done, *args)   # the other process, a moment earlier
+    monkeypatch.setattr(cache, "build", second)
+    cache.make([video], done, (8, 8), "bgr", "linear", 1)
+    assert len(Frames(done)) == 6 and not litter(done.parent)
 
 @pytest.fixture
 def small_disk(tmp_path):

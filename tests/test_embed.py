@@ -1,4 +1,5 @@
 "Videos to embeddings: the same bytes however the work is shared, interrupted or spread; nothing that is broken stops it."
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from PIL import UnidentifiedImageError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,7 +28,7 @@ from conftest import fill
 from vad import embed as embedding
 from vad.backbone import MOBILENET, Backbone, TwoDepths, drawn, find_weights, fold, make_backbone, read_weights, timm_models
 from vad.collection import collect, collect_ucf, frame_labels
-from vad.core import Problem, shared
+from vad.core import Problem, Unread, shared
 from vad.embed import Outcome, Recipe, Rows, embed, mask_of, open_embeddings, pick, stream
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
@@ -217,6 +219,27 @@ def test_a_folder_of_broken_films_embeds_to_the_end(tmp_path):
         again = quiet(lonely, folder / "out2", **TINY)                # those around it changed nothing for a good one
         for name in again.manifest.video: assert (again.x[list(again.manifest.video).index(name)] == e.x[list(table.index).index(name)]).all()
     finally: shutil.rmtree(folder)
+
+def error_of(call, *args):
+    try: call(*args)
+    except Exception as e: return e
+
+def no_room_in_opencv(): return error_of(cv2.resize, np.zeros((4, 4), np.uint8), (10**6, 10**6))
+
+OF_THE_SYSTEM = dict(disk=lambda: OSError(errno.EIO, "Input/output error"), handles=lambda: OSError(errno.EMFILE, "Too many open files"),
+                     permission=lambda: PermissionError(errno.EACCES, "no"), memory=MemoryError, opencv=no_room_in_opencv, unread=lambda: Unread("not now"))
+OF_THE_FILM = dict(number=lambda: Problem("[Errno 5].avi is truncated"), words=lambda: Problem("Insufficient memory.avi holds no frame"),
+                   gone=lambda: FileNotFoundError(errno.ENOENT, "gone"), name=lambda: UnicodeError("no name"), picture=lambda: UnidentifiedImageError("[Errno 5]"),
+                   opencv=lambda: error_of(cv2.resize, np.zeros((0, 4), np.uint8), (2, 2)))
+
+@pytest.mark.parametrize("e, unread", [*((e, True) for e in OF_THE_SYSTEM.values()), *((e, False) for e in OF_THE_FILM.values())],
+                         ids=[*OF_THE_SYSTEM, *(f"film {n}" for n in OF_THE_FILM)])
+def test_what_is_unread_is_told_by_the_kind_of_error(tmp_path, e, unread):
+    "its words may be anything: they hold the names of files"
+    e = e()
+    found = embedding.failure(3, tmp_path / "x.avi", e)
+    assert found.index == 3 and found.unread == unread and found.features is None
+    assert found.reason and (not unread or isinstance(e, Unread) or "x.avi cannot be read now" in found.reason)
 
 def test_each_failure_is_said(tmp_path):
     root = write_tree(tmp_path / "tree", 2)
@@ -510,7 +533,7 @@ def test_opening(tmp_path):
     with pytest.raises(Problem, match="should be"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     np.save(tmp_path / "cnn_embeddings.npy", np.array([{}]))
     with pytest.raises(Problem, match="cnn_embeddings.npy is damaged"): open_embeddings(tmp_path, "cnn")
-    with pytest.raises(Problem, match="cannot be read as arrays"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
+    with pytest.raises(Problem, match="is not a readable array"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     with pytest.raises(Problem, match="missing"): open_embeddings(tmp_path / "gone_embeddings.npy")
 
 def test_the_real_clips():

@@ -333,6 +333,27 @@ def test_settings_of_a_study_that_cannot_be(tmp_path, given, words):
     preset = given.pop("preset", "quick")
     message(lambda: runner.begin("srupp", str(tmp_path), preset, [0], "cpu", str(tmp_path / "out"), changes=given), words)
 
+def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
+    "of folders whose names say nothing: the plan, its jobs and the record of the run keep it, and another choice is another key"
+    from vad.cli import run_app
+    write_scenes(tmp_path / "street", cameras=3, frames=6, size=(48, 64))
+    for old, new in zip(sorted(p for p in (tmp_path / "street").iterdir() if p.is_dir()), ("east", "west", "north")): old.rename(tmp_path / "street" / new)
+    (tmp_path / "street/sources.csv").unlink(missing_ok=True)
+    made = lambda **given: reproduce.make_plan(clips=tmp_path / "street", out=tmp_path, device="cpu", **given)
+    message(made, "--normal")
+    (west, _, found), (east, _, _) = made(normal=("west",)), made(normal=("east",))
+    assert found.normal == "west" and west.normal == ("west",) and west.data != east.data
+    for job in jobs_of(chosen(("embeddings.map", "srupp.experiments")), west).values(): assert job.parameters["normal"] == ["west"]
+    assert study.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path), normal=["west"]).data.normal == "west"
+    monkeypatch.setattr(reproduce, "run_jobs", lambda *args: 1 / 0) # by then the record is written
+    words = ["reproduce", "embeddings", "--clips", tmp_path / "street", "--normal", "west", "--out", tmp_path / "runs", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["vad", *map(str, words)])
+    with pytest.raises(ZeroDivisionError): run_app()
+    record = json.loads((tmp_path / "runs/street-quick/record.json").read_text())
+    assert record["plan"]["normal"] == ["west"] and record["clips"]["normal"] == "west"
+    assert read_plan(tmp_path / "runs/street-quick").normal == ("west",)
+    message(lambda: reproduce.make_plan(normal=("west",), out=tmp_path, device="cpu"), "--clips")
+
 def test_clips_that_are_no_clips(tiny, tmp_path):
     message(lambda: runner.reproduce(clips=tmp_path / "none", out=tmp_path / "runs"), "none")
     message(lambda: runner.reproduce(("srupp.table1",), tiny, out=tmp_path / "runs"), "needs a folder of clips")

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import square, write_frames, write_tiny
-from vad import evaluation, learner, score
+from vad import cache, evaluation, learner, score
 from vad.cache import Frames, cache_frames
 from vad.clips import open_clips
-from vad.core import Problem, Unread, line_of, lines_in, misfit, read_array, read_csv, read_json, write_csv, write_json
+from vad.core import Problem, Unread, file_seals, line_of, lines_in, misfit, read_array, read_csv, read_json, write_csv, write_json
 from vad.data import open_dataset
 from vad.embed import embed, open_embeddings
 from vad.learner import Settings, fit, load_tensors, save_tensors
@@ -310,6 +310,34 @@ def test_a_cache_without_seals_is_an_older_one(cached):
     (folder / "index.json").write_text(json.dumps({k: index[k] for k in ("names", "starts", "interpolation")}))
     (folder / "seals.npy").unlink()
     assert np.array_equal(take().cut(np.arange(12)).numpy(), want)
+
+@pytest.mark.parametrize("now", ["crc32", "xxh3_64"])
+@pytest.mark.parametrize("then", [None, "crc32", "xxh3_64"])
+def test_a_cache_is_compared_by_the_checksum_it_was_sealed_with(cached, monkeypatch, then, now):
+    "an older cache does not say which: that is CRC-32. None is taken for damaged because another checksum is used now, and damage is found by each"
+    if "xxh3_64" in (then, now): pytest.importorskip("xxhash")
+    take, folder, want = cached
+    one = lambda name: {n: f for n, f in cache.CHECKSUMS.items() if n != name} | {name: cache.CHECKSUMS[name]} # the last one is used
+    monkeypatch.setattr(cache, "CHECKSUMS", one(then or "crc32"))
+    shutil.rmtree(folder)
+    assert take().checksum == (then or "crc32") == read_json(folder / "index.json")["checksum"]
+    if then is None:                                                     # as older versions wrote it
+        np.save(folder / "seals.npy", np.load(folder / "seals.npy").astype(np.uint32))
+        index = {k: v for k, v in read_json(folder / "index.json").items() if k != "checksum"}
+        write_json(folder / "index.json", index | dict(seals=file_seals(folder, "seals.npy")))
+    monkeypatch.setattr(cache, "CHECKSUMS", one(now))
+    made = (folder / "frames.npy").stat().st_mtime_ns
+    assert np.array_equal(take().cut(np.arange(12)).numpy(), want) and (folder / "frames.npy").stat().st_mtime_ns == made
+    flip(folder / "frames.npy", 8 * 128 + 77)                            # behind the header
+    sentence(lambda: take().cut(np.arange(12)), folder, "made anew")
+    assert np.array_equal(take().cut(np.arange(12)).numpy(), want)
+
+def test_a_checksum_that_nobody_knows_here(cached, capsys):
+    "its cache is not trusted: it is made anew"
+    take, folder, want = cached
+    write_json(folder / "index.json", read_json(folder / "index.json") | dict(checksum="xxh128"))
+    sentence(lambda: Frames(folder), folder, "xxh128")
+    assert np.array_equal(take().cut(np.arange(12)).numpy(), want) and "made anew" in capsys.readouterr().err
 
 
 # ---- embeddings

@@ -13,7 +13,7 @@ from test_window import Mean, camera, run # noqa: F401 - fixtures
 
 from vad.cache import cache_frames
 from vad.core import Problem, read_json, shared
-from vad.decoder import decoded, pyav
+from vad.decoder import decoded, packet_stamps, pyav
 from vad.sight import Sight
 from vad.video import Reading, open_video
 from vad.window import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
@@ -152,8 +152,16 @@ def test_damage_is_counted_in_one_pass(tmp_path, monkeypatch):
             yield s
     monkeypatch.setattr("vad.decoder.decoded", counted)
     record = score_video(path, Mean(), tmp_path, name="x", video=False)
-    assert sorted(passes) == [1, video.frames]      # the first frame, for its size; then all
+    assert passes == [video.frames]      # not even the first frame for its size: its packet was decoded on the way
     assert record["source"]["damaged"] == video.damaged and str(video.damaged) in record["ended"][0] and str(video.frames) in record["ended"][0]
+
+@pytest.mark.parametrize("path", CASES, ids=lambda p: p.name)
+def test_the_size_is_that_of_the_first_frame(path):
+    "a film's packets tell the size of the first frame that is shown"
+    try: first = next(Reading(path).__iter__()).image.shape[:2]
+    except Problem: return # some cases hold no frame
+    assert Reading(path).size == first
+    assert path.is_dir() or packet_stamps(path).size in (None, first)
 
 def test_damage_so_far(tmp_path):
     "who stops is told of what was read, and nothing of the rest"

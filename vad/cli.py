@@ -18,23 +18,21 @@ import re
 import signal
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from dataclasses import MISSING, fields
 from pathlib import Path
-from runpy import run_path
 from typing import Optional
 
 import cv2
 import typer
 
-import vad
 from ._main import STOPPED
-from . import classify, evaluation, figures, learner, report, runner, score
+from . import classify, evaluation, figure, learner, report, reproduce, score
 from .clips import deal, open_clips
 from .core import NO_ROOM, Problem, Stopped, printable, say_some, write_csv
 from .data import mask_doubts, open_dataset, verify
 from .decoder import decoding
 from .embed import Recipe
-from .results import read_plan
 from .segment import Cutting
 
 # %% ../nbs/14_cli.ipynb #005
@@ -133,9 +131,9 @@ def evaluate(
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
     if found.labels is None: tell(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
     else:
-        figures.draw_run(run / into)
-        tell(figures.in_words(metrics))
-        tell(figures.controls_in_words(run / into))
+        figure.draw_run(run / into)
+        tell(figure.in_words(metrics))
+        tell(figure.controls_in_words(run / into))
     tell(f"Scores, metrics and pictures: {run / into}")
 
 @app.command("import")
@@ -230,7 +228,7 @@ def classify_command(
         train, test = next(deal(clips, split, augment if twin else "none"))
         m = classify.train_and_test(s, classify.joined(clips, twin) if twin else clips, train, test, out, split, device, resume, track)
         for name, x in m.items():
-            numbers = ", ".join(f"{word} {figures.in_percent(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
+            numbers = ", ".join(f"{word} {figure.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
             tell(f"{name}: {numbers}")
     tell(f"Metrics and predictions: {out}")
 
@@ -329,9 +327,10 @@ def reproduce_command(
     entries:list[str] = typer.Argument(None, help="Tables and figures by name (mnad.table1), by paper (gates), or headline, or all. None and no data: the list of them."),
     data:Path = typer.Option(None, help="Folder of a dataset of long videos; neither this nor --clips: a walkway and scenes are rendered."),
     clips:Path = typer.Option(None, help="Folder with a folder of clips for each class."),
+    normal:list[str] = Normal,
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
     seeds:list[int] = typer.Option([0], help="Repeat for several seeds: --seeds 0 1 2."),
-    jobs:int = typer.Option(None, min=1, help="Measurements at once. Default: one a core or GPU, at most 4."),
+    jobs:int = typer.Option(None, min=1, help="Notebooks run at once. Default: one a core or GPU, at most 4."),
     engine:str = typer.Option("local", help="local, or an existing cluster that sees the same files: dask, ray."),
     address:str = typer.Option(None, help="Of the cluster's scheduler, such as tcp://host:8786."),
     listing:bool = typer.Option(False, "--list", help="Only list the catalogue and the state of each entry."),
@@ -342,14 +341,14 @@ def reproduce_command(
     publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder at the end (the repository's own: figures)."),
     **changes,
 ):
-    "Reproduce tables and figures of the papers: measurements side by side, and one page that grows with them."
-    given = dict(preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
+    "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
+    given = dict(normal=tuple(normal or ()), preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
     if listing or not (entries or data or clips):
-        tell(runner.catalogue(data, clips, **given))
+        tell(reproduce.catalogue(data, clips, **given))
         return
-    plan = runner.reproduce(tuple(entries or ["all"]), data, clips, jobs, engine, address, publish, **given)
-    tell(runner.in_short(plan))
-    failed = runner.failures(plan, entries or ["all"])
+    plan = reproduce.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
+    tell(reproduce.in_short(plan))
+    failed = reproduce.failures(plan, entries or ["all"])
     if failed:
         name, why = next(iter(failed.items()))
         raise Problem(f"{len(failed)} of the entries failed, the first of them {name}: {why}")
@@ -361,7 +360,7 @@ def report_command(
     publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder (the repository's own: figures)."),
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
-    plan = read_plan(run)
+    plan = report.read_plan(run)
     tell(f"{report.write_page(plan)}")
     if publish: report.publish_figures(plan, publish)
 
@@ -385,9 +384,8 @@ def bench(
     settings:list[str] = typer.Option([], "--set", help="name=value, a parameter of the notebooks: --set threads=1 --set 'lengths=[25, 100]'."),
 ):
     "Measure speed: ours and its peers in turns, one benchmark after the other."
-    path = Path(vad.__file__).resolve().parent.parent / "nbs/benchmarks/bench.py"
-    if not path.exists(): raise Problem(f"{path} is missing: the benchmarks are in the project's checkout, run vad bench there.")
-    said = run_path(str(path))["bench"](names or (), out, notebooks, settings)
+    from vad.bench import bench
+    said = bench(names or (), out, notebooks, settings)
     for name, why in said.items(): tell(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
 
@@ -401,7 +399,7 @@ def visualize(
     device:str = Device, truth:str = Truth, partial:bool = Partial,
 ):
     "Draw sheets of single frames: what came in, prediction, error, and a model's gates."
-    paths = figures.draw_sheets(run, scored(run, data, device, truth, partial), out or run / "frames", num_videos, frames_per_video, device)
+    paths = figure.draw_sheets(run, scored(run, data, device, truth, partial), out or run / "frames", num_videos, frames_per_video, device)
     tell(f"{len(paths)} sheets: {paths[0].parent}")
 
 @app.command()
@@ -425,9 +423,9 @@ def compare(
 ):
     "Draw two models beside each other over the same frames."
     for run in (first, second): found = scored(run, data, device, truth, partial)
-    rows = figures.spread_frames(score.read_table(first / "scores.csv"), num_videos, frames_per_video)
+    rows = figure.spread_frames(score.read_table(first / "scores.csv"), num_videos, frames_per_video)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
-    figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
+    figure.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/14_cli.ipynb #032
@@ -437,6 +435,8 @@ MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient
 def scarce(e:BaseException) -> str|None: # a sentence
     "What to say where the machine has too little of something. None: the error is of another kind."
     said, number = str(e).lower(), getattr(e, "errno", None)
+    if isinstance(e, BrokenExecutor):
+        return "A worker process died, probably for want of memory: lower --jobs or --workers, whichever the command has; the same command goes on from what is saved."
     if isinstance(e, MemoryError) or number == errno.ENOMEM or isinstance(e, RuntimeError | ImportError | cv2.error) and any(m in said for m in MEMORY):
         return "The memory ran out: lower --batch, --size, --window or --workers, whichever the command has, or end other programs."
     if number in (errno.EMFILE, errno.ENFILE): return "Too many files are open at once: lower --workers, or raise the limit (ulimit -n)."

@@ -6,7 +6,7 @@
 __all__ = ['SPECIAL', 'DAY', 'NO_ROOM', 'CURE', 'MISSING', 'DEEPEST', 'FORMULA', 'EXACT', 'printable', 'Problem', 'Stopped',
            'regular_file', 'no_link', 'take_lock', 'open_lock', 'locked', 'is_dead', 'sweep_parts', 'same_file',
            'own_part', 'part_of', 'room_for', 'place_for', 'whole', 'whole_folder', 'Unread', 'system_fault',
-           'short_reason', 'unread', 'reading', 'say_some', 'seal_of', 'sealed', 'file_seal', 'file_seals',
+           'no_memory', 'short_reason', 'unread', 'reading', 'say_some', 'seal_of', 'sealed', 'file_seal', 'file_seals',
            'check_seals', 'misfit', 'parse_json', 'unsealed', 'line_of', 'lines_in', 'write_json', 'read_json',
            'fitting', 'as_cell', 'from_cell', 'write_csv', 'read_csv', 'seals_in', 'read_array', 'seed_all',
            'pick_device', 'room_on', 'progress', 'shared', 'versions', 'commit', 'machine', 'peak_memory',
@@ -42,6 +42,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -71,9 +72,10 @@ def regular_file(
     path = Path(path)
     try: kind = stat.S_IFMT(path.stat().st_mode)
     except OSError as e:
-        link = e.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink()
-        if e.errno == errno.ENOENT and not link: raise Problem(f"{path} does not exist: restore it, or name another file.") from None
-        raise Problem(f"{path} cannot be read ({'it is a link that leads to no file' if link else e.strerror}): mend or remove it.") from None
+        if e.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
+            raise Problem(f"{path} cannot be read (it is a link that leads to no file): mend or remove it.") from None
+        if e.errno == errno.ENOENT: raise Problem(f"{path} does not exist: restore it, or name another file.") from None
+        raise (Unread if system_fault(e) else Problem)(f"{path} cannot be read ({e.strerror}): mend or remove it.") from None
     except ValueError: raise Problem(f"{str(path)!r} cannot be the name of a file: name another.") from None # a null byte
     if kind != stat.S_IFREG: raise Problem(f"{path} is {SPECIAL.get(kind, 'something else')}, not a file: put a file in its place, or remove it.")
     return path
@@ -105,14 +107,14 @@ def open_lock(path:Path) -> int:
 
 @contextmanager
 def locked(path:Path, wait:bool=True):
-    "Hold the lock file `path`; yields whether it is held."
+    "Hold the lock file `path`; yields whether it is held, as `take_lock` says it."
     fd = open_lock(path)
     try:
         held = take_lock(fd)
         if held is False and wait:
             print(f"Another process is at work on {path.parent}: waiting for it.", file=_progress_file())
             held = take_lock(fd, wait=True)
-        yield held is not False # a file system without locks: hidden names are unique all the same
+        yield held # None: hidden names are unique all the same
     finally: os.close(fd)
 
 # %% ../nbs/00_core.ipynb #013
@@ -223,7 +225,11 @@ class Unread(Problem):
 def system_fault(e:BaseException) -> bool:
     "Whether an error is the system's want of something, and says nothing about a file's content."
     of_content = FileNotFoundError, IsADirectoryError, NotADirectoryError
-    return isinstance(e, MemoryError) or isinstance(e, OSError) and e.errno is not None and not isinstance(e, of_content)
+    return no_memory(e) or isinstance(e, OSError) and e.errno is not None and not isinstance(e, of_content)
+
+def no_memory(e:BaseException) -> bool:
+    "Whether an error is Python's or OpenCV's want of memory."
+    return isinstance(e, MemoryError) or isinstance(e, cv2.error) and getattr(e, "code", None) == cv2.Error.StsNoMem
 
 def short_reason(e:BaseException) -> str:
     "An error in a few words, for a sentence."
@@ -235,7 +241,7 @@ def unread(
     e:BaseException, # why
 ) -> Unread:
     "What to raise where the system failed."
-    why = "there is no memory left" if isinstance(e, MemoryError) else short_reason(e)
+    why = "there is no memory left" if no_memory(e) else short_reason(e)
     return Unread(f"{path} cannot be read now ({why}): nothing is lost; mend the memory, permissions or disk, and run the same command again.")
 
 CURE, MISSING = "restore it, or delete its folder and run again", "name a folder in which a run has finished"
@@ -473,11 +479,11 @@ def read_array(
     path,
     cure:str=CURE,
     missing:str=MISSING,
-    mapped:bool=False,   # True: leave it on the disk
+    mapped:str|None=None, # r: leave it on the disk; c: the same, and what is written to it stays in memory
 ) -> np.ndarray:
     "An array from a `.npy` file. Raises `Problem` where it is missing or broken."
     with reading(path, cure, missing, "a readable array"):
-        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        found = np.load(path, mmap_mode=mapped, allow_pickle=False)
         if not isinstance(found, np.ndarray): raise ValueError("it is an archive")
     return found
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FACT', 'EMBED_AGAIN', 'RECORD', 'pick', 'readable', 'Recipe', 'network', 'Outcome', 'one_thread', 'run_batch',
-           'places_alike', 'lay', 'Belt', 'Desk', 'finish', 'given_out', 'lay_or_leave', 'stream', 'begin_rows', 'fits',
-           'Rows', 'embed_shard', 'cluster', 'spread', 'mask_of', 'trailing', 'Embeddings', 'load_pair', 'flat_labels',
-           'check_finite', 'open_embeddings', 'default_method', 'signature', 'manifest_of', 'publish', 'fill_rows',
+           'places_alike', 'lay', 'failure', 'Belt', 'Desk', 'finish', 'stream', 'begin_rows', 'fits', 'Rows',
+           'embed_shard', 'cluster', 'spread', 'mask_of', 'trailing', 'Embeddings', 'load_pair', 'flat_labels',
+           'check_vectors', 'open_embeddings', 'default_method', 'signature', 'manifest_of', 'publish', 'fill_rows',
            'plan', 'done_before', 'take_up', 'embed']
 
 # %% ../nbs/08c_embed.ipynb #003
@@ -16,7 +16,6 @@ import shutil
 import sys
 import time
 import warnings
-import zipfile
 import zlib
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +38,8 @@ from . import core
 from .backbone import METHODS, MOBILENET, OTHERS, Backbone, find_weights, make_backbone
 from .cache import shrink
 from .collection import Collection, collect
-from .core import (Problem, Unread, check_seals, file_seal, file_seals, keep_memory, line_of, lines_in, locked, misfit, no_link, parse_json, pick_device, progress,
-                      read_array, read_csv, read_json, reading, regular_file, room_for, system_fault, whole, write_csv, write_json)
+from .core import (Problem, Unread, check_seals, file_seals, keep_memory, line_of, lines_in, locked, misfit, no_link, parse_json, pick_device, progress,
+                      read_array, read_csv, read_json, reading, regular_file, room_for, system_fault, unread, whole, write_csv, write_json)
 from .decoder import decoding_of
 from .video import open_video
 
@@ -57,9 +56,9 @@ def pick(
 
 # %% ../nbs/08c_embed.ipynb #010
 def readable(path:Path):
-    "Raise `Problem` where the operating system does not give the file out."
+    "Raise `Unread` where the operating system does not give the file out, `Problem` where there is none."
     try: next(path.iterdir(), None) if path.is_dir() else regular_file(path).open("rb").close()
-    except OSError as e: raise Problem(f"{path} cannot be read ({e.strerror}): mend its link or its permissions.") from None
+    except OSError as e: raise (unread(path, e) if system_fault(e) else Problem(f"{path} cannot be read ({e.strerror}): mend it or remove it.")) from None
 
 # %% ../nbs/08c_embed.ipynb #012
 @dataclass(frozen=True)
@@ -148,8 +147,13 @@ def lay(
         for n, frame in enumerate(video.select(pick(video.frames, recipe.frames, recipe.skip)), 1):
             small = cv2.cvtColor(shrink(frame, size, recipe.interpolation), cv2.COLOR_BGR2RGB)
             put((index, n - 1, small[:, ::-1] if recipe.flip else small))
-    except (Problem, OSError, UnicodeError, cv2.error) as e: n, outcome = 0, Outcome(index, None, str(e) or type(e).__name__, 0., isinstance(e, Unread))
+    except (Problem, OSError, UnicodeError, MemoryError, cv2.error) as e: n, outcome = 0, failure(index, path, e)
     return index, n, outcome._replace(seconds=time.perf_counter() - begin)
+
+def failure(index:int, path:Path, e:Exception) -> Outcome:
+    "What becomes of a video that cannot be decoded: broken, or unread where the system failed, which says nothing about the video."
+    if system_fault(e): e = unread(path, e)
+    return Outcome(index, None, str(e) or type(e).__name__, 0., isinstance(e, Unread))
 
 # %% ../nbs/08c_embed.ipynb #016
 class Belt:
@@ -243,21 +247,6 @@ def finish(recipe:Recipe, x:np.ndarray) -> np.ndarray: # (n, width)
     "The attention over a whole video, where the method has one."
     with torch.inference_mode(): return network(recipe).video(torch.from_numpy(x).to(recipe.device)).cpu().numpy()
 
-def given_out(path:Path) -> bool:
-    "Whether the system gives out a video's files to their last byte, whatever they hold."
-    try:
-        for p in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if p.is_file(): file_seal(p)
-    except (OSError, MemoryError) as e: return not system_fault(e)
-    return True
-
-def lay_or_leave(recipe:Recipe, job:tuple[int, Path], put) -> tuple[int, int, Outcome]: # as `lay`
-    "Decode a video; one that failed for want of memory, handles or permission, or by an error of the disk, is marked as unread: it need not be broken."
-    try: index, n, outcome = lay(recipe, network(recipe).size, *job, put)
-    except MemoryError: return job[0], 0, Outcome(job[0], None, f"{job[1]}: there was no memory left.", 0., True)
-    reason = outcome.reason # an OSError's own words begin with its number
-    return index, n, outcome._replace(unread=bool(reason) and (outcome.unread or reason.startswith("[Errno ") or "Insufficient memory" in reason or not given_out(job[1])))
-
 def stream(
     recipe:Recipe,
     jobs:list[tuple[int, Path]], # index and path of each video
@@ -268,7 +257,7 @@ def stream(
     keep_memory()
     with one_thread() if recipe.device == "cpu" else nullcontext():
         desk = Desk(recipe, threads)
-        def decode(job, put): return lay_or_leave(recipe, job, put)
+        def decode(job, put): return lay(recipe, network(recipe).size, *job, put)
         with desk.pool, closing(Belt(decode, jobs, 4 * recipe.batch, workers)) as belt:
             for index, n, what in belt:
                 if isinstance(what, Outcome): desk.end(index, n, what)
@@ -300,7 +289,7 @@ def begin_rows(
 
 def fits(array:Path, shape:tuple) -> bool:
     "Whether a file holds an array of this shape."
-    try: found = read_array(array, mapped=True)
+    try: found = read_array(array, mapped="r")
     except Unread: raise
     except Problem: return False
     return found.shape == shape and found.dtype == np.float32
@@ -425,13 +414,8 @@ def load_pair(
     labels:Path,      # {method}_labels.npy
 ) -> tuple[np.ndarray, np.ndarray]: # (N, T, D), (N,) int64 or words
     "The two arrays, the first mapped. Raises `Problem` where one is missing, broken, or they do not belong together."
-    try: x, y = (np.load(p, mmap_mode=mode, allow_pickle=False) for p, mode in ((embeddings, "c"), (labels, None))) # c: what we write stays in memory
-    except FileNotFoundError as e: raise Problem(f"{e.filename} is missing: embed the videos first, or name another file.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        if "empty" in str(e): raise Problem(f"{embeddings} holds no videos: embed some.") from None
-        raise Problem(f"{embeddings} and {labels} cannot be read as arrays ({e}): embed the videos again.") from None
-    if odd := [p for p, array in ((embeddings, x), (labels, y)) if not isinstance(array, np.ndarray)]:
-        raise Problem(f"{odd[0]} is an archive of arrays: save one array with numpy.save.")
+    cure, missing = "embed the videos again, or save one array with numpy.save", "embed the videos first, or name another file"
+    x, y = read_array(embeddings, cure, missing, mapped="c"), read_array(labels, cure, missing)
     if x.ndim != 3 or x.dtype.kind not in "fiu":
         raise Problem(f"{embeddings} has shape {x.shape} and type {x.dtype}: it should be (videos, frames, width) numbers; of vectors without frames make one frame each.")
     if not x.size: raise Problem(f"{embeddings} holds no videos: embed some.")
@@ -455,7 +439,7 @@ def flat_labels(
         raise Problem(f"{path} holds {y[bad[0]]} for video {bad[0]} (counted from 0): {cure}.")
     return y.astype(np.int64)
 
-def check_finite(
+def check_vectors(
     x:np.ndarray,    # (N, T, D), written to where padding holds anything but numbers
     frames,          # (N,) how many of the T rows are real
     names,           # (N,) of the videos
@@ -499,7 +483,7 @@ def open_embeddings(
         if len(table) != len(x): raise Problem(f"{manifest} has {len(table)} lines and {path} {len(x)} rows: {EMBED_AGAIN}.")
         if y.dtype.kind != "i" or not table.frames.between(0, x.shape[1]).all() or not ((0 <= y) & (y < len(classes))).all():
             raise Problem(f"{manifest} or {labels} holds numbers beyond {path}'s frames and classes: {EMBED_AGAIN}.")
-    check_finite(x, table.frames, table.video, path)
+    check_vectors(x, table.frames, table.video, path)
     x.flags.writeable = False
     return Embeddings(x, y, mask_of(table.frames, x.shape[1]), classes, table, facts)
 

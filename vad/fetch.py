@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'MEMBERS', 'LARGEST', 'NESTED', 'RATIO', 'FREELY', 'Archive', 'place', 'download',
-           'check_hash', 'Meter', 'unfolds_to', 'zip_members', 'tar_members', 'members', 'check_member', 'check_twins',
-           'pour', 'unpack', 'fetch_dataset', 'write_frames', 'lost_in_folder', 'extract_frames']
+           'BrokenOff', 'check_hash', 'Meter', 'unfolds_to', 'zip_members', 'tar_members', 'members', 'check_member',
+           'check_twins', 'pour', 'unpack', 'fetch_dataset', 'write_frames', 'lost_in_folder', 'extract_frames']
 
 # %% ../nbs/01c_fetch.ipynb #003
 import gzip
@@ -76,7 +76,7 @@ def download(
         with progress(label=path.name, unit="B", total=0, unit_scale=True) as bar:
             pooch.HTTPDownloader(bar, chunk_size=2**16, timeout=60, hooks=dict(response=note), headers={"Accept-Encoding": "identity"})(url, file, _)
         have = os.path.getsize(file)
-        if said["length"] and have != int(said["length"]): raise ValueError(f"it broke off after {have} of {said['length']} bytes")
+        if said["length"] and have != int(said["length"]): raise BrokenOff(f"it broke off after {have} of {said['length']} bytes")
     def fetch(into):
         pooch.create(into, "", registry={path.name: None}, urls={path.name: url}, retry_if_failed=retries).fetch(path.name, downloader=get)
     try:
@@ -93,7 +93,9 @@ def download(
 def _reason(e):
     "A few words of an error of the network; its own are a paragraph."
     status = getattr(getattr(e, "response", None), "status_code", None)
-    return f"the server answers {status}" if status else str(e) if isinstance(e, ValueError) and str(e).startswith("it broke") else type(e).__name__
+    return f"the server answers {status}" if status else str(e) if isinstance(e, BrokenOff) else type(e).__name__
+
+class BrokenOff(ValueError): "A download that ended early."
 
 def check_hash(path:Path, url:str):
     "Record the SHA-256 of an archive beside it; where one is recorded, compare."

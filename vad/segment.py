@@ -26,7 +26,7 @@ import pandas as pd
 from .collection import Collection, collect, frame_labels
 from .core import Problem, line_of, lines_in, locked, no_link, progress, reading, whole, write_csv
 from .decoder import Listener, Pixels, decoded, decoding, open_film, pyav
-from .video import Video, contents, damage_in, film_damage, open_video
+from .video import Video, contents, film_fault, open_video
 
 # %% ../nbs/08b_segment.ipynb #006
 def marks(
@@ -73,7 +73,7 @@ def read_film(
     times = video.times()
     unit = video.fps if video.even else 1000.
     ticks = np.rint(np.append(times, times[-1] + 1 / video.fps) * unit).astype(int)
-    return Film(video, unit, ticks, {} if partial and not contents(path).whole or video.damaged else key_packets(video))
+    return Film(video, unit, ticks, {} if partial and film_fault(path, thorough=True) else key_packets(video))
 
 def key_packets(video:Video) -> dict[int, int]: # see `Film.keys`
     "The key frames that part a film's packets: whatever is stored before is shown before, or not at all; {} where packets do not say."
@@ -225,8 +225,7 @@ def cut_film(
 def why_no_copy(film:Film, near:list|None, how:Cutting) -> str: # near: what `snap` found
     "What there is to say of a film whose packets cannot be parted."
     path = film.video.path
-    if how.partial and (film.video.damaged or not contents(path).whole): return f"{path} is damaged or truncated, and so would be its copy: use cut='encode'."
-    if film_damage(path): return damage_in(path)
+    if fault := film_fault(path, thorough=True): return f"{path} is damaged or truncated, and so would be its copy: use cut='encode'." if how.partial else fault
     if near: return f"{path} would show other frames if its packets were copied: use cut='encode'."
     return f"{path} has no key frames within {how.tolerance:g} seconds of the cuts: use cut='encode', or a larger tolerance."
 

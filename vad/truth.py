@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from .core import Problem, regular_file
+from ._main import in_hand
+from .core import Problem, regular_file, system_fault, unread
 from .video import image_size, images
 
 # %% ../nbs/00b_truth.ipynb #005
@@ -33,6 +34,7 @@ def load_array(path:Path) -> np.ndarray:
     try: array = np.load(regular_file(path), allow_pickle=False)
     except FileNotFoundError: raise Problem(f"{path} does not exist: restore it.") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        if system_fault(e): raise unread(path, e) from None
         what = "holds Python objects, which are never unpickled" if "allow_pickle" in str(e) or "pickle" in str(e).lower() else "is not a readable .npy file"
         raise Problem(f"{path} {what}: save it with numpy.save as an array of 0 and 1.") from None
     if not isinstance(array, np.ndarray): raise Problem(f"{path} is an archive of arrays: save one array of 0 and 1 with numpy.save.")
@@ -128,14 +130,15 @@ def mask_image(path:Path) -> np.ndarray: # (H, W) bool; (H, W, 4) uint8 where it
     "What one image marks. Raises `Problem` where it cannot be decoded."
     image_size(path)
     try:
-        with Image.open(path) as picture:
+        with in_hand(path), Image.open(path) as picture:
             lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(picture.info.get("compression"))
             deep = any(";16" in str(tile[3]) for tile in picture.tile) and len(picture.getbands()) > 1
             picture.load()
             picture = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise Problem(f"{path} cannot be decoded as an image: restore the file from its source.") from None
-    if deep: return not_zero(np.atleast_3d(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))[..., :3], path).any(-1) # Pillow keeps the upper 8 of 16 bits
+    if deep: # Pillow keeps the upper 8 of 16 bits
+        with in_hand(path): return not_zero(np.atleast_3d(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))[..., :3], path).any(-1)
     if picture.mode == "P": return indexed(picture)
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"): return np.asarray(picture.convert("RGBA"))
     values = np.asarray(picture if picture.mode in ("1", "L", "RGB", "F") or picture.mode[0] == "I" else picture.convert("RGB"))

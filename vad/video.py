@@ -6,9 +6,8 @@
 __all__ = ['IMAGES', 'MOVIES', 'OTHERS', 'TURNS', 'ALL_THE_SAME', 'ZEROS', 'KINDS', 'natural', 'visible', 'images', 'is_film',
            'gaps', 'orientation', 'upright', 'image_size', 'image_header', 'has_end', 'scan_begins', 'decode',
            'decode_image', 'decode_jpeg', 'complaint', 'eight_bits', 'Video', 'odd_size', 'read_folder', 'read_file',
-           'film_damage', 'damage_in', 'contents', 'digest', 'open_video', 'open_folder', 'folder_faults',
-           'notes_on_folder', 'is_damaged', 'open_file', 'refuse_contents', 'truncation', 'notes_on', 'Timed',
-           'Reading', 'side_by_side']
+           'film_fault', 'contents', 'digest', 'open_video', 'open_folder', 'folder_faults', 'notes_on_folder',
+           'is_damaged', 'open_file', 'notes_on', 'Timed', 'Reading', 'side_by_side']
 
 # %% ../nbs/00a_video.ipynb #003
 import hashlib
@@ -27,7 +26,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import Problem, progress, regular_file, unread
+from ._main import in_hand
+from .core import Problem, progress, regular_file, system_fault, unread
 from .decoder import (ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents, film_frames, looks_like_film, packet_stamps, pyav,
                          stamped_contents, stamped_frames)
 
@@ -97,13 +97,14 @@ def image_size(
 def image_header(path:Path) -> tuple[tuple[int, int], int]: # size, EXIF orientation
     "The same, and how the picture lies."
     cure = "restore the file from its source"
-    with open(regular_file(path), "rb") as f:
+    with open(regular_file(path), "rb") as f, in_hand(path):
         if f.seek(0, os.SEEK_END) == 0: raise Problem(f"{path} is empty (0 bytes): {cure}.")
         f.seek(0)
         try:
             picture = Image.open(f)
             kind, (w, h), said, several = picture.format, picture.size, orientation(picture), getattr(picture, "is_animated", False)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+            if system_fault(e): raise
             raise Problem(f"{path} cannot be read as an image: {cure}.") from None
         if not has_end(f, kind): raise Problem(f"{path} is truncated (its end marker is missing): {cure}.")
     if several: raise Problem(f"{path} holds several pictures: write each into a file of its own.")
@@ -138,17 +139,20 @@ def decode(
     "The image in `path`. Raises `Problem` where it cannot be decoded, is damaged, or has values that no rule turns into 8 bits."
     _, said = image_header(path)
     data = path.read_bytes()
-    frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
-    if wrong and not partial:
-        raise Problem(f"{path} is damaged ({wrong}): restore the file from its source.{ALL_THE_SAME}")
-    if frame is None: frame = decode_image(data)
+    with in_hand(path):
+        frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
+        if wrong and not partial:
+            raise Problem(f"{path} is damaged ({wrong}): restore the file from its source.{ALL_THE_SAME}")
+        if frame is None: frame = decode_image(data)
     if frame is None: raise Problem(f"{path} cannot be decoded as an image: restore the file from its source.")
     return upright(eight_bits(frame, path), said)
 
 def decode_image(data:bytes) -> np.ndarray|None: # (H, W, 3) BGR, uint8, uint16 or float32; None: not to be decoded
     "Decode an image as it is stored."
     try: return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error: return None
+    except cv2.error as e:
+        if system_fault(e): raise
+        return None
 
 def decode_jpeg(data:bytes) -> tuple[np.ndarray|None, str]: # (H, W, 3) uint8 BGR, None: not to be decoded here; what is wrong with it
     "Decode a JPEG with libjpeg, and hear its complaints."
@@ -252,24 +256,24 @@ def read_file(video:Video, gray:bool, keep, stop:int) -> Iterator[np.ndarray|Non
     "Decode frames of a file; at the end of the file, check that it held as many as it should."
     n = 0
     for n, (frame, damaged) in enumerate(film_frames(video.path, gray, lambda i: i < stop and keep(i)), 1):
-        if damaged and not video.partial: raise Problem(damage_in(video.path))
+        if damaged and not video.partial: raise Problem(film_fault(video.path, thorough=True) or f"{video.path} is damaged: restore the file from its source.")
         if n > stop: break
         yield frame
     if n < stop:
-        raise Problem(damage_in(video.path) if film_damage(video.path) and not video.partial else
+        raise Problem(not video.partial and film_fault(video.path, thorough=True) or
                       f"{video.path} ends after {n} of {video.frames} frames: restore the file from its source, or re-encode it.")
     if n > video.frames: raise Problem(f"{video.path} holds more than the {video.frames} frames that it had when it was opened: open it again.")
 
-def film_damage(path:Path) -> int:
-    "How many frames of a film are wrong or lost."
-    return contents(path, thorough=True).damaged or 0
-
-def damage_in(path:Path) -> str:
-    "What there is to say of a damaged film."
-    c = contents(path, thorough=True)
-    if not c.whole: return truncation(path, c)
-    return (f"{path} is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded): restore the file from its source."
-            + ALL_THE_SAME)
+def film_fault(
+    path:Path,
+    thorough:bool=False, # decode all of it; else what its packets tell, and what is known already
+) -> str:                # empty: nothing
+    "What there is to say of a film that is truncated or damaged."
+    c = contents(path, thorough)
+    what = "" if c.whole and not c.damaged else \
+        f"is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)" if c.whole else \
+        f"ends after {c.frames}{f' of {c.said}' * bool(c.said)} frames, it is truncated"
+    return f"{path} {what}: restore the file from its source.{ALL_THE_SAME}" if what else ""
 
 def contents(path:Path, thorough:bool=False) -> Contents:
     "What a film holds, asked once: see `film_contents`."
@@ -345,19 +349,9 @@ def is_damaged(path:Path) -> bool:
 def open_file(path:Path, partial:bool) -> Video:
     "Open a video file: its packets are read, the first frame is decoded."
     c = contents(path, thorough=partial)
-    if not partial: refuse_contents(path, c)
+    if not partial and (fault := film_fault(path)): raise Problem(fault)
     size = c.size or next(film_frames(path))[0].shape[:2]
     return Video(path.stem, path, c.frames, size, c.fps, c.rate, c.seconds, c.damaged or 0, partial, tuple(notes_on(path, c)))
-
-def refuse_contents(path:Path, c:Contents):
-    "Raise `Problem` where a film is truncated or known to be damaged."
-    if not c.whole: raise Problem(truncation(path, c))
-    if c.damaged: raise Problem(damage_in(path))
-
-def truncation(path:Path, c:Contents) -> str:
-    "What there is to say of a film whose end is missing."
-    return (f"{path} ends after {c.frames}{f' of {c.said}' * bool(c.said)} frames, it is truncated: restore the file from its source."
-            + ALL_THE_SAME)
 
 def notes_on(path:Path, c:Contents) -> Iterator[str]:
     "What to know of a film that is used."
@@ -389,9 +383,9 @@ class Reading:
         stamps = packet_stamps(self.path) if decoding().decoder == "pyav" else None
         if stamps and stamps.timed: self.clock, c = Clock(stamps), stamped_contents(self.path, stamps)
         else: c = contents(self.path)
-        first = next(film_frames(self.path), None)
-        if first is None: contents(self.path) # raises what is wrong
-        self.contents, self.name, self.size, self.expected, self.fps, self.rate = c, self.path.stem, first[0].shape[:2], c.frames, c.fps, c.rate
+        size = c.size or next((f.shape[:2] for f, _ in film_frames(self.path)), None)
+        if size is None: contents(self.path) # raises what is wrong
+        self.contents, self.name, self.size, self.expected, self.fps, self.rate = c, self.path.stem, size, c.frames, c.fps, c.rate
         self.even = bool((c.seconds == np.arange(c.frames) / c.fps).all())
 
     def __iter__(self) -> Iterator[Timed]:
