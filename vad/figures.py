@@ -8,7 +8,7 @@ __all__ = ['MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'd
            'where', 'draw_frames', 'draw_sheet', 'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map',
            'draw_curves', 'draw_decisions']
 
-# %% ../nbs/13c_figures.ipynb #d35eb0e1
+# %% ../nbs/13c_figures.ipynb #5bd36f16
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ from .data import Dataset
 from .evaluation import read_metrics
 from .sight import GATES, look
 
-# %% ../nbs/13c_figures.ipynb #cd8b6f5a
+# %% ../nbs/13c_figures.ipynb #c9d7477c
 def draw_scores(
     runs:dict[str, Path], # name -> folder with scores.csv
     path:Path,            # of the picture
@@ -57,7 +57,7 @@ def draw_scores(
     plot.save(fig, path, shown[["run", "video", "frame", "abnormality", "label"]].round(4))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #68f407bb
+# %% ../nbs/13c_figures.ipynb #071bf804
 def draw_roc(
     runs:dict[str, Path], # name -> folder with scores.csv
     path:Path,
@@ -73,7 +73,7 @@ def draw_roc(
     plot.save(ax.figure, path, pd.concat(curves))
     return ax.figure
 
-# %% ../nbs/13c_figures.ipynb #85de0ee4
+# %% ../nbs/13c_figures.ipynb #9d1c4fb1
 def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the classes
     "The confusion matrices of a run's metrics."
     known = m["causal" if "causal" in m else "regularity"]
@@ -84,7 +84,7 @@ def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the clas
             ("as published: classes swapped", m["regularity"]["published"]["printed"]["confusion"],
              ("“Normal”", "“Anomaly”"))]
 
-# %% ../nbs/13c_figures.ipynb #bfb0de2b
+# %% ../nbs/13c_figures.ipynb #e807a9fe
 def draw_confusion(
     runs:dict[str, Path], # name -> folder with metrics.json
     path:Path,
@@ -104,7 +104,7 @@ def draw_confusion(
     plot.save(fig, path, pd.DataFrame(lines))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #84a28485
+# %% ../nbs/13c_figures.ipynb #5f079be8
 def draw_run(
     folder:Path, # that an evaluation wrote
 ):
@@ -114,12 +114,12 @@ def draw_run(
                        (draw_scores, "score_curves")):
         plt.close(draw({folder.name: folder}, folder / f"{name}.png"))
 
-# %% ../nbs/13c_figures.ipynb #229db91d
+# %% ../nbs/13c_figures.ipynb #3a91d11f
 def in_percent(x) -> str:
     "A fraction as a percentage; what is not defined as a dash."
     return "-" if x is None else f"{100 * x:.2f}"
 
-# %% ../nbs/13c_figures.ipynb #a61a6197
+# %% ../nbs/13c_figures.ipynb #ee96cf98
 def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
     "The metrics of an evaluation."
     say = in_percent
@@ -144,14 +144,14 @@ def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
         lines.append("where: pixel AUC {} %, regions (RBDC) {} %, tracks (TBDC) {} %".format(*where))
     return "\n".join(lines)
 
-# %% ../nbs/13c_figures.ipynb #71f73934
+# %% ../nbs/13c_figures.ipynb #cf56f7c0
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation."
     lines = [f"  {r.control:28} {r.auc_micro:6.1f} {r.auc_macro:6.1f}"
              for r in read_controls(folder).itertuples()]
     return "\n".join(["controls, AUC micro and macro in %", *lines])
 
-# %% ../nbs/13c_figures.ipynb #40bd5971
+# %% ../nbs/13c_figures.ipynb #f0690a1a
 def worst_frames(
     table:pd.DataFrame, # scores.csv
     n:int,
@@ -162,13 +162,13 @@ def worst_frames(
     worst = bad.loc[bad.groupby("video", sort=False).regularity.idxmin()]
     return worst.nsmallest(n, "regularity").sort_index()
 
-# %% ../nbs/13c_figures.ipynb #c2de3ec3
+# %% ../nbs/13c_figures.ipynb #93b2a84b
 def spread_frames(table:pd.DataFrame, videos:int, frames:int) -> pd.DataFrame:
     "Rows spread evenly over each of the first `videos` videos."
     def some(t): return t.iloc[np.linspace(0, len(t) - 1, min(frames, len(t))).round().astype(int)]
     return pd.concat([some(t) for _, t in list(table.groupby("video", sort=False))[:videos]])
 
-# %% ../nbs/13c_figures.ipynb #8b3975b0
+# %% ../nbs/13c_figures.ipynb #10165d6c
 def show_frame(
     seen:dict, # from `look`
     ax,
@@ -183,21 +183,21 @@ def show_frame(
         at = [np.arange(n) * m // n for n, m in zip(seen["frame"].shape[1:], seen["mask"].shape)]
         plot.contour(seen["mask"][np.ix_(*at)], ax)
 
-# %% ../nbs/13c_figures.ipynb #16aefe7c
+# %% ../nbs/13c_figures.ipynb #5b990c70
 def show_map(seen:dict, ax, x, over:bool=False, **kwargs):
     "A map of any resolution, alone or over its frame."
     (h, w), (H, W) = x.shape, seen["frame"].shape[1:]
     plot.overlay(seen["frame"], x, ax, **kwargs) if over else plot.heat(x, ax, **kwargs)
     ax.set_aspect(seen["aspect"] if over else seen["aspect"] * H / h * w / W)
 
-# %% ../nbs/13c_figures.ipynb #e2b8be00
+# %% ../nbs/13c_figures.ipynb #06ce6b6d
 MAPS = (*GATES, "memory map")
 
 def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
-# %% ../nbs/13c_figures.ipynb #f1dfbc71
+# %% ../nbs/13c_figures.ipynb #1f284ab5
 def where(seen:dict) -> str: return f"video {plot.named(seen['video'])}\nframe {seen['frame_number']}"
 
 def draw_frames(
@@ -224,7 +224,7 @@ def draw_frames(
                                     for name, t in zip(runs, tables)]))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #bb85f9d6
+# %% ../nbs/13c_figures.ipynb #3f53422f
 def draw_sheet(
     seen:dict,          # from `look`
     path:Path,
@@ -250,7 +250,7 @@ def draw_sheet(
     plot.save(fig, path, facts)
     return fig
 
-# %% ../nbs/13c_figures.ipynb #7422b95e
+# %% ../nbs/13c_figures.ipynb #8e883687
 def draw_sheets(
     folder:Path, data:Dataset, into:Path, videos:int=3, frames:int=5, device:str="auto",
 ) -> list[Path]:
@@ -261,7 +261,7 @@ def draw_sheets(
         plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths
 
-# %% ../nbs/13c_figures.ipynb #e2633adb
+# %% ../nbs/13c_figures.ipynb #fee6b135
 @torch.inference_mode()
 def training_queries(
     folder:Path, data:Dataset, clips:int=64, rows:int=1500, device:str="auto",
@@ -279,7 +279,7 @@ def training_queries(
     picked = torch.as_tensor(rng.choice(len(found), min(rows, len(found)), replace=False))
     return found[picked].numpy(), items.cpu().numpy()
 
-# %% ../nbs/13c_figures.ipynb #a0d9bf33
+# %% ../nbs/13c_figures.ipynb #a032f191
 def draw_tsne(
     runs:dict[str, Path], # name -> folder of a run with memory
     data:Dataset, path:Path, device:str="auto",
@@ -305,7 +305,7 @@ def draw_tsne(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #e1630dd6
+# %% ../nbs/13c_figures.ipynb #38a15985
 MARKERS = "os^Dvp*X<>hP"
 
 def draw_map(
@@ -332,7 +332,7 @@ def draw_map(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #f0f9a38e
+# %% ../nbs/13c_figures.ipynb #13e57bc0
 def draw_curves(
     said:dict[str, pd.DataFrame], # name -> what a pipeline said of each clip, from `protocol.predictions`
     path:Path,
@@ -355,7 +355,7 @@ def draw_curves(
     plot.save(fig, path, pd.concat(tables))
     return fig
 
-# %% ../nbs/13c_figures.ipynb #ff073eb4
+# %% ../nbs/13c_figures.ipynb #21497f14
 def draw_decisions(
     said:dict[str, pd.DataFrame], # as of `draw_curves`
     path:Path,
