@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["vad.evaluation", "accelerate", "typer", "torch._dynamo"])
+server.set_forkserver_preload(["vad.training.evaluation", "accelerate", "typer", "torch._dynamo"])
 
 
 def _inside(call, args, out, err, env):

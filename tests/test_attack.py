@@ -15,8 +15,10 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import square, write_tiny
-from vad import cli, figures, learner
-from vad.core import read_json
+from vad import cli
+from vad.reproduce import figures
+from vad.training import trainer
+from vad.core.records import read_json
 
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
 CLASSIFIER = "--hidden 8 --projection 8 --heads 2 --epochs 2 --batch 2 --split clip --device cpu".split()
@@ -92,9 +94,9 @@ def world(tmp_path_factory):
         raise Dead
     try:
         assert vad("train", w / "tiny", "--out", w / "run", *SMALL)[0] == 0
-        save, seconds, learner.save_checkpoint, learner.EPOCH_SECONDS = learner.save_checkpoint, learner.EPOCH_SECONDS, stop, 0
+        save, seconds, trainer.save_checkpoint, trainer.EPOCH_SECONDS = trainer.save_checkpoint, trainer.EPOCH_SECONDS, stop, 0
         with contextlib.suppress(Dead): vad("train", w / "tiny", "--out", w / "begun", *SMALL)
-        learner.save_checkpoint, learner.EPOCH_SECONDS = save, seconds
+        trainer.save_checkpoint, trainer.EPOCH_SECONDS = save, seconds
         assert (w / "begun/checkpoint.safetensors").exists() and not (w / "begun/model.safetensors").exists()
         for args in (("evaluate", w / "run", w / "tiny", "--device", "cpu"), ("embed", w / "films", "--output", w / "embedded", *CNN),
                      ("classify", w / "embedded", "--out", w / "classes", *CLASSIFIER)):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vad.backbone import drawn, fold, make_backbone, timm_models, to_fold, width_of
-from vad.core import Problem
+from vad.models.backbones import randomly_initialised, fold, make_backbone, timm_models, to_fold, width_of
+from vad.core.errors import UserError
 
 # one small network of each family, with a size in pixels where it takes a smaller one than its own (those of a hundred million parameters and more are left out)
 FAMILIES = dict(
@@ -27,7 +27,7 @@ slow = pytest.mark.slow # one network of each of timm's families
 
 def used(net, seed=0):
     "batch normalisations as after training, so that folding has something to fold"
-    with drawn(seed), torch.no_grad():
+    with randomly_initialised(seed), torch.no_grad():
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(0, .2); m.running_var.uniform_(.5, 2); m.weight.uniform_(.5, 1.5); m.bias.normal_(0, .2)
     return net.eval()
@@ -36,7 +36,7 @@ def norms(net): return sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
 
 def timms(name, classes=0):
     "a network of timm whose weights are drawn"
-    with drawn(1): return used(timm_models().create_model(name, num_classes=classes))
+    with randomly_initialised(1): return used(timm_models().create_model(name, num_classes=classes))
 
 def agrees_with_timm(name, size, folder):
     "ours, from a file of weights that holds a head for classes, against timm's without one, and against what timm feeds to that head"
@@ -96,15 +96,15 @@ SHORTCUTS = dict(
 
 @pytest.mark.parametrize("other", SHORTCUTS)
 def test_readers_are_watched(other):
-    with drawn(0): net = used(Reads(SHORTCUTS[other]))
+    with randomly_initialised(0): net = used(Reads(SHORTCUTS[other]))
     assert to_fold(net, torch.randn(1, 3, 9, 9)) == []
 
 def test_what_the_watch_overlooks_is_compared():
     "a network that asks what its normalisation is: no operation tells, but the vectors differ"
     x = torch.randn(1, 3, 9, 9)
-    with drawn(0): net = used(Reads(lambda net, x, y, z: z + 1 if isinstance(net.norm, nn.Identity) else z))
+    with randomly_initialised(0): net = used(Reads(lambda net, x, y, z: z + 1 if isinstance(net.norm, nn.Identity) else z))
     assert to_fold(net, x) == [("conv", "norm")] and fold(net, x) is net
-    with drawn(0): net = used(Reads(lambda net, x, y, z: z))
+    with randomly_initialised(0): net = used(Reads(lambda net, x, y, z: z))
     assert to_fold(net, x) == [("conv", "norm")] and norms(fold(net, x)) == 0 and norms(net) == 1
 
 
@@ -126,7 +126,7 @@ def test_weights_that_would_give_wrong_vectors_are_problems(spoil, says, tmp_pat
     state = timms("resnet10t", 5).state_dict()
     spoil(state)
     torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(Problem, match=f"weights.pth.*{says}"): make_backbone("resnet10t", weights=str(tmp_path / "weights.pth"), size=64)
+    with pytest.raises(UserError, match=f"weights.pth.*{says}"): make_backbone("resnet10t", weights=str(tmp_path / "weights.pth"), size=64)
 
 
 # ---- what is no backbone
@@ -135,6 +135,6 @@ def test_what_makes_no_vector_or_takes_no_such_frame_is_a_problem():
     frame = torch.randn(1, 3, 32, 32)
     assert width_of(nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), frame, "x") == 7
     for body, says in ((nn.Conv2d(3, 4, 3), "x does not make one vector"), (nn.Conv2d(3, 4, 64), "x cannot take frames of 32 x 32 pixels")):
-        with pytest.raises(Problem, match=says): width_of(body, frame, "x")
-    with pytest.raises(Problem, match="inception_v3 cannot take frames of 64 x 64 pixels"): make_backbone("inception_v3", weights="none", size=64)
-    with pytest.raises(Problem, match="takes frames of 224 pixels"): make_backbone("levit_128s", weights="none", size=64)
+        with pytest.raises(UserError, match=says): width_of(body, frame, "x")
+    with pytest.raises(UserError, match="inception_v3 cannot take frames of 64 x 64 pixels"): make_backbone("inception_v3", weights="none", size=64)
+    with pytest.raises(UserError, match="takes frames of 224 pixels"): make_backbone("levit_128s", weights="none", size=64)

@@ -17,10 +17,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import vad
-from vad import cache, core
-from vad.cache import Frames, cache_frames, cache_key
-from vad.core import Problem, locked
-from vad.video import open_video
+from vad.data import frame_cache
+from vad.core import files
+from vad.data.frame_cache import Frames, cache_frames, cache_key
+from vad.core.errors import UserError
+from vad.core.files import exclusive
+from vad.data.video import open_video
 
 
 def frames_folder(path, frames):
@@ -123,12 +125,12 @@ def test_another_process_gets_a_name_not_the_data(tmp_path):
 def test_settings_that_cannot_be(tmp_path):
     video = frames_folder(tmp_path / "01", noise(6))
     for kwargs in (dict(channels=2), dict(interpolation="cubic"), dict(size=(0, 8))):
-        with pytest.raises(Problem, match="channels"): cache_frames([video], **dict(folder=tmp_path / "c") | kwargs)
-    with pytest.raises(Problem, match="no videos"): cache_frames([], folder=tmp_path / "c")
+        with pytest.raises(UserError, match="channels"): cache_frames([video], **dict(folder=tmp_path / "c") | kwargs)
+    with pytest.raises(UserError, match="no videos"): cache_frames([], folder=tmp_path / "c")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Problem, match="VAD_CACHE"): cache_frames([video], folder=tmp_path / "file/c")
+    with pytest.raises(UserError, match="VAD_CACHE"): cache_frames([video], folder=tmp_path / "file/c")
     colour = Frames(cache_frames([video], (8, 8), 3, tmp_path / "c").folder)
-    with pytest.raises(Problem, match="channels=1"): Frames(colour.folder, 1)
+    with pytest.raises(UserError, match="channels=1"): Frames(colour.folder, 1)
 
 def test_the_folder_of_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("VAD_CACHE", str(tmp_path / "mine"))
@@ -142,7 +144,7 @@ def test_a_broken_video_makes_no_cache(tmp_path):
     whole = (tmp_path / "2/5.png").read_bytes()
     for broken in (whole[:len(whole) // 2], b"", b"junk IEND"):
         (tmp_path / "2/5.png").write_bytes(broken)
-        with pytest.raises(Problem, match="2/5.png"): cache_frames(videos, (8, 8), folder=tmp_path / "cache")
+        with pytest.raises(UserError, match="2/5.png"): cache_frames(videos, (8, 8), folder=tmp_path / "cache")
         assert not caches(tmp_path / "cache") and not litter(tmp_path / "cache")
     (tmp_path / "2/5.png").write_bytes(whole)
     assert (cache_frames(videos, (8, 8), folder=tmp_path / "cache").array == literal(videos, (8, 8))).all()
@@ -155,15 +157,15 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
     video = frames_folder(tmp_path / "01", noise(6))
     folder = cache_frames([video], (8, 8), folder=tmp_path / "cache").folder
     damage(folder)
-    with pytest.raises(Problem): Frames(folder)
+    with pytest.raises(UserError): Frames(folder)
     assert (cache_frames([video], (8, 8), folder=tmp_path / "cache").array == literal([video], (8, 8))).all()
 
 BUILD = """
 import hashlib, signal, sys, time
 from pathlib import Path
 from vad import cache
-from vad.cache import cache_frames
-from vad.video import open_video
+from vad.data.frame_cache import cache_frames
+from vad.data.video import open_video
 root = Path(sys.argv[1])
 shrink, go, calls = cache.shrink, root / "go", []
 def held(*args): # two thirds are done, the rest waits for leave
@@ -222,11 +224,11 @@ def test_a_killed_build_is_never_trusted(films, sig):
 def test_two_builds_at_once(films, capfd, monkeypatch):
     root, want = films
     p = build_elsewhere(root)
-    flock = core.fcntl.flock
+    flock = files.fcntl.flock
     def waits(f, how):
-        if how == core.fcntl.LOCK_EX: (root / "go").touch() # this process has found the other at work
+        if how == files.fcntl.LOCK_EX: (root / "go").touch() # this process has found the other at work
         return flock(f, how)
-    monkeypatch.setattr(core.fcntl, "flock", waits)
+    monkeypatch.setattr(files.fcntl, "flock", waits)
     assert build_here(root) == want
     out, err = p.communicate()
     assert out.strip() == want, err
@@ -237,7 +239,7 @@ def test_two_builds_at_once(films, capfd, monkeypatch):
 def test_sweeping_spares_the_living(tmp_path):
     video, folder = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache"
     for key in ("dead", "alive"): (folder / f".{key}.1234.part").mkdir(parents=True)
-    with locked(folder / ".alive.lock"): cache_frames([video], (8, 8), folder=folder)
+    with exclusive(folder / ".alive.lock"): cache_frames([video], (8, 8), folder=folder)
     assert [p.name for p in litter(folder)] == [".alive.1234.part"]
 
 @pytest.mark.parametrize("mine", [False, True], ids=["of another cache", "of the same"])
@@ -259,13 +261,13 @@ def test_without_locks_the_first_cache_stays(tmp_path, monkeypatch):
     video, done = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache/key"
     monkeypatch.setattr(core, "take_lock", lambda fd, wait=False: None)
     done.parent.mkdir()
-    build = cache.build
+    build = frame_cache.build
     def second(videos, part, *args):
         build(videos, part, *args)
-        monkeypatch.setattr(cache, "build", build)
-        cache.make(videos, done, *args)   # the other process, a moment earlier
-    monkeypatch.setattr(cache, "build", second)
-    cache.make([video], done, (8, 8), "bgr", "linear", 1)
+        monkeypatch.setattr(frame_cache, "build", build)
+        frame_cache.make(videos, done, *args)   # the other process, a moment earlier
+    monkeypatch.setattr(frame_cache, "build", second)
+    frame_cache.make([video], done, (8, 8), "bgr", "linear", 1)
     assert len(Frames(done)) == 6 and not litter(done.parent)
 
 @pytest.fixture
@@ -280,7 +282,7 @@ def small_disk(tmp_path):
 
 def test_no_room(tmp_path, small_disk):
     video = frames_folder(tmp_path / "01", noise(20))
-    with pytest.raises(Problem, match="needs 0.004 GB.*VAD_CACHE"): cache_frames([video], (256, 256), 3, small_disk / "c")
+    with pytest.raises(UserError, match="needs 0.004 GB.*VAD_CACHE"): cache_frames([video], (256, 256), 3, small_disk / "c")
     assert not caches(small_disk / "c") and not litter(small_disk / "c")
     assert len(cache_frames([video], (64, 64), folder=small_disk / "c")) == 20
 
@@ -288,7 +290,7 @@ def test_the_disk_fills_up_meanwhile(tmp_path, small_disk, monkeypatch):
     video = frames_folder(tmp_path / "01", noise(20))
     room = shutil.disk_usage(small_disk)._replace(free=10**12)                     # what another program will take is free at first
     monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
-    with pytest.raises(Problem, match="disk is full"): cache_frames([video], (256, 256), folder=small_disk / "c")
+    with pytest.raises(UserError, match="disk is full"): cache_frames([video], (256, 256), folder=small_disk / "c")
     assert not caches(small_disk / "c") and not litter(small_disk / "c")
 
 
@@ -296,8 +298,8 @@ def test_the_disk_fills_up_meanwhile(tmp_path, small_disk, monkeypatch):
 
 READ = """
 import sys, numpy as np
-from vad.cache import Frames
-from vad.core import peak_memory
+from vad.data.frame_cache import Frames
+from vad.core.devices import peak_memory
 frames = Frames(sys.argv[1], 1)
 keep, held = sys.argv[3] == "keep", []
 frames.batch([0], 5)

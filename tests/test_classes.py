@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from test_labels import refused
 from test_window import blocks, write_film
 
-from vad import classify
+from vad.training import classifier
 from vad.cli import run_app
-from vad.clips import Clips, clips_of, deal, open_clips
-from vad.collection import collect, order_classes, pick_normal, says_normal
-from vad.core import Problem, read_json, shared, write_json
-from vad.embed import embed, open_embeddings
-from vad.verdict import Court
-from vad.window import normal_class, open_scorer
+from vad.training.splits import Clips, clips_of, deal, open_clips
+from vad.data.clips import collect, order_classes, pick_normal, says_normal
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.core.records import read_json, write_json
+from vad.data.embedding import embed, open_embeddings
+from vad.use.inspect_clips import Court
+from vad.use.windows import normal_class, open_scorer
 
 EMBED = "--method cnn --frames 5 --width 16 --size 32 --batch 4 --device cpu --workers 1".split()
 TRAIN = "--split clip --hidden 16 --layers 1 --cell sru --epochs 12 --batch 4 --lr 1e-2 --normalise --pool mean --device cpu".split()
@@ -43,7 +45,7 @@ def test_the_normal_folder_by_its_name(tmp_path, anomalous, normal, turned):
 def test_a_tree_that_does_not_say_it(tmp_path, names):
     for name in names: touch(tmp_path, f"{name}/a.mp4")
     for kind in ("auto", "binary"):
-        with pytest.raises(Problem, match="--normal"): collect(tmp_path, kind)
+        with pytest.raises(UserError, match="--normal"): collect(tmp_path, kind)
     assert collect(tmp_path, normal=names[1]).classes[0] == names[1]
     assert collect(tmp_path, normal=names[:2]).classes == ("normal", *names[2:]) or "normal" in names[2:]
     if not any(map(says_normal, names)):
@@ -64,16 +66,16 @@ def test_ucf_folders_are_one_normal_class(tmp_path):
 
 def test_a_name_that_is_not_there(tmp_path):
     touch(tmp_path, "a/a.mp4", "normal/b.mp4")
-    with pytest.raises(Problem, match="no folder or class 'calm': it has a, normal"): collect(tmp_path, normal=("normal", "calm"))
-    with pytest.raises(Problem, match="kind='both'"): collect(tmp_path, "both")
+    with pytest.raises(UserError, match="no folder or class 'calm': it has a, normal"): collect(tmp_path, normal=("normal", "calm"))
+    with pytest.raises(UserError, match="kind='both'"): collect(tmp_path, "both")
     touch(tmp_path, "b/c.mp4")
-    with pytest.raises(Problem, match="another one called normal"): collect(tmp_path, normal=("a", "b"))
+    with pytest.raises(UserError, match="another one called normal"): collect(tmp_path, normal=("a", "b"))
 
 @settings(deadline=None)
 @given(st.lists(st.text("abnormlfight_- 01", min_size=1, max_size=9), min_size=1, max_size=5, unique=True), st.sampled_from(["auto", "binary", "multiclass"]))
 def test_every_folder_gets_one_class(names, kind):
     try: order, has_normal = order_classes(names, kind, None, "it")
-    except Problem: return
+    except UserError: return
     assert set(order) == set(names) and has_normal == bool(pick_normal(names, None, "it"))
     first = [n for n in names if order[n] == next(iter(order.values()))]
     if has_normal: assert first == pick_normal(names, None, "it")
@@ -141,7 +143,7 @@ def test_embeddings_that_do_not_say_it(embedded, tmp_path, monkeypatch, capsys):
     assert "Normal: street. Anomalous: brawl." in command(monkeypatch, capsys, "classify", other, "--out", tmp_path / "run", "--normal", "street", *TRAIN)
     assert "none of them" in command(monkeypatch, capsys, "classify", other, "--out", tmp_path / "none", "--kind", "multiclass", *TRAIN)
     assert read_json(tmp_path / "none/record.json")["data"]["normal"] is None
-    with pytest.raises(Problem, match="--watch"): open_scorer(tmp_path / "none", "cpu")
+    with pytest.raises(UserError, match="--watch"): open_scorer(tmp_path / "none", "cpu")
     assert open_scorer(tmp_path / "none", "cpu", watch="brawl").at == 0
     court = Court(tmp_path / "run", other, device="cpu") # counts classes as the run does, not as the embeddings
     assert court.clips.classes == ("street", "brawl")
@@ -150,8 +152,8 @@ def test_embeddings_that_do_not_say_it(embedded, tmp_path, monkeypatch, capsys):
     assert np.mean([court.verdict(i).said == court.verdict(i).label for i in range(len(court))]) > .8
 
 def test_an_old_run_is_scored_by_the_rule(embedded, tmp_path):
-    s, clips = classify.Settings(hidden=8, layers=1, cell="sru", epochs=1, batch=4), clips_of(open_embeddings(embedded), "old", "multiclass", "Fight")
-    run = classify.fit(s, clips, tmp_path / "run", "cpu").folder
+    s, clips = classifier.Settings(hidden=8, layers=1, cell="sru", epochs=1, batch=4), clips_of(open_embeddings(embedded), "old", "multiclass", "Fight")
+    run = classifier.fit(s, clips, tmp_path / "run", "cpu").folder
     record = read_json(run / "record.json")
     assert record["data"]["classes"] == ["Fight", "Non-Fight"] and record["data"].pop("normal") == "Fight"
     write_json(run / "record.json", record)
@@ -201,9 +203,9 @@ def test_a_rule_for_sources(tmp_path):
     touch(tmp_path, *CLIPS)
     with pytest.warns(UserWarning, match="fits 4 of 5 clips"): c = collect(tmp_path, source="(.*)_[0-9]+$")
     assert c.table.set_index("video").source.to_dict() == {CLIPS[0]: "a", CLIPS[1]: "a", CLIPS[2]: "b", CLIPS[3]: CLIPS[3], CLIPS[4]: "a"}
-    with pytest.raises(Problem, match="fits none of 5 clips"): collect(tmp_path, source="take([0-9]+)")
-    with pytest.raises(Problem, match="fits none of 5 clips"): collect(tmp_path, source="^()") # nothing is no source
-    with pytest.raises(Problem, match="no regular expression"): collect(tmp_path, source="(")
+    with pytest.raises(UserError, match="fits none of 5 clips"): collect(tmp_path, source="take([0-9]+)")
+    with pytest.raises(UserError, match="fits none of 5 clips"): collect(tmp_path, source="^()") # nothing is no source
+    with pytest.raises(UserError, match="no regular expression"): collect(tmp_path, source="(")
 
 def test_the_real_sources():
     if not (fights := shared("data/fights")): pytest.skip("the clips are not here (set VAD_SHARED)")
@@ -230,11 +232,11 @@ LUMPED = some([0] * 8 + [1] * 8, [*"aabbccdd", *"eeeeeeef"], ("normal", "theft")
 @pytest.mark.parametrize("kind, k, said", [("clip", 3, "Class arson has 2 clips, too few for 3 parts (normal: 12, theft: 12, arson: 2)"),
                                            ("source", 2, "Class arson has 1 source videos, too few for 2 parts (normal: 6, theft: 6, arson: 1)")])
 def test_a_class_too_small_is_named(kind, k, said, tmp_path):
-    with pytest.raises(Problem) as e: classify.cross_validate(FEW, dict(sru=classify.Settings(cell="sru")), tmp_path / "run", kind, k=k)
+    with pytest.raises(UserError) as e: classifier.cross_validate(FEW, dict(sru=classifier.Settings(cell="sru")), tmp_path / "run", kind, k=k)
     assert said in str(e.value) and not (tmp_path / "run").exists()
 
 def test_a_class_without_clips_is_named():
-    with pytest.raises(Problem, match="Class arson has 0 clips"): next(deal(some([0, 1] * 5, range(10)), "clip", "none", 5))
+    with pytest.raises(UserError, match="Class arson has 0 clips"): next(deal(some([0, 1] * 5, range(10)), "clip", "none", 5))
 
 @pytest.mark.parametrize("kind", ["clip", "source"])
 @settings(deadline=None, max_examples=40)
@@ -245,17 +247,17 @@ def test_every_fold_has_every_class_or_is_refused(kind, data):
     sources = data.draw(st.lists(st.integers(0, 8).map(str), min_size=n, max_size=n))
     clips = some(labels, sources)
     try: parts = list(deal(clips, kind, "none", data.draw(st.integers(2, 4))))
-    except Problem as e:
+    except UserError as e:
         assert "class" in str(e).casefold()
         return
     for train, test in parts: assert set(clips.labels[train]) == set(clips.labels[test]) == {0, 1, 2}
 
 def test_a_split_is_refused_before_anything_is_trained(tmp_path):
     "theft has two films, one of which is tested: the other cannot be both trained on and validated by"
-    s = classify.Settings(cell="sru", hidden=8, layers=1, epochs=1, batch=2)
-    with pytest.raises(Problem, match="Class theft has 1 source videos, too few for 2 parts"): classify.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2)
-    with pytest.raises(Problem, match="training part would have no clip of class theft"):
-        classify.train_and_test(s, LUMPED, np.arange(8), np.arange(8, 16), tmp_path / "run")
+    s = classifier.Settings(cell="sru", hidden=8, layers=1, epochs=1, batch=2)
+    with pytest.raises(UserError, match="Class theft has 1 source videos, too few for 2 parts"): classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2)
+    with pytest.raises(UserError, match="training part would have no clip of class theft"):
+        classifier.train_and_test(s, LUMPED, np.arange(8), np.arange(8, 16), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    t = classify.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2, weighting=False)
+    t = classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", "source", k=2, weighting=False)
     assert len(t) == 8

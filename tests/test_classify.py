@@ -16,12 +16,12 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
 import vad
-from vad import classify, learner
-from vad.classify import Settings
-from vad.clips import Clips, folds, mirrored_split, near_duplicates
-from vad.core import Problem
-from vad.protocol import PROTOCOLS, leaks
-from vad.scenes import write_scenes
+from vad.training import classifier, trainer
+from vad.training.classifier import Settings
+from vad.training.splits import Clips, folds, mirrored_split, near_duplicates
+from vad.core.errors import UserError
+from vad.training.protocols import PROTOCOLS, leaks
+from vad.data.synthetic_clips import write_scenes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart
@@ -46,21 +46,21 @@ def clips(n=24, frames=6, width=5, classes=2, seed=0):
 def test_padding_changes_no_prediction(cell, bidirectional, pool, inputs, normalise, more, junk, seed):
     data = clips(6, seed=seed)
     s = replace(TINY, cell=cell, bidirectional=bidirectional, pool=pool, inputs=inputs, normalise=normalise, seed=seed)
-    model, _ = classify.Classes(s, data).build()
+    model, _ = classifier.Classes(s, data).build()
     model.eval()
     longer = np.concatenate([data.features, np.full((6, more, 5), junk, np.float32)], 1)
     longer[np.arange(longer.shape[1]) >= data.frames[:, None]] = junk
     padded = replace(data, features=longer)
-    for a, b in zip(classify.predict(model, data), classify.predict(model, padded)): np.testing.assert_allclose(a, b, atol=1e-5)
-    alone = np.concatenate([classify.predict(model, data.take(np.array([i])))[0] for i in range(6)]) # cut to its own length, no padding at all
-    np.testing.assert_allclose(alone, classify.predict(model, data)[0], atol=1e-5)
+    for a, b in zip(classifier.predict(model, data), classifier.predict(model, padded)): np.testing.assert_allclose(a, b, atol=1e-5)
+    alone = np.concatenate([classifier.predict(model, data.take(np.array([i])))[0] for i in range(6)]) # cut to its own length, no padding at all
+    np.testing.assert_allclose(alone, classifier.predict(model, data)[0], atol=1e-5)
 
 
 def test_features_are_hidden_in_training_only():
     "the same ones in all frames of a clip, other ones in another clip, and they read as the training mean"
     data = clips(8, width=40)
-    model, _ = classify.Classes(replace(TINY, hide=.5, dropout=0., normalise=True), data).build()
-    x, mask = classify.tensors(data, np.arange(8), "features", "cpu")
+    model, _ = classifier.Classes(replace(TINY, hide=.5, dropout=0., normalise=True), data).build()
+    x, mask = classifier.tensors(data, np.arange(8), "features", "cpu")
     seen = []
     model.inward.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     model.train()(x, mask)
@@ -88,8 +88,8 @@ def test_no_source_on_both_sides(videos, takes, k, seed, augment):
     assert sorted(np.concatenate(tested)) == list(range(len(labels) * (1 + (augment == "before"))))
 
 def test_too_few_sources_are_refused():
-    with pytest.raises(Problem, match="source videos, too few for 5"): folds(np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array(list("aabbccdd")), "source", 5)
-    with pytest.raises(Problem, match="no split"): folds(np.array([0, 1]), np.array(["a", "b"]), "film", 2)
+    with pytest.raises(UserError, match="source videos, too few for 5"): folds(np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array(list("aabbccdd")), "source", 5)
+    with pytest.raises(UserError, match="no split"): folds(np.array([0, 1]), np.array(["a", "b"]), "film", 2)
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 99))
@@ -126,8 +126,8 @@ def test_the_weight_costs_no_training_clips(tmp_path):
     "the network that is tested was trained on all of the training part, with and without the choice of a weight"
     data = clips(40)
     train, test = folds(data.labels, data.sources)[0]
-    plain = classify.train_and_test(TINY, data, train, test, tmp_path / "plain", device="cpu", weighting=False)
-    both = classify.train_and_test(TINY, data, train, test, tmp_path / "both", device="cpu")
+    plain = classifier.train_and_test(TINY, data, train, test, tmp_path / "plain", device="cpu", weighting=False)
+    both = classifier.train_and_test(TINY, data, train, test, tmp_path / "both", device="cpu")
     assert plain["plain"] == both["plain"] and "weighted" not in plain
     clips_of = [json.loads((tmp_path / f / "record.json").read_text())["data"]["clips"] for f in ("both", "both/choice")]
     assert clips_of[0] == len(train) > clips_of[1]
@@ -136,46 +136,46 @@ def test_the_weight_costs_no_training_clips(tmp_path):
 # ---- the one learner
 
 def die_before_step(folder, nth):
-    step, calls = learner.train_step, []
+    step, calls = trainer.train_step, []
     def wrapped(*args):
         calls.append(1)
         if len(calls) == nth: os.kill(os.getpid(), signal.SIGKILL)
         step(*args)
-    learner.train_step, learner.SAVE_MINUTES = wrapped, 0
-    classify.fit(TINY, clips(), folder, "cpu")
+    trainer.train_step, trainer.SAVE_MINUTES = wrapped, 0
+    classifier.fit(TINY, clips(), folder, "cpu")
 
 @pytest.mark.parametrize("nth", [4, 14])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, nth):
     assert Apart(tmp_path, die_before_step, tmp_path / "run", nth).end()[0] == -signal.SIGKILL
     assert (tmp_path / "run/checkpoint.safetensors").exists()
-    for name in ("run", "whole"): classify.fit(TINY, clips(), tmp_path / name, "cpu")
+    for name in ("run", "whole"): classifier.fit(TINY, clips(), tmp_path / name, "cpu")
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert a.keys() == b.keys() and "centres" in a and all(torch.equal(a[k], b[k]) for k in a)
 
 def test_a_finished_run_takes_no_other_settings_or_data(tmp_path):
-    classify.fit(TINY, clips(), tmp_path, "cpu")
-    with pytest.raises(Problem, match="hidden = 8"): classify.fit(replace(TINY, hidden=16), clips(), tmp_path, "cpu")
-    with pytest.raises(Problem, match="other data"): classify.fit(TINY, clips(seed=1), tmp_path, "cpu")
+    classifier.fit(TINY, clips(), tmp_path, "cpu")
+    with pytest.raises(UserError, match="hidden = 8"): classifier.fit(replace(TINY, hidden=16), clips(), tmp_path, "cpu")
+    with pytest.raises(UserError, match="other data"): classifier.fit(TINY, clips(seed=1), tmp_path, "cpu")
 
 def test_it_learns_what_can_be_learned(tmp_path):
     data = clips(80)
     train, test = folds(data.labels, data.sources)[0]
-    m = classify.train_and_test(replace(TINY, epochs=8), data, train, test, tmp_path, device="cpu")
-    assert m["plain"]["accuracy"] > .9 and m["plain"]["auroc"] > .95 and m["weighted"]["w"] in classify.WEIGHTS
+    m = classifier.train_and_test(replace(TINY, epochs=8), data, train, test, tmp_path, device="cpu")
+    assert m["plain"]["accuracy"] > .9 and m["plain"]["auroc"] > .95 and m["weighted"]["w"] in classifier.WEIGHTS
     said = pd.read_csv(tmp_path / "predictions.csv")
     assert list(said.video) == list(data.names[test]) and ((said["plain b"] > .5) == (said.label == "b")).mean() == m["plain"]["accuracy"]
 
 def test_centres_have_seen_training_clips_only(tmp_path):
     data = clips(40)
-    run = classify.fit(TINY, data, tmp_path, "cpu")
-    _, centres, _ = classify.load_classifier(run.folder)
+    run = classifier.fit(TINY, data, tmp_path, "cpu")
+    _, centres, _ = classifier.load_classifier(run.folder)
     assert centres.shape == (2, 8) and np.isfinite(centres).all() and (centres != 0).any()
 
 def test_shuffled_labels_teach_nothing():
     data = clips(400, seed=3)
-    x = classify.pooled(data)
+    x = classifier.pooled(data)
     train, test = folds(data.labels, data.sources)[0]
-    scores = {kind: (classify.control_probabilities(kind, x, data.labels, train, test, 2).argmax(1) == data.labels[test]).mean() for kind in classify.CONTROLS}
+    scores = {kind: (classifier.control_probabilities(kind, x, data.labels, train, test, 2).argmax(1) == data.labels[test]).mean() for kind in classifier.CONTROLS}
     assert scores["linear"] > .9 and abs(scores["shuffled"] - .5) < .25 and abs(scores["majority"] - .5) < .15
 
 

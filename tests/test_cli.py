@@ -18,8 +18,9 @@ from apart import Apart
 from conftest import fill, litter, write_frames
 from safetensors.torch import load_file, save_file
 
-from vad.core import read_json, shared
-from vad.learner import Settings
+from vad.core.provenance import shared
+from vad.core.records import read_json
+from vad.training.trainer import Settings
 
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
 

@@ -18,7 +18,7 @@ from films import write_film
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from test_cli import SMALL, sentence
 
-from vad import decoder, video
+from vad.data import decoder, video
 from vad._main import CRASHES
 from vad.cli import scarce
 
@@ -80,7 +80,7 @@ def test_a_stop_is_handed_on(tiny, tmp_path, sig):
 
 def failing(notebook, target):
     from vad._main import watched
-    from vad.reproduce import execute
+    from vad.reproduce.runner import execute
     watched()
     print(execute(notebook, target, {}))
 

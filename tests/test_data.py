@@ -9,10 +9,11 @@ import pytest
 import scipy.io
 from hypothesis import given, strategies as st
 
-from vad.core import Problem, shared
-from vad.data import PUBLISHED, cut_labels, known_name, open_dataset
-from vad.truth import fill, read_labels
-from vad.video import Video, gaps, natural, open_video
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.data.datasets import PUBLISHED, cut_labels, known_name, open_dataset
+from vad.data.labels import fill, read_labels
+from vad.data.video import Video, gaps, natural, open_video
 
 needs_ped2 = pytest.mark.skipif(shared("data/ped2") is None, reason="UCSD Ped2 is not in the shared folder (VAD_SHARED)")
 needs_avenue = pytest.mark.skipif(shared("data/avenue_sample") is None, reason="the Avenue sample is not in the shared folder (VAD_SHARED)")
@@ -46,7 +47,7 @@ def seed_layout(root, files=False, name="toy", beside=False):
 
 def problem(call, *words):
     "the message of the Problem that `call` ends in"
-    with pytest.raises(Problem) as e: call()
+    with pytest.raises(UserError) as e: call()
     message = str(e.value)
     for word in words: assert word in message, message
     assert "\n" not in message and message.endswith((".", "=True."))

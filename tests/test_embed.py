@@ -25,11 +25,15 @@ from torch import nn
 import vad
 from apart import Apart, hold
 from conftest import fill
-from vad import embed as embedding
-from vad.backbone import MOBILENET, Backbone, TwoDepths, drawn, find_weights, fold, make_backbone, read_weights, timm_models
-from vad.collection import collect, collect_ucf, frame_labels
-from vad.core import Problem, Unread, shared
-from vad.embed import Outcome, Recipe, Rows, embed, mask_of, open_embeddings, pick, stream
+from vad.data import embedding as embedding
+from vad.models.backbones import (
+    MOBILENET, Backbone, TwoDepths, randomly_initialised, find_weights, fold, make_backbone, read_weights,
+    timm_models,
+)
+from vad.data.clips import collect, collect_ucf, frame_labels
+from vad.core.errors import TemporaryError, UserError
+from vad.core.provenance import shared
+from vad.data.embedding import Outcome, Recipe, Rows, embed, mask_of, open_embeddings, pick, stream
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
@@ -227,8 +231,8 @@ def error_of(call, *args):
 def no_room_in_opencv(): return error_of(cv2.resize, np.zeros((4, 4), np.uint8), (10**6, 10**6))
 
 OF_THE_SYSTEM = dict(disk=lambda: OSError(errno.EIO, "Input/output error"), handles=lambda: OSError(errno.EMFILE, "Too many open files"),
-                     permission=lambda: PermissionError(errno.EACCES, "no"), memory=MemoryError, opencv=no_room_in_opencv, unread=lambda: Unread("not now"))
-OF_THE_FILM = dict(number=lambda: Problem("[Errno 5].avi is truncated"), words=lambda: Problem("Insufficient memory.avi holds no frame"),
+                     permission=lambda: PermissionError(errno.EACCES, "no"), memory=MemoryError, opencv=no_room_in_opencv, unread=lambda: TemporaryError("not now"))
+OF_THE_FILM = dict(number=lambda: UserError("[Errno 5].avi is truncated"), words=lambda: UserError("Insufficient memory.avi holds no frame"),
                    gone=lambda: FileNotFoundError(errno.ENOENT, "gone"), name=lambda: UnicodeError("no name"), picture=lambda: UnidentifiedImageError("[Errno 5]"),
                    opencv=lambda: error_of(cv2.resize, np.zeros((0, 4), np.uint8), (2, 2)))
 
@@ -239,7 +243,7 @@ def test_what_is_unread_is_told_by_the_kind_of_error(tmp_path, e, unread):
     e = e()
     found = embedding.failure(3, tmp_path / "x.avi", e)
     assert found.index == 3 and found.unread == unread and found.features is None
-    assert found.reason and (not unread or isinstance(e, Unread) or "x.avi cannot be read now" in found.reason)
+    assert found.reason and (not unread or isinstance(e, TemporaryError) or "x.avi cannot be read now" in found.reason)
 
 def test_each_failure_is_said(tmp_path):
     root = write_tree(tmp_path / "tree", 2)
@@ -271,18 +275,18 @@ def test_a_fault_of_ours_is_not_swallowed(tmp_path, monkeypatch):
     (dict(pixels="dots"), "own or unit"), (dict(fallback="vit"), "the only one")])
 def test_settings_that_cannot_be(tmp_path, wrong, says):
     root = write_tree(tmp_path / "tree", 2)
-    with pytest.raises(Problem, match=says): embed(root, tmp_path / "out", **TINY | wrong)
+    with pytest.raises(UserError, match=says): embed(root, tmp_path / "out", **TINY | wrong)
 
 def test_a_full_disk(tmp_path, disk):
     root = write_tree(tmp_path / "tree", 4)
-    with pytest.raises(Problem, match="needs .* GB"): embed(root, disk / "out", **TINY | dict(frames=400, width=256))
+    with pytest.raises(UserError, match="needs .* GB"): embed(root, disk / "out", **TINY | dict(frames=400, width=256))
     e = embed(root, disk / "out", **TINY)
     assert e.mask.any(1).all()
 
 def test_the_disk_fills_up_meanwhile(tmp_path, disk):
     rows = Rows(disk / ".x.part", "key", (50, 10, 256), disk / "x.npy")
     fill(disk, 30000)
-    with pytest.raises(Problem, match="disk is full"):
+    with pytest.raises(UserError, match="disk is full"):
         for i in range(50): rows.write(Outcome(i, np.ones((10, 256), np.float32), "", 0.))
     (disk / "filler").unlink()
     rows = Rows(disk / ".x.part", "key", (50, 10, 256), disk / "x.npy")
@@ -362,8 +366,8 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from vad.core import peak_memory
-from vad.embed import Outcome, Rows
+from vad.core.devices import peak_memory
+from vad.data.embedding import Outcome, Rows
 folder, n = Path(sys.argv[1]), 5000
 rows, x = Rows(folder / ".x.part", "key", (n, 100, 1024), folder / "x.npy"), np.ones((100, 1024), np.float32)
 before = peak_memory()
@@ -410,7 +414,7 @@ def test_nobody_answers(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="dask is not installed")
     from distributed import Client
     monkeypatch.setattr(Client, "__init__", (lambda init: lambda self, address, timeout: init(self, address, timeout=1))(Client.__init__))
-    with pytest.raises(Problem, match="No dask cluster answers at tcp://127.0.0.1:9"):
+    with pytest.raises(UserError, match="No dask cluster answers at tcp://127.0.0.1:9"):
         embed(write_tree(tmp_path / "tree", 2), tmp_path / "out", engine="dask", address="tcp://127.0.0.1:9", **TINY)
 
 
@@ -418,7 +422,7 @@ def test_nobody_answers(tmp_path, monkeypatch):
 
 def bumped(net, seed=0):
     "batch normalisations as after training"
-    with drawn(seed):
+    with randomly_initialised(seed):
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(0, .2); m.running_var.uniform_(.5, 2); m.weight.data.uniform_(.5, 1.5); m.bias.data.normal_(0, .2)
     return net.eval()
@@ -452,7 +456,7 @@ def test_half_precision_sees_nearly_the_same(method, precision):
 def test_resnet_fuses_two_depths(weights, suffix):
     from torchvision.models import resnet50
     from torchvision.models.feature_extraction import create_feature_extractor
-    with drawn(5): net = bumped(resnet50())
+    with randomly_initialised(5): net = bumped(resnet50())
     state = net.state_dict()
     if suffix == ".pth": torch.save(state, weights / "resnet50.pth")
     else: save_file(state, weights / "resnet50.safetensors")
@@ -478,7 +482,7 @@ def test_vit_averages_patches(weights):
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_100", "convnext_atto", "densenet121"])
 def test_folding_changes_nothing(name):
-    with drawn(1): net = bumped(timm_models().create_model(name, num_classes=0))
+    with randomly_initialised(1): net = bumped(timm_models().create_model(name, num_classes=0))
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         want = net(x)
@@ -492,14 +496,14 @@ def test_weights_that_do_not_fit(tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     wrong = dict(other="another network", text="no readable", empty="no readable")
     for name, says in (*((f"{n}.safetensors", w) for n, w in wrong.items()), ("text.pth", "no readable"), ("objects.pth", "no plain tensors")):
-        with pytest.raises(Problem, match=says): make_backbone("resnet18", weights=str(tmp_path / name))
+        with pytest.raises(UserError, match=says): make_backbone("resnet18", weights=str(tmp_path / name))
 
 def test_no_network_no_silence(tmp_path, weights, monkeypatch):
     def no(*args, **kwargs): raise urllib.error.URLError("no route")
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no)
     root = write_tree(tmp_path / "tree", 2)
     settings = dict(method="resnet50", frames=3, size=32, batch=2, device="cpu", width=16)
-    with pytest.raises(Problem, match=r"fetch https://\S+resnet50\S*.pth .* put it at .*weights/resnet50.pth"): embed(root, tmp_path / "out", **settings)
+    with pytest.raises(UserError, match=r"fetch https://\S+resnet50\S*.pth .* put it at .*weights/resnet50.pth"): embed(root, tmp_path / "out", **settings)
     assert not list(tmp_path.glob("out/*"))
     e = embed(root, tmp_path / "out", fallback="cnn", **settings)
     assert all("cnn instead of resnet50" in r for r in e.manifest.reason) and (e.manifest.status == "ok").all()
@@ -526,15 +530,15 @@ def test_opening(tmp_path):
     bare = open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     assert (bare.mask == e.mask).all() and (bare.labels == e.labels).all()
     embed(root, tmp_path, **TINY | dict(method="resnet18", weights="none", width=None))
-    with pytest.raises(Problem, match="cnn, resnet18"): open_embeddings(tmp_path)
+    with pytest.raises(UserError, match="cnn, resnet18"): open_embeddings(tmp_path)
     assert open_embeddings(tmp_path, "resnet18").x.shape == (2, 5, 512)
     np.save(tmp_path / "cnn_labels.npy", np.zeros(3, int))
-    with pytest.raises(Problem, match="cnn_labels.npy is damaged"): open_embeddings(tmp_path, "cnn")
-    with pytest.raises(Problem, match="should be"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
+    with pytest.raises(UserError, match="cnn_labels.npy is damaged"): open_embeddings(tmp_path, "cnn")
+    with pytest.raises(UserError, match="should be"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     np.save(tmp_path / "cnn_embeddings.npy", np.array([{}]))
-    with pytest.raises(Problem, match="cnn_embeddings.npy is damaged"): open_embeddings(tmp_path, "cnn")
-    with pytest.raises(Problem, match="is not a readable array"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
-    with pytest.raises(Problem, match="missing"): open_embeddings(tmp_path / "gone_embeddings.npy")
+    with pytest.raises(UserError, match="cnn_embeddings.npy is damaged"): open_embeddings(tmp_path, "cnn")
+    with pytest.raises(UserError, match="is not a readable array"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
+    with pytest.raises(UserError, match="missing"): open_embeddings(tmp_path / "gone_embeddings.npy")
 
 def test_the_real_clips():
     if not (clips := shared("data/fights")): pytest.skip("the clips are not here (set VAD_SHARED)")
@@ -559,8 +563,8 @@ def test_ucf_crime(tmp_path):
     assert set(collect_ucf(tmp_path, lists, drop=("Arrest",)).table.label) == {"normal", "Abuse"}
     two = collect_ucf(tmp_path, lists, kind="binary", split="test")
     assert two.classes == ("normal", "anomalous") and len(two) == 3 and two.labels.sum() == 2
-    with pytest.raises(Problem, match="no class Piracy"): collect_ucf(tmp_path, lists, drop=("Piracy",))
-    with pytest.raises(Problem, match="none of UCF-Crime"): collect_ucf(tmp_path / "normal/none", lists)
+    with pytest.raises(UserError, match="no class Piracy"): collect_ucf(tmp_path, lists, drop=("Piracy",))
+    with pytest.raises(UserError, match="none of UCF-Crime"): collect_ucf(tmp_path / "normal/none", lists)
 
 @given(st.lists(st.tuples(st.integers(-1, 60), st.integers(-1, 60)), max_size=3), st.integers(1, 50))
 def test_frame_labels_are_the_ranges(ranges, frames):

@@ -18,20 +18,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vad import classify, learner
-from vad.clips import open_clips
-from vad.data import open_dataset
-from vad.embed import embed
-from vad.evaluation import evaluate
-from vad.scenes import write_scenes
-from vad.walkway import write_walkway
+from vad.training import classifier, trainer
+from vad.training.splits import open_clips
+from vad.data.datasets import open_dataset
+from vad.data.embedding import embed
+from vad.training.evaluation import evaluate
+from vad.data.synthetic_clips import write_scenes
+from vad.data.synthetic import write_walkway
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipympl")
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
 
-CELLS = ['from vad.explore import compare, explore, explore_sru\nexplore("gated", "walkway", "cpu")', 'compare("gated", "plain", "walkway", "cpu")',
+CELLS = ['from vad.use.explorer import compare, explore, explore_sru\nexplore("gated", "walkway", "cpu")', 'compare("gated", "plain", "walkway", "cpu")',
          'explore_sru("srupp", "embedded", weight=2., device="cpu")', 'explore("gated", "walkway/testing/frames/02", "cpu")']
 FRAMES, TWO, CLIPS, OWN = range(4) # explorers, in the order of the cells
 
@@ -68,11 +68,11 @@ def work(lab):
     data = open_dataset(write_walkway(d / "walkway", train=2, test=2, train_frames=40, test_frames=60))
     s = dict(size=(48, 72), width=6, clip=3, lr=3e-3)
     for name, attention, epochs in (("gated", "gate", 6), ("plain", "none", 2)):
-        evaluate(learner.fit(learner.settings("quick", attention=attention, epochs=epochs, **s), data, d / name, "cpu").folder, data, "cpu")
+        evaluate(trainer.fit(trainer.settings("quick", attention=attention, epochs=epochs, **s), data, d / name, "cpu").folder, data, "cpu")
     write_scenes(d / "scenes", cameras=2, normal=1, size=(60, 88), frames=16)
     embed(d / "scenes", d / "embedded", method="cnn", frames=12, width=16, size=32, device="cpu", kind="multiclass")
     clips = open_clips(d / "embedded")
-    classify.fit(classify.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
+    classifier.fit(classifier.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
     kernel = dict(name="python3", display_name="python3", language="python")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
     for _ in range(1200):

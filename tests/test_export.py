@@ -9,16 +9,16 @@ import torch
 from test_cli import call, sentence
 from test_learner import message
 
-from vad import classify, learner
-from vad.cache import cache_frames
-from vad.classify import Classifier, weigh
-from vad.clips import Clips
-from vad.core import write_json
-from vad.data import open_dataset
-from vad.embed import Recipe, finish, network, run_batch
-from vad.evaluation import evaluate
-from vad.export import export
-from vad.learner import save_model, settings
+from vad.training import classifier, trainer
+from vad.data.frame_cache import cache_frames
+from vad.training.classifier import Classifier, weigh
+from vad.training.splits import Clips
+from vad.core.records import write_json
+from vad.data.datasets import open_dataset
+from vad.data.embedding import Recipe, finish, network, run_batch
+from vad.training.evaluation import evaluate
+from vad.use.export import export
+from vad.training.trainer import save_model, settings
 
 for name in ("onnx", "onnxscript"): pytest.importorskip(name, reason=f"{name} is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -36,12 +36,12 @@ def facts(s): return {k: json.loads(v) for k, v in s.get_modelmeta().custom_meta
 def test_a_dataset_scored_by_the_file(tiny, tmp_path, changes):
     "trained, evaluated, exported by the command; then every test video through the file alone, the items carried along, gives the evaluation's numbers"
     data, s = open_dataset(tiny), settings("quick", **SMALL | changes)
-    run = learner.fit(s, data, tmp_path / "run", "cpu").folder
+    run = trainer.fit(s, data, tmp_path / "run", "cpu").folder
     evaluate(run, data, "cpu")
     rc, out, err = call(tmp_path, "export", run)
     assert rc == 0 and "run/model.onnx: 0." in out, err
     file = session(run / "model.onnx")
-    frames, items, rows = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation), learner.load_model(run)[1], []
+    frames, items, rows = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation), trainer.load_model(run)[1], []
     items = None if items is None else items.numpy()
     for first in frames.clips(s.length):
         clip = frames.batch(np.array([first]), s.length, "cpu").numpy()
@@ -58,7 +58,7 @@ def test_a_dataset_scored_by_the_file(tiny, tmp_path, changes):
 
 def test_without_memory_any_number_of_clips(tmp_path):
     s = settings("quick", **SMALL | dict(memory=False))
-    model, _ = learner.build(s)
+    model, _ = trainer.build(s)
     save_model(tmp_path / "model.safetensors", model, {}, s)
     file = session(export(tmp_path)[0])
     x = torch.rand(7, s.length, 16, 16) * 2 - 1
@@ -72,7 +72,7 @@ def test_without_memory_any_number_of_clips(tmp_path):
                                      dict(cell="srupp", bidirectional=True)], ids=["SRU", "SRU++ of changes", "mean of SRU of changes", "both ways"])
 def test_clips_classified_by_the_file(tmp_path, changes):
     "another number of clips, of other lengths, with rubbish for padding"
-    s = classify.Settings(**dict(hidden=8, projection=4, heads=2, layers=2) | changes)
+    s = classifier.Settings(**dict(hidden=8, projection=4, heads=2, layers=2) | changes)
     torch.manual_seed(1)
     model, centres = Classifier(6, 3, s).eval(), torch.randn(3, 16 if s.bidirectional else 8)
     for p in model.parameters(): p.data = torch.randn_like(p) / 2
@@ -85,7 +85,7 @@ def test_clips_classified_by_the_file(tmp_path, changes):
     x[np.arange(6) >= n[:, None]] = 1e3
     p, weighted, h = session(path).run(None, dict(features=x, frames=n))
     clips = Clips("x", np.where((np.arange(6) < n[:, None])[..., None], x, 0), np.zeros(7, int), n, np.array([""] * 7), np.array([""] * 7), ("a", "b", "c"))
-    ours, hidden = classify.predict(model, clips)
+    ours, hidden = classifier.predict(model, clips)
     np.testing.assert_allclose(p, ours, atol=1e-4)
     np.testing.assert_allclose(h, hidden, atol=1e-4)
     np.testing.assert_allclose(weighted, weigh(ours, hidden, centres.numpy(), 2.), atol=1e-4)
@@ -112,7 +112,7 @@ def test_frames_embedded_by_the_file(tmp_path, recipe):
 def test_what_cannot_be_exported(tmp_path):
     rc, out, err = call(tmp_path, "export", tmp_path / "nowhere")
     sentence((rc, out, err), "nowhere", "neither a trained model nor embeddings")
-    s = classify.Settings(hidden=8, cell="sru")
+    s = classifier.Settings(hidden=8, cell="sru")
     save_model(tmp_path / "model.safetensors", Classifier(6, 2, s), dict(centres=torch.zeros(2, 8)), s)
     message(lambda: export(tmp_path), "record.json")
     assert not (tmp_path / "model.onnx").exists()

@@ -25,11 +25,12 @@ import vad
 from conftest import fill
 from films import HIDES, copy_film, flip, numbers_of, write_film
 from vad.cli import app
-from vad.core import Problem, shared
-from vad.data import PUBLISHED, open_dataset
-from vad.fetch import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
-from vad.scenes import write_film as write_scene_film
-from vad.video import open_video
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.data.datasets import PUBLISHED, open_dataset
+from vad.data.download import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
+from vad.data.synthetic_clips import write_film as write_scene_film
+from vad.data.video import open_video
 
 TOP = "UCSD_Anomaly_Dataset.v1p2"
 
@@ -111,7 +112,7 @@ def test_ped2(tmp_path, ucsd, monkeypatch):
         note = json.loads((tmp_path / "archives/UCSD_Anomaly_Dataset.tar.gz.json").read_text())
         assert note["sha256"] == hashlib.sha256(ucsd["UCSD_Anomaly_Dataset.tar.gz"]).hexdigest() and note["url"].startswith(server.url)
         assert fetch_dataset("ped2", tmp_path) == folder
-        with pytest.raises(Problem, match="1 of the 34|no testing videos"): fetch_dataset("ped1", tmp_path)  # from the archive that is there already
+        with pytest.raises(UserError, match="1 of the 34|no testing videos"): fetch_dataset("ped1", tmp_path)  # from the archive that is there already
         assert len(server.asked) == 1
         nothing_half(tmp_path)
 
@@ -135,10 +136,10 @@ def test_avenue(tmp_path):
     assert data.name == "avenue" and data.truth == "masks" and np.flatnonzero(data.labels[0]).tolist() == list(range(50, 76))
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == [
         "ground_truth_demo/testing_label_mask/21_label.mat", "testing_videos/21.avi", "training_videos/01.avi"]
-    with pytest.raises(Problem, match="1 of the 16"): fetch_dataset("avenue", tmp_path)
+    with pytest.raises(UserError, match="1 of the 16"): fetch_dataset("avenue", tmp_path)
 
 def test_names(tmp_path):
-    with pytest.raises(Problem, match="ped1, ped2, avenue"): fetch_dataset("shanghaitech", tmp_path)
+    with pytest.raises(UserError, match="ped1, ped2, avenue"): fetch_dataset("shanghaitech", tmp_path)
     assert {a.url.rsplit("/", 1)[-1] for archives in OFFICIAL.values() for a in archives} == {"UCSD_Anomaly_Dataset.tar.gz", "Avenue_Dataset.zip", "ground_truth_demo.zip"}
 
 
@@ -153,7 +154,7 @@ def test_a_download_that_broke_off_is_tried_again(tmp_path):
 
 def test_a_download_that_always_breaks_off(tmp_path):
     with Server({"UCSD_Anomaly_Dataset.tar.gz": os.urandom(300_000)}, breaks=99) as server:
-        with pytest.raises(Problem, match="cannot be downloaded.*VAD_MIRROR"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
+        with pytest.raises(UserError, match="cannot be downloaded.*VAD_MIRROR"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
     assert not (tmp_path / "ped2").exists()
 
@@ -161,20 +162,20 @@ def test_half_an_archive_is_no_dataset(tmp_path, ucsd):
     "where the server does not say how long the file is, the archive itself has to"
     with Server(ucsd, breaks=99, length=False) as server:
         for _ in range(2):
-            with pytest.raises(Problem, match="damaged.*delete it"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
+            with pytest.raises(UserError, match="damaged.*delete it"): fetch_dataset("ped2", tmp_path, server.url, retries=0)
     assert not (tmp_path / "ped2").exists()
     nothing_half(tmp_path)
 
 @pytest.mark.parametrize("url, words", [("{}/missing.zip", "404"), ("http://127.0.0.1:9/a.zip", "ConnectionError")])
 def test_no_such_file_no_such_server(tmp_path, url, words):
     with Server({}) as server:
-        with pytest.raises(Problem, match=words): download(url.format(server.url), tmp_path, retries=0)
+        with pytest.raises(UserError, match=words): download(url.format(server.url), tmp_path, retries=0)
 
 def test_an_archive_that_changed(tmp_path):
     with Server({"a.zip": zipped([("a", b"x")])}) as server:
         path = download(f"{server.url}/a.zip", tmp_path)
         path.write_bytes(zipped([("a", b"y")]))
-        with pytest.raises(Problem, match="not the file that was downloaded"): download(f"{server.url}/a.zip", tmp_path)
+        with pytest.raises(UserError, match="not the file that was downloaded"): download(f"{server.url}/a.zip", tmp_path)
 
 
 # ---- archives
@@ -187,20 +188,20 @@ EVIL = [(b"x", tarfile.REGTYPE, "", n) for n in ("../evil", "a/../../evil", "/tm
 def test_evil_tar(tmp_path, data, kind, link, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "e.tar.gz").write_bytes(tar([("good", b"1"), (name, data, kind, link), ("a/evil/passwd", b"x")]))
-    with pytest.raises(Problem, match="outside its folder|holds a (link|device)"): unpack(tmp_path / "e.tar.gz", tmp_path / "in")
+    with pytest.raises(UserError, match="outside its folder|holds a (link|device)"): unpack(tmp_path / "e.tar.gz", tmp_path / "in")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["e.tar.gz", "good", "in"] and not Path("/tmp/vad-evil").exists()
 
 @pytest.mark.parametrize("files, links", [([("../evil", b"x")], ()), ([("/tmp/vad-evil", b"x")], ()), ([("a/../../evil", b"x")], ()), ([], [("evil", "/etc")])])
 def test_evil_zip(tmp_path, files, links):
     (tmp_path / "in").mkdir()
     (tmp_path / "e.zip").write_bytes(zipped([("good", b"1"), *files], links))
-    with pytest.raises(Problem, match="outside its folder|holds a link"): unpack(tmp_path / "e.zip", tmp_path / "in")
+    with pytest.raises(UserError, match="outside its folder|holds a link"): unpack(tmp_path / "e.zip", tmp_path / "in")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["e.zip", "good", "in"] and not Path("/tmp/vad-evil").exists()
 
 def test_an_evil_mirror_leaves_nothing(tmp_path):
     evil = tar([(f"{TOP}/UCSDped2/Train/Train001/001.tif", tif(1)), (f"{TOP}/UCSDped2/Train/../../../../evil", b"x")])
     with Server({"UCSD_Anomaly_Dataset.tar.gz": evil}) as server:
-        with pytest.raises(Problem, match="outside its folder"): fetch_dataset("ped2", tmp_path / "data", server.url)
+        with pytest.raises(UserError, match="outside its folder"): fetch_dataset("ped2", tmp_path / "data", server.url)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["UCSD_Anomaly_Dataset.tar.gz", "UCSD_Anomaly_Dataset.tar.gz.json"]
     assert not (tmp_path / "data/ped2").exists()
 
@@ -210,7 +211,7 @@ def test_a_bomb(tmp_path, make):
     path = tmp_path / "bomb"
     path.write_bytes(make(bytes(20_000_000)))
     assert path.stat().st_size < 100_000
-    with pytest.raises(Problem, match="free space"): unpack(path, tmp_path / "in", room=1_000_000)
+    with pytest.raises(UserError, match="free space"): unpack(path, tmp_path / "in", room=1_000_000)
     assert (tmp_path / "in/zeros").stat().st_size <= 1_000_000
 
 @pytest.mark.parametrize("make", [lambda: tar([(f"f{i}", os.urandom(5000)) for i in range(40)]),
@@ -220,12 +221,12 @@ def test_a_bomb(tmp_path, make):
 def test_damaged_archives(tmp_path, make, damage):
     (tmp_path / "in").mkdir()
     (tmp_path / "a").write_bytes(damage(make()))
-    with pytest.raises(Problem, match="damaged"): unpack(tmp_path / "a", tmp_path / "in")
+    with pytest.raises(UserError, match="damaged"): unpack(tmp_path / "a", tmp_path / "in")
 
 def test_a_file_where_a_folder_was(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "a.tar").write_bytes(tar([("a", b"1"), ("a/b", b"2")], "w"))
-    with pytest.raises(Problem, match="damaged"): unpack(tmp_path / "a.tar", tmp_path / "in")
+    with pytest.raises(UserError, match="damaged"): unpack(tmp_path / "a.tar", tmp_path / "in")
 
 def test_an_honest_archive(tmp_path):
     files = [(f"a/{i}/x.bin", os.urandom(100 * i)) for i in range(30)]
@@ -274,17 +275,17 @@ def test_jpegs_are_close(tmp_path):
 
 def test_bad_requests(tmp_path):
     film(tmp_path / "a/1.avi", 6, 1); film(tmp_path / "b/1.avi", 6, 2)
-    with pytest.raises(Problem, match="would both become"): extract_frames([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    with pytest.raises(Problem, match="'.gif'"): extract_frames(tmp_path / "a", tmp_path / "out", ".gif")
+    with pytest.raises(UserError, match="would both become"): extract_frames([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with pytest.raises(UserError, match="'.gif'"): extract_frames(tmp_path / "a", tmp_path / "out", ".gif")
     extract_frames(tmp_path / "a", tmp_path / "out")
     (tmp_path / "out/1/000003.jpg").unlink()
-    with pytest.raises(Problem, match="has other frames"): extract_frames(tmp_path / "a", tmp_path / "out")
+    with pytest.raises(UserError, match="has other frames"): extract_frames(tmp_path / "a", tmp_path / "out")
 
 def test_a_broken_video_leaves_no_folder(tmp_path):
     film(tmp_path / "in/1.avi", 20, 1); film(tmp_path / "in/2.avi", 20, 2)
     data = (tmp_path / "in/2.avi").read_bytes()
     (tmp_path / "in/2.avi").write_bytes(data[:len(data) // 2])
-    with pytest.raises(Problem, match="2.avi"): extract_frames(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match="2.avi"): extract_frames(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out/2").exists()
 
 def test_a_killed_extraction_goes_on(tmp_path):
@@ -346,7 +347,7 @@ def test_a_damaged_film_is_extracted_as_far_as_it_goes(tmp_path):
     flip(film)
     video = open_video(film, partial=True)
     assert 0 < video.damaged < 40
-    with pytest.raises(Problem, match=f"a.mp4 .*{video.damaged} of its frames"): quietly(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match=f"a.mp4 .*{video.damaged} of its frames"): quietly(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out/a").exists()
     with pytest.warns(UserWarning, match=f"a.mp4 is damaged: {video.damaged} of its frames"): folders = extract_frames(tmp_path / "in", tmp_path / "out", partial=True)
     assert len(list(folders[0].iterdir())) == video.frames and extracted(folders[1]) == list(range(20, 50))
@@ -357,4 +358,4 @@ def test_a_damaged_film_is_extracted_as_far_as_it_goes(tmp_path):
 
 def test_scenes_on_a_full_disk(disk):
     fill(disk, 2000)
-    with pytest.raises(Problem, match="disk"): write_scene_film(disk / "a.mp4", np.random.default_rng(0).integers(0, 256, (40, 120, 180), np.uint8))
+    with pytest.raises(UserError, match="disk"): write_scene_film(disk / "a.mp4", np.random.default_rng(0).integers(0, 256, (40, 120, 180), np.uint8))

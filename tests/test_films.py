@@ -10,15 +10,16 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from films import av, copy_film, ffmpeg, flip, marked, number_of, numbers_of, picture, shown_by_copy, write_film, write_streams
-from vad.cache import cache_frames
-from vad.collection import collect
-from vad.core import Problem, shared
-from vad.data import open_dataset
-from vad.decoder import Shown, deinterlaced, film_frames, pyav, said_end
-from vad.embed import embed, lay
-from vad.fetch import extract_frames
-from vad.segment import read_film, segment
-from vad.video import contents, open_video
+from vad.data.frame_cache import cache_frames
+from vad.data.clips import collect
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.data.datasets import open_dataset
+from vad.data.decoder import Shown, deinterlaced, film_frames, pyav, said_end
+from vad.data.embedding import embed, lay
+from vad.data.download import extract_frames
+from vad.data.cutting import read_film, segment
+from vad.data.video import contents, open_video
 
 
 # ---- all who read
@@ -111,7 +112,7 @@ def assert_no_rate(path, numbers):
     "pictures one after another, of which nobody says how many a second: they can be read, and are not cut by seconds"
     video = open_video(path)
     assert numbers_of(video.read()) == numbers and (video.rate, video.fps) == ("assumed", 25)
-    with pytest.raises(Problem, match="does not say how many frames it has a second"): read_film(path)
+    with pytest.raises(UserError, match="does not say how many frames it has a second"): read_film(path)
 
 
 # ---- what cameras and programs write
@@ -175,9 +176,9 @@ def test_several_streams(tmp_path):
     two = write_streams(tmp_path / "two.mkv", range(20), range(50, 70), sound=.8)
     assert_one_answer(two, list(range(20)), tmp_path / "2")
     sound = write_streams(tmp_path / "sound.mp4", sound=1)
-    with pytest.raises(Problem, match="sound.mp4 holds sound only"): open_video(sound)
+    with pytest.raises(UserError, match="sound.mp4 holds sound only"): open_video(sound)
     album = write_streams(tmp_path / "album.mp4", [3], cover=(0,), sound=1)
-    with pytest.raises(Problem, match="album.mp4 holds sound only"): open_video(album)
+    with pytest.raises(UserError, match="album.mp4 holds sound only"): open_video(album)
     (tmp_path / "tree/Arson").mkdir(parents=True)
     for p in (sound, album): (tmp_path / "tree/Arson" / p.name).symlink_to(p)
     with warnings.catch_warnings():
@@ -189,7 +190,7 @@ def test_several_streams(tmp_path):
 def test_a_codec_that_nobody_knows_is_named(tmp_path):
     film = write_film(tmp_path / "film.avi", range(6), codec="mjpeg", pix_fmt="yuvj420p")
     film.write_bytes(film.read_bytes().replace(b"MJPG", b"Zq9x"))
-    with pytest.raises(Problem, match="film.avi is in a codec"): open_video(film)
+    with pytest.raises(UserError, match="film.avi is in a codec"): open_video(film)
 
 
 # ---- damage
@@ -211,7 +212,7 @@ def test_damage_is_counted_and_the_rest_is_used(tmp_path, large, harm):
     film.write_bytes(large.read_bytes())
     assert film.stat().st_size > 30_000
     harm(film)
-    with pytest.raises(Problem, match=r"film.mp4 is damaged: \d+ of its frames are wrong or lost"): list(open_video(film).read())
+    with pytest.raises(UserError, match=r"film.mp4 is damaged: \d+ of its frames are wrong or lost"): list(open_video(film).read())
     part = open_video(film, partial=True)
     shown = numbers_of(part.read())
     assert 0 < part.damaged < 60 and len(shown) == part.frames and shown[:12] == list(range(12)) and shown[-3:] == [57, 58, 59]
@@ -222,7 +223,7 @@ def test_damage_is_counted_and_the_rest_is_used(tmp_path, large, harm):
 def test_a_film_without_its_end(tmp_path, large):
     film = copy_film(large, tmp_path / "film.mp4", movflags="faststart")
     film.write_bytes(film.read_bytes()[:film.stat().st_size * 2 // 3])
-    with pytest.raises(Problem, match="film.mp4 ends after .* truncated"): open_video(film)
+    with pytest.raises(UserError, match="film.mp4 ends after .* truncated"): open_video(film)
     shown = numbers_of(open_video(film, partial=True).read())
     assert 12 < len(shown) < 60 and shown[:-1] == list(range(len(shown) - 1))
     assert_one_answer(film, shown, tmp_path, partial=True)
@@ -239,7 +240,7 @@ def test_a_film_that_broke_off(tmp_path, suffix, codec):
     assert 12 < len(shown) < 40 and shown[:-4] == list(range(len(shown) - 4)) # the last may be half there, and frames before it missing
     assert_one_answer(film, shown, tmp_path, partial=True)
     try: whole = numbers_of(open_video(film).read())                          # a stream may end anywhere
-    except Problem as e: assert film.name in str(e) and ("truncated" in str(e) or "damaged" in str(e))
+    except UserError as e: assert film.name in str(e) and ("truncated" in str(e) or "damaged" in str(e))
     else: assert whole == shown == sorted(set(shown)) and shown[0] == 0
 
 
@@ -278,7 +279,7 @@ def test_labels_and_vectors_are_as_many_as_frames(tmp_path, large):
     data = open_dataset(tmp_path / "data")
     assert len(data.labels[0]) == 42 == data.test[0].frames == contents(film).frames
     np.save(tmp_path / "data/frame_labels_data.npy", np.arange(60) % 2)
-    with pytest.raises(Problem, match="60 labels and the test videos have 42 frames"): open_dataset(tmp_path / "data")
+    with pytest.raises(UserError, match="60 labels and the test videos have 42 frames"): open_dataset(tmp_path / "data")
     made = embed(tmp_path / "data", tmp_path / "out", "cnn", 100, "cpu", 4, kind="multiclass", width=16, size=32)
     assert sorted(made.mask.sum(1).tolist()) == [20, 42]
 
@@ -307,10 +308,10 @@ WITHOUT = """
 import sys
 sys.modules["av"] = None # as where it is not installed
 import numpy as np
-from vad.cache import cache_frames
-from vad.core import Problem
-from vad.decoder import decoding
-from vad.video import open_video
+from vad.data.frame_cache import cache_frames
+from vad.core.errors import UserError
+from vad.data.decoder import decoding
+from vad.data.video import open_video
 film, folder, picture = sys.argv[1:]
 try: open_video(film)
 except Problem as e: print(e)
@@ -356,7 +357,7 @@ def test_a_film_that_ends_between_two_packets(tmp_path, name):
     if not path: pytest.skip("the small inputs are not here: VAD_SHARED names their folder")
     whole = open_video(path)
     part = cut_between_packets(path, tmp_path / name)
-    with pytest.raises(Problem, match=f"{name} ends after .* truncated: restore"): open_video(part)
+    with pytest.raises(UserError, match=f"{name} ends after .* truncated: restore"): open_video(part)
     assert 0 < open_video(part, partial=True).frames < whole.frames and "truncated" in open_video(part, partial=True).notes[0]
     (tmp_path / f"behind {name}").write_bytes(path.read_bytes() + bytes(300))
     if name != "x.webm": assert open_video(tmp_path / f"behind {name}").frames == whole.frames # which FFmpeg takes for damage

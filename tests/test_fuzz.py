@@ -10,8 +10,8 @@ import pytest
 from apart import Apart
 from films import write_film
 
-from vad.core import Problem
-from vad.video import open_video
+from vad.core.errors import UserError
+from vad.data.video import open_video
 
 KINDS = dict(mp4="libx264", mkv="libx264", avi="mpeg4", ts="libx264", mpg="mpeg2video", flv="flv", webm="libvpx-vp9", mov="prores_ks", m4v="mpeg4", wmv="wmv2")
 PICTURES = (".jpg", ".png", ".tif", ".bmp", ".webp")
@@ -52,7 +52,7 @@ def read_all(folder, seed):
                     video = open_video(path.parent if path.parent.name == "frames" else path, partial=True)
                     n, error = sum(f.shape[:2] == video.size for f in video.read()), ""
                     assert n == video.frames == len(video.times()) and np.isfinite(video.times()).all() and (np.diff(video.times()) >= 0).all()
-                except Problem as e: n, error = 0, str(e)
+                except UserError as e: n, error = 0, str(e)
                 signal.alarm(0)
                 said.write(json.dumps([source.name, i, n, error]) + "\n")
 

@@ -3,12 +3,13 @@ import numpy as np
 import pytest
 import torch
 
-from vad import classify, learner, sru
-from vad.cache import Frames, Held, hold
-from vad.clips import Clips
-from vad.data import open_dataset
-from vad.replay import Replay
-from vad.walkway import write_walkway
+from vad.models import sru
+from vad.training import classifier, trainer
+from vad.data.frame_cache import Frames, Held, hold
+from vad.training.splits import Clips
+from vad.data.datasets import open_dataset
+from vad.kernels.cuda_graph import Replay
+from vad.data.synthetic import write_walkway
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -23,7 +24,7 @@ def trained(fit, path, monkeypatch, recorded):
         else: m.setattr(torch.cuda.CUDAGraph, "replay", lambda self, before=torch.cuda.CUDAGraph.replay: (graphs.append(1), before(self)))
         run = fit(path / f"{recorded}")
     assert bool(graphs) == recorded
-    return learner.load_tensors(run / "model.safetensors")[0]
+    return trainer.load_tensors(run / "model.safetensors")[0]
 
 def same(a, b, tolerance):
     for k in a: torch.testing.assert_close(a[k], b[k], rtol=tolerance, atol=tolerance, msg=lambda m, k=k: f"{k}: {m}")
@@ -31,8 +32,8 @@ def same(a, b, tolerance):
 @pytest.mark.parametrize("changes", [dict(), dict(attention="gate", schedule="step"), dict(precision="bf16"), dict(memory=False, task="reconstruct", channels=3)])
 def test_recorded_training_of_normality(data, tmp_path, monkeypatch, changes):
     torch.backends.cudnn.deterministic = True
-    s = learner.settings("quick", **dict(size=(48, 64), width=8, epochs=2) | changes)
-    plain, recorded = (trained(lambda p: learner.fit(s, data, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
+    s = trainer.settings("quick", **dict(size=(48, 64), width=8, epochs=2) | changes)
+    plain, recorded = (trained(lambda p: trainer.fit(s, data, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
     same(recorded, plain, 5e-2 if s.precision == "bf16" else 2e-3)
 
 @pytest.mark.parametrize("cell", ["sru", "srupp"])
@@ -42,25 +43,25 @@ def test_recorded_training_of_classes(tmp_path, monkeypatch, cell, precision):
     x = rng.standard_normal((40, 10, 12)).astype(np.float32) * (np.arange(10) < frames[:, None])[..., None]
     names = np.arange(40).astype(str)
     clips = Clips("few", x, np.arange(40) % 2, frames, names, names, ("a", "b"))
-    s = classify.Settings(cell=cell, hidden=32, projection=16, heads=2, dropout=0., epochs=4, precision=precision)
-    plain, recorded = (trained(lambda p: classify.fit(s, clips, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
+    s = classifier.Settings(cell=cell, hidden=32, projection=16, heads=2, dropout=0., epochs=4, precision=precision)
+    plain, recorded = (trained(lambda p: classifier.fit(s, clips, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
     same(recorded, plain, 5e-2 if precision == "bf16" else 2e-3)
 
 def test_a_recorded_run_resumes(data, tmp_path, monkeypatch):
     torch.backends.cudnn.deterministic = True
-    s = learner.settings("quick", size=(48, 64), width=8, epochs=3)
-    whole = learner.load_tensors(learner.fit(s, data, tmp_path / "whole", "cuda") / "model.safetensors")[0]
-    def cut(l, epoch, *args, whole=learner.train_epoch):
+    s = trainer.settings("quick", size=(48, 64), width=8, epochs=3)
+    whole = trainer.load_tensors(trainer.fit(s, data, tmp_path / "whole", "cuda") / "model.safetensors")[0]
+    def cut(l, epoch, *args, whole=trainer.train_epoch):
         if epoch == 2: raise KeyboardInterrupt
         return whole(l, epoch, *args)
     with monkeypatch.context() as m:
-        m.setattr(learner, "EPOCH_SECONDS", 0)
-        m.setattr(learner, "train_epoch", cut)
-        with pytest.raises(KeyboardInterrupt): learner.fit(s, data, tmp_path / "cut", "cuda")
-    same(learner.load_tensors(learner.fit(s, data, tmp_path / "cut", "cuda") / "model.safetensors")[0], whole, 2e-3)
+        m.setattr(trainer, "EPOCH_SECONDS", 0)
+        m.setattr(trainer, "train_epoch", cut)
+        with pytest.raises(KeyboardInterrupt): trainer.fit(s, data, tmp_path / "cut", "cuda")
+    same(trainer.load_tensors(trainer.fit(s, data, tmp_path / "cut", "cuda") / "model.safetensors")[0], whole, 2e-3)
 
 def test_frames_held_on_the_device(data):
-    frames, clips = learner.training_frames(learner.settings("quick", channels=3), data)
+    frames, clips = trainer.training_frames(trainer.settings("quick", channels=3), data)
     plain = frames.batch(clips[:6], 5, "cuda")
     held = hold(Frames(frames.folder, 3), "cuda")
     assert isinstance(held, Held)

@@ -13,13 +13,14 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_cli import call
 
-from vad import truth
+from vad.data import labels
 from vad.cli import run_app
-from vad.clips import open_clips
-from vad.collection import collect_ucf, read_ucf
-from vad.core import Problem, shared
-from vad.data import open_dataset
-from vad.truth import plain_text, read_mask
+from vad.training.splits import open_clips
+from vad.data.clips import collect_ucf, read_ucf
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.data.datasets import open_dataset
+from vad.data.labels import plain_text, read_mask
 
 BLOB = np.zeros((3, 16, 24), bool)
 BLOB[1, 4:9, 5:12], BLOB[2, 2:5, 15:20] = True, True
@@ -129,13 +130,13 @@ def test_what_is_no_mask(tmp_path, value):
     np.savez(tmp_path / "a.npz", mask=odd)
     scipy.io.savemat(tmp_path / "a.mat", dict(volLabel=cells))
     for name in ("a.npy", "a.npz", "a.mat"):
-        with pytest.raises(Problem, match=name): read(tmp_path / name)
+        with pytest.raises(UserError, match=name): read(tmp_path / name)
 
 def test_no_pickles(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
     np.savez(tmp_path / "a.npz", mask=np.array([{}], object))
     for name in ("a.npy", "a.npz"):
-        with pytest.raises(Problem, match=name): read(tmp_path / name)
+        with pytest.raises(UserError, match=name): read(tmp_path / name)
 
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.uint8, (2, 3, 11), elements=st.integers(0, 1)))
@@ -164,10 +165,10 @@ def test_damaged_mat_files_end_nothing(tmp_path):
         for at in rng.integers(124, len(data), 6): data[at] = rng.integers(256)
         (tmp_path / "bad.mat").write_bytes(data[:rng.integers(130, len(data))] if i % 4 == 0 else data)
         try: read_mask(tmp_path / "bad.mat", 4, (24, 32))
-        except Problem as e: assert "bad.mat" in str(e) and str(e).endswith(".")
+        except UserError as e: assert "bad.mat" in str(e) and str(e).endswith(".")
     np.testing.assert_array_equal(read_mask(tmp_path / "good.mat", 4, (24, 32)), want > 0)
 
-class Dying(truth.MatReader):
+class Dying(labels.MatReader):
     "its process is killed when it begins with a file, as by a native crash"
     def ask(self, path):
         self.process.kill()
@@ -175,13 +176,13 @@ class Dying(truth.MatReader):
 
 def test_a_reader_that_dies(tmp_path):
     mat(tmp_path / "3_label.mat")
-    with pytest.raises(Problem, match="3_label.mat is damaged, and the reader of .mat files died of it"): Dying().read(tmp_path / "3_label.mat")
+    with pytest.raises(UserError, match="3_label.mat is damaged, and the reader of .mat files died of it"): Dying().read(tmp_path / "3_label.mat")
 
 def test_a_reader_that_takes_too_long(tmp_path, monkeypatch):
     mat(tmp_path / "4_label.mat")
-    monkeypatch.setattr(truth, "MAT_SECONDS", 0)
-    with pytest.raises(Problem, match="4_label.mat took more than 0 seconds"):
-        reader = truth.MatReader()
+    monkeypatch.setattr(labels, "MAT_SECONDS", 0)
+    with pytest.raises(UserError, match="4_label.mat took more than 0 seconds"):
+        reader = labels.MatReader()
         reader.start()
         monkeypatch.setattr(reader, "ask", lambda path: (reader.process.wait(), (_ for _ in ()).throw(EOFError))) # it answers nothing before it is killed
         reader.read(tmp_path / "4_label.mat")
@@ -189,16 +190,16 @@ def test_a_reader_that_takes_too_long(tmp_path, monkeypatch):
 def test_one_process_reads_many_files(tmp_path):
     for i in range(5): mat(tmp_path / f"{i}.mat", 2)
     read_mask(tmp_path / "0.mat", 2, (24, 32))
-    process = truth._mat.process
+    process = labels._mat.process
     for i in range(5): read_mask(tmp_path / f"{i}.mat", 2, (24, 32))
-    assert truth._mat.process is process and process.poll() is None
+    assert labels._mat.process is process and process.poll() is None
 
 def test_mat_files_that_are_something_else(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", dict(x=np.zeros(3), y=np.zeros(3)))
     scipy.io.savemat(tmp_path / "b.mat", dict(volLabel=np.zeros((3, 4))))
     (tmp_path / "c.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512))
     for name, why in (("a.mat", "volLabel"), ("b.mat", "cell"), ("c.mat", "c.mat")):
-        with pytest.raises(Problem, match=why): read_mask(tmp_path / name, 3, (4, 4))
+        with pytest.raises(UserError, match=why): read_mask(tmp_path / name, 3, (4, 4))
 
 
 # ---- masks that mark nothing, or everything
@@ -224,7 +225,7 @@ def test_text_of_every_editor(tmp_path):
         (tmp_path / "x.txt").write_bytes(data)
         assert plain_text(tmp_path / "x.txt") == "a\nb\n"
     (tmp_path / "x.txt").write_bytes(b"\xff\x00\x81")
-    with pytest.raises(Problem, match="x.txt is no text"): plain_text(tmp_path / "x.txt")
+    with pytest.raises(UserError, match="x.txt is no text"): plain_text(tmp_path / "x.txt")
 
 TRAIN = "Abuse/Abuse001_x264.mp4\nTraining_Normal_Videos_Anomaly/Normal_Videos001_x264.mp4\n"
 TEST = "Abuse028_x264.mp4  Abuse  3  9  -1  -1  \nNormal_Videos_003_x264.mp4  Normal  -1  -1  -1  -1  \n"
@@ -251,7 +252,7 @@ def test_ucf_lists_of_every_editor(tmp_path, change, encoding):
     ("A.mp4 Abuse 90 30 -1 -1", "ends before it begins"), ("A.mp4 Abuse 9 -1 -1 -1", "ends before it begins"), ("A.mp4 Abuse -5 9 -1 -1", "no range"),
     ("A.mp4 Abuse 1 2 8 5", "frames 8 to 5"), ("A.mp4 Abuse 1 2", "no line of UCF"), ("abuse028_X264.mp4 Abuse 1 2 -1 -1", "second time")])
 def test_a_bad_annotation_is_named(tmp_path, line, why):
-    with pytest.raises(Problem, match=why) as e: read_ucf(lists(tmp_path / "lists", test=TEST + line + "\n"))
+    with pytest.raises(UserError, match=why) as e: read_ucf(lists(tmp_path / "lists", test=TEST + line + "\n"))
     assert f"Temporal_Anomaly_Annotation.txt, line 3 ({line!r})" in str(e.value)
 
 def test_an_annotation_behind_the_film(tmp_path, monkeypatch):
@@ -259,7 +260,7 @@ def test_an_annotation_behind_the_film(tmp_path, monkeypatch):
     for name in ("Abuse028_x264.avi", "Normal_Videos_003_x264.avi"): write_film(tmp_path / "films" / name, 8)
     test = TEST.replace(".mp4", ".avi")
     assert collect_ucf(tmp_path / "films", lists(tmp_path / "lists", test=test)).table.ranges.tolist() == [[(3, 9)], []] # one frame too far, as official ends are
-    with pytest.raises(Problem, match="line 1 .*Abuse028.*begins at frame 9.* has 8"):
+    with pytest.raises(UserError, match="line 1 .*Abuse028.*begins at frame 9.* has 8"):
         collect_ucf(tmp_path / "films", lists(tmp_path / "lists", test=test.replace("3  9", "9  12")))
     said = refused(monkeypatch, "segment", tmp_path / "films", "--annotations", tmp_path / "lists", "--out", tmp_path / "clips")
     assert "Temporal_Anomaly_Annotation.txt, line 1" in said and "Abuse028_x264.avi" in said
@@ -329,7 +330,7 @@ X = np.random.default_rng(0).normal(size=(8, 3, 4))
     (lambda x, y: (np.where(np.arange(3)[:, None] == 1, np.nan, x), y), "video 0 (0), frame 1")])
 def test_pairs_that_are_no_pairs(tmp_path, change, said):
     path = save_pair(tmp_path, *change(X, np.arange(8) % 2))
-    with pytest.raises(Problem) as e: open_clips(path)
+    with pytest.raises(UserError) as e: open_clips(path)
     assert said in str(e.value) and "a_" in str(e.value)
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float16, np.float64, ">f4"])
@@ -342,8 +343,8 @@ def test_numbers_behind_the_mask(tmp_path):
     "of an embedding with a manifest, what stands in padding is not read, whatever it is"
     from test_embed import TINY, write_film
 
-    from vad.core import read_json, write_json
-    from vad.embed import embed, open_embeddings
+    from vad.core.records import read_json, write_json
+    from vad.data.embedding import embed, open_embeddings
     for name, n in (("normal/a.avi", 3), ("anomalous/b.avi", 5)): write_film(tmp_path / "tree" / name, n)
     embed(tmp_path / "tree", tmp_path / "out", **TINY | dict(frames=5))
     record = read_json(tmp_path / "out/cnn_record.json") # as one from before files were sealed
@@ -355,4 +356,4 @@ def test_numbers_behind_the_mask(tmp_path):
     assert not e.x[0, 3:].any() and np.isnan(np.load(tmp_path / "out/cnn_embeddings.npy")[0, 3:]).all() # the file stays as it is
     x[1, 2, 7] = np.inf
     np.save(tmp_path / "out/cnn_embeddings.npy", x)
-    with pytest.raises(Problem, match=r"cnn_embeddings.npy .* video 1 \(anomalous/b.avi\), frame 2"): open_embeddings(tmp_path / "out")
+    with pytest.raises(UserError, match=r"cnn_embeddings.npy .* video 1 \(anomalous/b.avi\), frame 2"): open_embeddings(tmp_path / "out")

@@ -21,10 +21,13 @@ from hypothesis import given, settings as fewer, strategies as st
 from safetensors.torch import load_file, save_file
 
 import vad
-from vad import evaluation, learner, memory, region, score
-from vad.core import Problem, read_json
-from vad.data import open_dataset
-from vad.learner import Settings, fit, load_model
+from vad.models import memory
+from vad.scores import frame_scores, localization
+from vad.training import evaluation, trainer
+from vad.core.errors import UserError
+from vad.core.records import read_json
+from vad.data.datasets import open_dataset
+from vad.training.trainer import Settings, fit, load_model
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step") # 32 clips, 8 steps an epoch
 KINDS = dict(plain=TINY, gated=replace(TINY, attention="gate", schedule="epoch"))
@@ -51,7 +54,7 @@ def identical(a, b):
 
 def message(call, *words):
     "the sentence of the Problem in which `call` ends"
-    with pytest.raises(Problem) as e: call()
+    with pytest.raises(UserError) as e: call()
     text = str(e.value)
     assert "\n" not in text and text.endswith(".") and all(w in text for w in words), text
     return text
@@ -61,18 +64,18 @@ def message(call, *words):
 
 def die_before(where, nth):
     "make this process kill itself just before the `nth` call of a function of the learner"
-    function, calls = getattr(learner, where), []
+    function, calls = getattr(trainer, where), []
     def wrapped(*args, **kwargs):
         calls.append(1)
         if len(calls) == nth: os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
-    setattr(learner, where, wrapped)
+    setattr(trainer, where, wrapped)
 
 def train(root, s, folder, minutes=0, death=None, go=None):
     "a run that saves after every step; `go`: a file without which it does not end"
-    learner.SAVE_MINUTES = minutes
+    trainer.SAVE_MINUTES = minutes
     if death: die_before(*death)
-    if go: hold(learner, "save_model", go=go)
+    if go: hold(trainer, "save_model", go=go)
     fit(s, open_dataset(root), folder, "cpu")
 
 @pytest.mark.parametrize("kind, death", [
@@ -140,7 +143,7 @@ def test_a_finished_run_is_left_as_it_is(data, whole):
 
 def slow_step(held):
     "time for a signal to arrive; held: the last step but one waits for it"
-    step, flag = learner.train_step, learner.stop_flag
+    step, flag = trainer.train_step, trainer.stop_flag
     @contextmanager
     def watched():
         with flag() as stop:
@@ -148,15 +151,15 @@ def slow_step(held):
                 time.sleep(.1)
                 step(l, *args)
                 while held and l.step == 15 and not stop.is_set(): time.sleep(.01)
-            learner.train_step = slow
+            trainer.train_step = slow
             yield stop
-    learner.stop_flag = watched
+    trainer.stop_flag = watched
 
 def train_slowly(root, s, folder, minutes, held=True):
     slow_step(held)
-    learner.EPOCH_SECONDS = 0 # every epoch is written down
+    trainer.EPOCH_SECONDS = 0 # every epoch is written down
     try: train(root, s, folder, minutes)
-    except Problem as e: print(e); sys.exit(3)
+    except UserError as e: print(e); sys.exit(3)
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("minutes", [0, 5])
@@ -172,11 +175,11 @@ def test_stopped_and_resumed(tiny, data, whole, tmp_path, sig, minutes):
 
 def stop_at_step(root, s, folder, step):
     "Ctrl-C that arrives within a given step"
-    train_step = learner.train_step
+    train_step = trainer.train_step
     def stopped(l, clips):
         train_step(l, clips)
         if l.step == step: os.kill(os.getpid(), signal.SIGINT)
-    learner.train_step = stopped
+    trainer.train_step = stopped
     train_slowly(root, s, folder, 5, held=False)
 
 @pytest.mark.parametrize("step", [1, 8, 16]) # the first, the last of an epoch, the last of all
@@ -188,28 +191,28 @@ def test_stopped_at_an_edge(tiny, data, whole, tmp_path, step):
 
 # ---- what moves
 
-class Forgetful(learner.Learner):
+class Forgetful(trainer.Learner):
     "the published mistake: an optimiser that never saw the gates"
     def __init__(self, *args):
         super().__init__(*args)
         for group in self.optimiser.param_groups: group["params"] = [p for n, p in zip(self.names, group["params"]) if not n.startswith("gates")]
 
 def test_the_audit_names_gates_that_the_optimiser_forgot(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(learner, "Learner", Forgetful)
+    monkeypatch.setattr(trainer, "Learner", Forgetful)
     message(lambda: fit(replace(KINDS["gated"], epochs=1), data, tmp_path / "run", "cpu"), "gates.gates.0", "never moved")
     assert not (tmp_path / "run/model.safetensors").exists()
 
 def test_frozen_gates_keep_their_first_bits(data, tmp_path):
     s = replace(KINDS["gated"], gates="frozen", epochs=1)
-    run, (first, _) = fit(s, data, tmp_path / "run", "cpu"), learner.build(s)
+    run, (first, _) = fit(s, data, tmp_path / "run", "cpu"), trainer.build(s)
     trained, begun = load_model(run.folder)[0].state_dict(), first.state_dict()
     parameters = dict(first.named_parameters())
     for name in parameters: assert torch.equal(trained[name], begun[name]) == name.startswith("gates"), name
     assert run.record["audit"] == dict(moved=sum(not n.startswith("gates") for n in parameters), frozen=sum(n.startswith("gates") for n in parameters))
 
 def test_trained_gates_move(whole):
-    first, trained = learner.build(KINDS["gated"])[0].state_dict(), weights(whole["gated"])
-    gates = [n for n, _ in learner.build(KINDS["gated"])[0].named_parameters() if n.startswith("gates")]
+    first, trained = trainer.build(KINDS["gated"])[0].state_dict(), weights(whole["gated"])
+    gates = [n for n, _ in trainer.build(KINDS["gated"])[0].named_parameters() if n.startswith("gates")]
     assert gates and not any(torch.equal(first[n], trained[f"model.{n}"]) for n in gates)
 
 def test_a_seed_is_a_run(data, whole, tmp_path):
@@ -228,7 +231,7 @@ def test_a_loss_that_is_no_number(data, tmp_path, lr, epochs):
 
 def poison(at):
     "at a step, one weight becomes infinite after the update: the loss of that step is still finite"
-    step = learner.train_step
+    step = trainer.train_step
     def poisoned(l, clips):
         step(l, clips)
         if l.step == at: next(l.plain.parameters()).data[0] = float("inf")
@@ -236,9 +239,9 @@ def poison(at):
 
 @pytest.mark.parametrize("at", [8, 11, 16])
 def test_weights_that_are_no_numbers_are_never_kept(data, whole, tmp_path, monkeypatch, at):
-    monkeypatch.setattr(learner, "SAVE_MINUTES", 0)
+    monkeypatch.setattr(trainer, "SAVE_MINUTES", 0)
     with monkeypatch.context() as m:
-        m.setattr(learner, "train_step", poison(at))
+        m.setattr(trainer, "train_step", poison(at))
         message(lambda: fit(TINY, data, tmp_path / "run", "cpu"), f"epoch {(at + 7) // 8}")
     assert not (tmp_path / "run/model.safetensors").exists()
     kept = load_file(tmp_path / "run/checkpoint.safetensors")
@@ -263,8 +266,8 @@ def test_a_full_disk_while_training(tiny, data, whole, disk, tmp_path, leave):
     identical(fit(TINY, data, disk / "run", "cpu"), whole["plain"])
 
 def test_a_full_disk_while_the_model_is_saved(data, disk, monkeypatch):
-    save = learner.save_model
-    monkeypatch.setattr(learner, "save_model", lambda path, *args: (fill(disk), save(path, *args)))
+    save = trainer.save_model
+    monkeypatch.setattr(trainer, "save_model", lambda path, *args: (fill(disk), save(path, *args)))
     message(lambda: fit(TINY, data, disk / "run", "cpu"), "disk", "model.safetensors")
     assert (disk / "run/checkpoint.safetensors").exists() and not (disk / "run/model.safetensors").exists() and not litter(disk)
 
@@ -315,8 +318,8 @@ def test_a_broken_model_or_checkpoint(tiny, data, whole, tmp_path, break_it):
     break_it(tmp_path / "model/model.safetensors")
     message(lambda: evaluation.evaluate(tmp_path / "model", data, "cpu"), str(tmp_path / "model/model.safetensors"))
     (tmp_path / "begun").mkdir()
-    accelerator, device = learner.accelerator_for(s := KINDS["gated"], "cpu", tmp_path, None)
-    learner.save_checkpoint(learner.Learner(learner.Normality(s, *learner.training_frames(s, data)), accelerator, device), tmp_path / "begun/checkpoint.safetensors")
+    accelerator, device = trainer.accelerator_for(s := KINDS["gated"], "cpu", tmp_path, None)
+    trainer.save_checkpoint(trainer.Learner(trainer.Normality(s, *trainer.training_frames(s, data)), accelerator, device), tmp_path / "begun/checkpoint.safetensors")
     break_it(tmp_path / "begun/checkpoint.safetensors")
     message(lambda: fit(KINDS["gated"], data, tmp_path / "begun", "cpu"), str(tmp_path / "begun/checkpoint.safetensors"))
 
@@ -339,8 +342,8 @@ class Bomb:
 def test_a_pickle_is_never_run(tmp_path, write):
     write(Bomb(str(tmp_path / "touched")), tmp_path / "model.pth")
     torch.save(torch.zeros(10, 512), tmp_path / "keys.pt")
-    message(lambda: learner.import_original(tmp_path / "model.pth", tmp_path / "keys.pt", tmp_path / "run"), "model.pth")
-    message(lambda: learner.import_original(tmp_path / "keys.pt", tmp_path / "model.pth", tmp_path / "run"))
+    message(lambda: trainer.import_original(tmp_path / "model.pth", tmp_path / "keys.pt", tmp_path / "run"), "model.pth")
+    message(lambda: trainer.import_original(tmp_path / "keys.pt", tmp_path / "model.pth", tmp_path / "run"))
     assert not (tmp_path / "touched").exists() and not (tmp_path / "run").exists()
 
 def no_pickle(root, folder):
@@ -348,12 +351,12 @@ def no_pickle(root, folder):
     import torch._dynamo # makes classes of its own of what is taken away here
     def refuse(*args, **kwargs): raise AssertionError("something was unpickled")
     pickle.load = pickle.loads = pickle.Unpickler = pickle._Unpickler = torch.load = refuse
-    learner.SAVE_MINUTES = 0
+    trainer.SAVE_MINUTES = 0
     data = open_dataset(root)
     try:
-        learner.audit, audit = None, learner.audit
+        trainer.audit, audit = None, trainer.audit
         fit(TINY, data, folder, "cpu")
-    except TypeError: learner.audit = audit # stopped at the very end, with a checkpoint
+    except TypeError: trainer.audit = audit # stopped at the very end, with a checkpoint
     fit(TINY, data, folder, "cpu")
     evaluation.evaluate(folder, data, "cpu")
 
@@ -368,13 +371,13 @@ def test_original_weights_make_a_run(data, tmp_path):
     variant = "mnad_predict_gate"
     torch.save(original(variant), tmp_path / "model.pth")
     torch.save(torch.nn.functional.normalize(torch.rand(10, 512), dim=1), tmp_path / "keys.pt")
-    run = learner.import_original(tmp_path / "model.pth", tmp_path / "keys.pt", tmp_path / "run")
+    run = trainer.import_original(tmp_path / "model.pth", tmp_path / "keys.pt", tmp_path / "run")
     model, items, s = load_model(run.folder)
     assert (s.task, s.attention, s.width, s.channels, s.clip, len(items)) == (VARIANTS[variant][0], "gate", 64, 3, 5, 10)
     message(lambda: fit(replace(s, epochs=1), data, run.folder, "cpu"), "run")
     for wrong in (torch.zeros(512), torch.zeros(1, 10, 512), torch.zeros(10, 8), torch.full((10, 512), float("nan")), torch.zeros(1, 512)):
         torch.save(wrong, tmp_path / "wrong.pt")
-        message(lambda: learner.import_original(tmp_path / "model.pth", tmp_path / "wrong.pt", tmp_path / "other"), "items")
+        message(lambda: trainer.import_original(tmp_path / "model.pth", tmp_path / "wrong.pt", tmp_path / "other"), "items")
 
 
 # ---- scoring
@@ -388,8 +391,8 @@ def one_at_a_time(model, items, frames, s):
             x = frames.batch([first], s.length)
             inputs, target = (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
             with torch.inference_mode(): out = model(inputs, items)
-            regular = score.regular_score(out.prediction, target)
-            rows.append((v, float(score.psnr(out.prediction, target)), float(out.compactness) if s.memory else 0., float(regular)))
+            regular = frame_scores.regular_score(out.prediction, target)
+            rows.append((v, float(frame_scores.psnr(out.prediction, target)), float(out.compactness) if s.memory else 0., float(regular)))
             if s.memory and (s.test_update == "always" or s.test_update == "gated" and regular < s.threshold):
                 items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return np.array(rows)
@@ -424,7 +427,7 @@ def test_the_batch_moves_results_by_float_rounding_alone(whole, data, tmp_path, 
     "the bound that the help states"
     run = shutil.copytree(whole[kind].folder, tmp_path / "run")
     found = {b: evaluation.evaluate(run, data, "cpu", b, f"batch{b}") for b in (1, 3, 16, 100)}
-    tables = {b: score.read_table(run / f"batch{b}/scores.csv") for b in found}
+    tables = {b: frame_scores.read_table(run / f"batch{b}/scores.csv") for b in found}
     for b, t in tables.items():
         np.testing.assert_allclose(t.psnr, tables[16].psnr, rtol=1e-6)
         for name in ("distance", "regular", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
@@ -454,7 +457,7 @@ def test_scores_of_a_video_do_not_depend_on_others_when_reset(scoring, data):
 def test_an_evaluation_is_all_there(data, whole, tmp_path):
     shutil.copytree(whole["gated"].folder, tmp_path / "run")
     m = evaluation.evaluate(tmp_path / "run", data, "cpu", batch=3)
-    t = score.read_table(tmp_path / "run/scores.csv")
+    t = frame_scores.read_table(tmp_path / "run/scores.csv")
     assert len(t) == 3 * 16 and list(t.frame[:16]) == list(range(4, 20)) and t.label.sum() == 18
     assert all(0 <= m[k] <= 1 for k in ("pixel_auc", "rbdc", "tbdc")) and set(m) >= {"regularity", "causal", "frames_per_second", "parameters", "truth"}
     assert set(pd.read_csv(tmp_path / "run/controls.csv").columns) >= {"control", "auc_micro", "auc_macro"}
@@ -469,9 +472,9 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
 def test_regions_are_those_of_whole_videos(scoring, data):
     "Batch by batch comes out what a video at a time does, and nothing where there are no masks."
     model, items, s, frames, _ = scoring["gated"]
-    counts, parts = region.Regions(region.LEVELS), [[] for _ in data.test]
+    counts, parts = localization.Regions(localization.LEVELS), [[] for _ in data.test]
     for v, a in evaluation.answers(model, items, frames, s): parts[v].append(evaluation.error_maps(a, data.mask(v).shape[1:]))
-    for v, maps in enumerate(parts): counts.add(region.cells(np.concatenate(maps)), data.mask(v)[s.first:])
+    for v, maps in enumerate(parts): counts.add(localization.cells(np.concatenate(maps)), data.mask(v)[s.first:])
     assert counts.regions > 10 and 0 < counts.areas()["rbdc"]
     for batch in (1, 7):
         _, located = evaluation.score_and_locate(evaluation.answers(model, items, frames, s, batch=batch), data, s)
@@ -531,8 +534,8 @@ TWO = """
 import sys
 from safetensors.torch import save_file
 from vad import learner
-from vad.data import open_dataset
-from vad.learner import Settings
+from vad.data.datasets import open_dataset
+from vad.training.trainer import Settings
 
 (root, folder), seen = sys.argv[1:], []
 class Watched(learner.Learner):

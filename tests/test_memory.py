@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vad import memory
-from vad.autoencoder import MNAD, from_original
-from vad.core import Problem, shared
+from vad.models import memory
+from vad.models.mnad import MNAD, from_original
+from vad.core.errors import UserError
+from vad.core.provenance import shared
 
 needs_golden = pytest.mark.skipif(shared("golden") is None, reason="the golden numbers are not in the shared folder (VAD_SHARED)")
 
@@ -177,7 +178,7 @@ def test_whole_networks_have_the_original_numbers(variant):
 def test_a_state_dict_that_does_not_fit_is_a_problem(change, word):
     state = original("mnad_predict_gate")
     change(state)
-    with pytest.raises(Problem) as e: from_original(state)
+    with pytest.raises(UserError) as e: from_original(state)
     assert any(w in str(e.value) for w in word.split("|")) and "\n" not in str(e.value), str(e.value)
 
 @needs_golden
@@ -234,7 +235,7 @@ def test_weights_that_would_give_wrong_numbers_are_problems(spoil, says):
     published, _ = small_original()
     spoil(published)
     for wrap in (lambda s: s, WRAPPED["parallel_compiled"] if "twice" not in says else WRAPPED["state_dict"]):
-        with pytest.raises(Problem, match=says): from_original(wrap(published))
+        with pytest.raises(UserError, match=says): from_original(wrap(published))
 
 def test_every_variant_survives_the_journey_through_original_names():
     "small networks of each kind, renamed as the original names them, are recognised with their sizes"

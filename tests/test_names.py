@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 from test_cli import call
 from test_learner import TINY
 
-from vad import ablation, evaluation, figures, plot, report, score
-from vad.core import Problem, printable, progress, read_csv, read_json, write_csv
-from vad.data import open_dataset
-from vad.learner import fit
-from vad.video import natural
+from vad.core import plot
+from vad.reproduce import ablation, figures, report
+from vad.scores import frame_scores
+from vad.training import evaluation
+from vad.core.errors import UserError, printable
+from vad.core.progress_bar import progress
+from vad.core.records import read_csv, read_json, write_csv
+from vad.data.datasets import open_dataset
+from vad.training.trainer import fit
+from vad.data.video import natural
 
 ODD = ["1", "01", "001", "1.0", "1e5", "NA", "N/A", "nan", "NaN", "null", "None", "true", "True", "inf", "-1", "+1", "=1+1", "@SUM(A1)", "-2+3", "'=1", "''-", "'tis",
        "\tx", "\rx", "\nx", "a,b", 'a "b"', "a\nb", "a\r\nb", " x", "x ", "", "é", "日本", "\u202egpj", "\udcff", "1_000", "0x10", "2024-01-01", "#", ";"]
@@ -50,27 +55,27 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
     def measured(called):
         for k, z in enumerate((x[0], other)):
             (path / f"run{k}").mkdir(exist_ok=True)
-            score.write_table(path / f"run{k}/scores.csv", score.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
-        t = score.read_table(path / "run0/scores.csv")
-        assert list(dict.fromkeys(t.video)) == called and score.table_lengths(t).tolist() == lengths.tolist()
-        draws = [ablation.drawn_again(score.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
+            frame_scores.write_table(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
+        t = frame_scores.read_table(path / "run0/scores.csv")
+        assert list(dict.fromkeys(t.video)) == called and frame_scores.table_lengths(t).tolist() == lengths.tolist()
+        draws = [ablation.drawn_again(frame_scores.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
         return evaluation.measure(t, {}), draws, t.drop(columns="video").to_numpy().tolist()
     np.testing.assert_equal(measured(said), measured([chr(97 + i) for i in range(len(said))])) # nan equals nan
 
 def test_two_videos_of_one_name_stay_two():
-    assert score.table_lengths(score.table(["a", "a", "b"], [3, 2, 2], x=np.arange(7.))).tolist() == [3, 2, 2]
+    assert frame_scores.table_lengths(frame_scores.table(["a", "a", "b"], [3, 2, 2], x=np.arange(7.))).tolist() == [3, 2, 2]
 
 def test_runs_on_other_frames_are_not_compared():
-    tables = [score.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]) for names in (["1", "2"], ["1", "02"])]
+    tables = [frame_scores.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]) for names in (["1", "2"], ["1", "02"])]
     found = pd.DataFrame([dict(key=k, seed=0, auc=90.) | ablation.drawn_again(t) for k, t in zip("ab", tables)])
     facts = pd.DataFrame([dict(row="a over b", needs="a b", metric="gain", value=np.nan)])
-    with pytest.raises(Problem, match="different frames"): ablation.gain_table(found, facts, pd.DataFrame())
+    with pytest.raises(UserError, match="different frames"): ablation.gain_table(found, facts, pd.DataFrame())
     assert len(ablation.gain_table(found.assign(frames="same"), facts, pd.DataFrame())) == 1
 
 @pytest.mark.parametrize("cell", ["", "many", "nan", "inf"])
 def test_a_cell_that_is_no_number_is_named(tmp_path, cell):
     (tmp_path / "scores.csv").write_text(f"video,frame,psnr\n1,0,2.5\n1,1,{cell}\n")
-    with pytest.raises(Problem, match="scores.csv, line 3, .*psnr"): score.read_table(tmp_path / "scores.csv")
+    with pytest.raises(UserError, match="scores.csv, line 3, .*psnr"): frame_scores.read_table(tmp_path / "scores.csv")
 
 def test_a_spreadsheet_computes_nothing(tmp_path):
     write_csv(tmp_path / "t.csv", pd.DataFrame({"video": ODD, "=class": ["x"] * len(ODD), "score": -1.5}))
@@ -79,11 +84,11 @@ def test_a_spreadsheet_computes_nothing(tmp_path):
     assert (raw.score == -1.5).all() # numbers stay numbers
 
 def test_a_file_in_another_encoding_is_no_list_of_sources(tmp_path):
-    from vad.collection import read_sources
+    from vad.data.clips import read_sources
     write_csv(tmp_path / "sources.csv", pd.DataFrame(dict(video=["a/=1.mp4", "a/NA.mp4"], source=["=1", "NA"])))
     assert read_sources(tmp_path, ["a/=1.mp4", "a/NA.mp4"]) == {"a/=1.mp4": "=1", "a/NA.mp4": "NA"}
     (tmp_path / "sources.csv").write_bytes("video,source\nä.mp4,1\n".encode("latin-1"))
-    with pytest.raises(Problem, match="sources.csv"): read_sources(tmp_path, ["ä.mp4"])
+    with pytest.raises(UserError, match="sources.csv"): read_sources(tmp_path, ["ä.mp4"])
 
 
 # ---- from the folder to the interval
@@ -103,7 +108,7 @@ def test_videos_called_like_numbers_and_nothing(tiny, tmp_path):
             evaluation.evaluate(run, open_dataset(root), "cpu", into=into)
             figures.draw_run(run / into)
         m = read_json(run / into / "metrics.json")
-        assert sorted(dict.fromkeys(score.read_table(run / into / "scores.csv").video)) == sorted(called)
+        assert sorted(dict.fromkeys(frame_scores.read_table(run / into / "scores.csv").video)) == sorted(called)
         return m["regularity"], m["causal"], (run / into / "controls.csv").read_text()
     plain = found(["a", "b", "c"], "plain")
     assert plain[0]["videos"] == 3
@@ -118,7 +123,7 @@ WILD = "a\x1b[2Jb\nc\rd\u202ee\udcff"
 def tame(text): return text.isprintable() and "\x1b" not in text and text.encode("utf-8")
 
 def test_a_sentence_stays_one_line():
-    assert tame(str(Problem(f"{WILD} is missing."))) and tame(printable(WILD)) and printable("é 日本\u00a0x") == "é 日本\u00a0x"
+    assert tame(str(UserError(f"{WILD} is missing."))) and tame(printable(WILD)) and printable("é 日本\u00a0x") == "é 日本\u00a0x"
 
 def test_a_bar_stays_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("VAD_PROGRESS", str(tmp_path / "bar"))
@@ -160,7 +165,7 @@ def test_pictures_show_dollars_and_underscores(tmp_path):
     runs = {}
     for name in (r"_$\frac{$", "$a$"):
         (folder := tmp_path / f"run{len(runs)}").mkdir()
-        score.write_table(folder / "scores.csv", score.table([r"$\bad{$", "a\nb"], [2, 2], regularity=1 - y + .1, label=y))
+        frame_scores.write_table(folder / "scores.csv", frame_scores.table([r"$\bad{$", "a\nb"], [2, 2], regularity=1 - y + .1, label=y))
         runs[name] = folder
     fig = figures.draw_scores(runs, tmp_path / "s.png")
     assert {printable(n) for n in runs} <= {t.get_text().strip().replace(r"\$", "$") for t in fig.legends[0].get_texts()}

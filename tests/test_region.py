@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vad.core import Problem
-from vad.region import LEVELS, Regions, area, cells, label, tracks
+from vad.core.errors import UserError
+from vad.scores.localization import LEVELS, Regions, area, cells, label, tracks
 
 THRESHOLDS = (1, 2, 3, 4)
 quick = settings(max_examples=60, deadline=None)
@@ -171,4 +171,4 @@ def test_reach_joins_what_is_close(gap, reach, regions):
     (np.zeros((2, 3, 3)), np.zeros((3, 3, 3)), "do not fit masks"), (np.zeros((2, 4, 3)), np.zeros((2, 3, 3)), "not finer"),
     (np.zeros((3, 3)), np.zeros((3, 3)), "do not fit masks"), (np.array([[[0]], [[np.nan]]]), np.zeros((2, 1, 1)), "frame 1 is not finite")])
 def test_bad_maps_are_refused(maps, masks, says):
-    with pytest.raises(Problem, match=says): Regions(LEVELS).add(maps, masks)
+    with pytest.raises(UserError, match=says): Regions(LEVELS).add(maps, masks)

@@ -19,15 +19,17 @@ from test_cli import sentence
 from test_learner import message
 
 import vad
-from vad import runner
-from vad.ablation import rows, run_folder
-from vad.core import read_json, write_json
-from vad.data import open_dataset
-from vad.learner import PRESETS, settings
-from vad.registry import ENTRIES, in_order, key_now, needed, published, results_for, results_in, seconds_spent
-from vad.report import as_text, for_markdown, published_report, report_of, verdict, write_page
-from vad.results import Measurement, lines_of, modules_behind, read_plan, read_results
-from vad.scenes import write_scenes
+from vad.reproduce import runner
+from vad.reproduce.ablation import rows, run_folder
+from vad.core.records import read_json, write_json
+from vad.data.datasets import open_dataset
+from vad.training.trainer import PRESETS, settings
+from vad.reproduce.registry import (
+    ENTRIES, in_order, key_now, needed, published, results_for, results_in, seconds_spent,
+)
+from vad.reproduce.report import as_text, for_markdown, published_report, report_of, verdict, write_page
+from vad.reproduce.results import Measurement, lines_of, modules_behind, read_plan, read_results
+from vad.data.synthetic_clips import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
 SOME = ("mnad.scores", "mnad.frames", "mnad.controls", "mnad.runtime", "mnad.tsne", "gates")

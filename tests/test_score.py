@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from vad import score
-from vad.core import Problem, read_json, shared, write_json
+from vad.scores import frame_scores
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.core.records import read_json, write_json
 
 PED2 = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
 AVENUE = (1439, 1211, 923, 947, 1007, 1283, 605, 36, 1175, 841, 472, 1271, 549, 507, 1001, 740, 426, 294, 248, 273, 76)
@@ -41,15 +43,15 @@ quick = settings(max_examples=40, deadline=None)
 
 def test_golden_regularity_and_auc():
     g = load("golden/score.npz")
-    r = score.regularity(g["psnr"], g["feature_distance"], g["lengths"], float(g["alpha"]))
+    r = frame_scores.regularity(g["psnr"], g["feature_distance"], g["lengths"], float(g["alpha"]))
     np.testing.assert_allclose(r, g["regularity"], rtol=1e-5, atol=1e-12)
-    assert score.metrics(g["labels"], 1 - r, g["lengths"])["auc_micro"] == pytest.approx(float(g["auc"]), rel=1e-9)
+    assert frame_scores.metrics(g["labels"], 1 - r, g["lengths"])["auc_micro"] == pytest.approx(float(g["auc"]), rel=1e-9)
 
 
 def test_golden_regular_score():
     g = load("golden/score.npz")
     p, t = torch.from_numpy(g["pred"]), torch.from_numpy(g["target"])
-    assert score.regular_score(p, t).item() == pytest.approx(float(g["regular_weighted_mse"]), rel=1e-5)
+    assert frame_scores.regular_score(p, t).item() == pytest.approx(float(g["regular_weighted_mse"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("file, lengths, clock, eight_late", [
@@ -57,7 +59,7 @@ def test_golden_regular_score():
     ("data/avenue_sample/frame_labels_avenue.npy", AVENUE, 61.2, 93.5)])
 def test_controls_on_the_published_labels(file, lengths, clock, eight_late):
     "The facts hold for all frames of the label file, the clock scaled to 0..1 in every video."
-    c = score.controls(load(file).ravel(), lengths, n=20).set_index("control").auc_micro * 100
+    c = frame_scores.controls(load(file).ravel(), lengths, n=20).set_index("control").auc_micro * 100
     assert round(c["frame index"], 1) == clock
     assert round(c["perfect, 8 frames late"], 1) == eight_late
     if lengths is PED2: assert 8 < c["noisy oracle"] - c["noisy oracle, min-max"] < 12
@@ -70,17 +72,17 @@ def test_controls_on_the_published_labels(file, lengths, clock, eight_late):
 def test_frames_are_scored_one_by_one(seed, b):
     g = torch.Generator().manual_seed(seed)
     p, t = (torch.rand(b, 3, 6, 5, generator=g) * 2 - 1 for _ in range(2))
-    for f in (score.psnr, score.regular_score):
+    for f in (frame_scores.psnr, frame_scores.regular_score):
         together, alone = f(p, t), torch.cat([f(p[i:i + 1], t[i:i + 1]) for i in range(b)])
         torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
     mse = ((p - t) / 2).square().flatten(1).mean(1)
-    assert (score.regular_score(p, t) >= mse * (1 - 1e-5)).all()  # large errors weigh more
+    assert (frame_scores.regular_score(p, t) >= mse * (1 - 1e-5)).all()  # large errors weigh more
 
 
 def test_half_precision_scores_are_computed_in_single():
     p, t = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    assert score.psnr(p.bfloat16(), t.bfloat16()).dtype == torch.float32
-    torch.testing.assert_close(score.psnr(p.half(), t.half()), score.psnr(p, t), rtol=1e-2, atol=0)
+    assert frame_scores.psnr(p.bfloat16(), t.bfloat16()).dtype == torch.float32
+    torch.testing.assert_close(frame_scores.psnr(p.half(), t.half()), frame_scores.psnr(p, t), rtol=1e-2, atol=0)
 
 
 # normalisers
@@ -89,10 +91,10 @@ def test_half_precision_scores_are_computed_in_single():
 @given(scored(both=False), st.floats(.1, 10), st.floats(-5, 5))
 def test_minmax_spans_each_video_and_forgets_scale(case, a, b):
     _, x, lengths = case
-    squeezed = score.minmax(x, lengths)
-    for v, w in zip(score.split(x, lengths), score.split(squeezed, lengths)):
+    squeezed = frame_scores.minmax(x, lengths)
+    for v, w in zip(frame_scores.split(x, lengths), frame_scores.split(squeezed, lengths)):
         assert (w.min(), w.max()) == ((0, 1) if v.min() < v.max() else (0, 0))
-    np.testing.assert_allclose(score.minmax(a * x + b, lengths), squeezed, atol=1e-9)
+    np.testing.assert_allclose(frame_scores.minmax(a * x + b, lengths), squeezed, atol=1e-9)
 
 
 @quick
@@ -100,10 +102,10 @@ def test_minmax_spans_each_video_and_forgets_scale(case, a, b):
 def test_regularity_stays_in_bounds_and_falls_with_distance(case, alpha, seed):
     _, p, lengths = case
     d = np.random.default_rng(seed).random(len(p))
-    r = score.regularity(p, d, lengths, alpha)
+    r = frame_scores.regularity(p, d, lengths, alpha)
     assert (r >= -1e-12).all() and (r <= 1 + 1e-12).all()
-    np.testing.assert_array_equal(score.regularity(p, d, lengths, 1.), score.regularity(p, None, lengths))
-    np.testing.assert_allclose(score.regularity(p, d, lengths, 0.), 1 - score.minmax(d, lengths))
+    np.testing.assert_array_equal(frame_scores.regularity(p, d, lengths, 1.), frame_scores.regularity(p, None, lengths))
+    np.testing.assert_allclose(frame_scores.regularity(p, d, lengths, 0.), 1 - frame_scores.minmax(d, lengths))
 
 
 @quick
@@ -111,20 +113,20 @@ def test_regularity_stays_in_bounds_and_falls_with_distance(case, alpha, seed):
 def test_causal_score_of_a_prefix_is_the_prefix_of_the_score(n, cut, memory, seed):
     rng = np.random.default_rng(seed)
     p, d = rng.normal(35, 3, n), rng.random(n) if memory else None
-    ref = score.reference(rng.normal(38, 2, 50), rng.random(50) if memory else None)
-    whole = score.causal(p, d, ref)
-    np.testing.assert_array_equal(score.causal(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
-    one = [score.causal(p[i], None if d is None else d[i], ref) for i in range(n)]
+    ref = frame_scores.reference(rng.normal(38, 2, 50), rng.random(50) if memory else None)
+    whole = frame_scores.causal(p, d, ref)
+    np.testing.assert_array_equal(frame_scores.causal(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
+    one = [frame_scores.causal(p[i], None if d is None else d[i], ref) for i in range(n)]
     np.testing.assert_array_equal(one, whole)
-    assert (score.causal(p - 1, d, ref) > whole).all()  # worse foreseen, more anomalous
-    if memory: assert (score.causal(p, d + 1, ref) > whole).all()
+    assert (frame_scores.causal(p - 1, d, ref) > whole).all()  # worse foreseen, more anomalous
+    if memory: assert (frame_scores.causal(p, d + 1, ref) > whole).all()
 
 
 def test_reference_survives_json(tmp_path):
-    ref = score.reference(np.arange(9.), np.arange(9.) ** 2)
+    ref = frame_scores.reference(np.arange(9.), np.arange(9.) ** 2)
     write_json(tmp_path / "r.json", ref.__dict__)
-    again = score.Reference(**read_json(tmp_path / "r.json"))
-    assert score.causal(30., 2., again) == score.causal(30., 2., ref)
+    again = frame_scores.Reference(**read_json(tmp_path / "r.json"))
+    assert frame_scores.causal(30., 2., again) == frame_scores.causal(30., 2., ref)
 
 
 # metrics
@@ -133,14 +135,14 @@ def test_reference_survives_json(tmp_path):
 @given(scored())
 def test_metrics_agree_with_scikit_learn_and_do_not_care_for_scale(case):
     labels, scores, lengths = case
-    m = score.metrics(labels, scores, lengths, threshold=.5, published=True)
+    m = frame_scores.metrics(labels, scores, lengths, threshold=.5, published=True)
     assert m["auc_micro"] == pytest.approx(roc_auc_score(labels, scores))
     assert m["ap"] == pytest.approx(average_precision_score(labels, scores))
     assert 0 <= m["eer"] <= 1
     (tn, fp), (fn, tp) = m["at_threshold"]["confusion"]
     assert (tn + fp, fn + tp) == ((labels == 0).sum(), labels.sum()) and tp + fp == (scores >= .5).sum()
     assert m["best_f1"]["f1"] == pytest.approx(max(f1_score(labels, scores >= t) for t in scores))
-    other = score.metrics(labels, np.exp(3 * scores) - 7, lengths)
+    other = frame_scores.metrics(labels, np.exp(3 * scores) - 7, lengths)
     for k in ("auc_micro", "auc_macro", "ap", "eer"): assert other[k] == pytest.approx(m[k], nan_ok=True)
 
 
@@ -148,20 +150,20 @@ def test_metrics_agree_with_scikit_learn_and_do_not_care_for_scale(case):
 @given(scored())
 def test_macro_is_the_mean_over_videos_of_both_classes(case):
     labels, scores, lengths = case
-    m = score.metrics(labels, scores, lengths)
-    areas = [roc_auc_score(y, s) for y, s in zip(score.split(labels, lengths), score.split(scores, lengths)) if len(set(y)) == 2]
+    m = frame_scores.metrics(labels, scores, lengths)
+    areas = [roc_auc_score(y, s) for y, s in zip(frame_scores.split(labels, lengths), frame_scores.split(scores, lengths)) if len(set(y)) == 2]
     assert m["videos_of_one_class"] == len(lengths) - len(areas)
     assert m["auc_macro"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
-    np.testing.assert_allclose(score.micro_macro(labels, scores, lengths), [m["auc_micro"], m["auc_macro"]])
+    np.testing.assert_allclose(frame_scores.micro_macro(labels, scores, lengths), [m["auc_micro"], m["auc_macro"]])
 
 
 @quick
 @given(scored())
 def test_published_confusion_is_the_honest_one_turned(case):
     labels, scores, lengths = case
-    p = score.published_confusion(labels, scores)
+    p = frame_scores.published_confusion(labels, scores)
     printed, meant = np.array(p["printed"]["confusion"]), np.array(p["meant"]["confusion"])
-    np.testing.assert_array_equal(score.unswap(printed), meant)
+    np.testing.assert_array_equal(frame_scores.unswap(printed), meant)
     np.testing.assert_array_equal(printed.sum(1), [labels.sum(), (1 - labels).sum()])  # the row 'Normal' holds the anomalous
     assert p["printed"]["f1"] == pytest.approx(max(f1_score(1 - labels, scores <= t) for t in scores))
     assert p["printed"]["accuracy"] == p["meant"]["accuracy"]
@@ -173,15 +175,15 @@ def test_one_class_gives_nan_and_a_note(label, word):
     labels, scores = np.full(9, label), np.arange(9.)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        m = score.metrics(labels, scores, [4, 5], threshold=3., published=True)
+        m = frame_scores.metrics(labels, scores, [4, 5], threshold=3., published=True)
         assert np.isnan([m["auc_micro"], m["auc_macro"], m["ap"], m["eer"]]).all() and f"All frames are {word}" in m["note"]
-        assert np.isnan(score.bootstrap(labels, scores, [4, 5])).all()
-        c = score.controls(labels, [4, 5], scores=scores, n=3)
+        assert np.isnan(frame_scores.bootstrap(labels, scores, [4, 5])).all()
+        c = frame_scores.controls(labels, [4, 5], scores=scores, n=3)
     assert c.auc_micro.isna().all()
 
 
 def test_metrics_go_to_json_and_back(tmp_path):
-    m = score.metrics([0, 1, 1, 1], [0., 1, 2, 3], [2, 2], threshold=1.)
+    m = frame_scores.metrics([0, 1, 1, 1], [0., 1, 2, 3], [2, 2], threshold=1.)
     write_json(tmp_path / "m.json", m)
     again = read_json(tmp_path / "m.json")
     assert again["auc_video"] == [1., None] and again["at_threshold"] == m["at_threshold"]
@@ -197,17 +199,17 @@ def test_pixel_auc_agrees_with_scikit_learn_at_any_scale(seed, n, scale):
     masks = rng.random(maps.shape) < .3
     assume(masks.any() and not masks.all())
     want = roc_auc_score(masks.ravel(), maps.ravel())
-    assert score.pixel_auc(iter(maps), iter(masks)) == pytest.approx(want, abs=2e-3)
+    assert frame_scores.pixel_auc(iter(maps), iter(masks)) == pytest.approx(want, abs=2e-3)
     ties = (maps / np.float32(scale)).astype(np.float16).astype(np.float32)  # eleven digits: exact
-    assert score.pixel_auc(ties, masks) == pytest.approx(roc_auc_score(masks.ravel(), ties.ravel()), abs=1e-12)
-    assert score.pixel_auc([ties], [masks]) == score.pixel_auc(ties, masks)  # by frame or by video
+    assert frame_scores.pixel_auc(ties, masks) == pytest.approx(roc_auc_score(masks.ravel(), ties.ravel()), abs=1e-12)
+    assert frame_scores.pixel_auc([ties], [masks]) == frame_scores.pixel_auc(ties, masks)  # by frame or by video
 
 
 @pytest.mark.parametrize("error, mask, says", [
     (np.full((2, 2), np.nan), np.ones((2, 2)), "not finite"), (-np.ones((2, 2)), np.ones((2, 2)), "negative"),
     (np.ones((2, 3)), np.ones((2, 2)), "resize")])
 def test_pixel_auc_refuses_bad_maps(error, mask, says):
-    with pytest.raises(Problem, match=says): score.pixel_auc([error], [mask])
+    with pytest.raises(UserError, match=says): frame_scores.pixel_auc([error], [mask])
 
 
 # intervals
@@ -216,12 +218,12 @@ def test_pixel_auc_refuses_bad_maps(error, mask, says):
 @given(scored(), st.integers(0, 99))
 def test_resamples_equal_datasets_put_together(case, seed):
     labels, scores, lengths = case
-    _, a, n = score.duels(labels, scores, lengths)
-    counts = score.draws(lambda c: (c @ a > 0) & (c @ n > 0), len(lengths), 5, seed)
-    ys, ss = score.split(labels, lengths), score.split(scores, lengths)
+    _, a, n = frame_scores.duels(labels, scores, lengths)
+    counts = frame_scores.draws(lambda c: (c @ a > 0) & (c @ n > 0), len(lengths), 5, seed)
+    ys, ss = frame_scores.split(labels, lengths), frame_scores.split(scores, lengths)
     together = [[np.concatenate([x[i] for i in np.repeat(np.arange(len(c)), c)]) for x in (ys, ss)] for c in counts]
-    for name, metric in (("auc_micro", roc_auc_score), ("ap", average_precision_score), ("eer", score.eer)):
-        fast = score.resampled(labels, scores, lengths, name, n=5, seed=seed)
+    for name, metric in (("auc_micro", roc_auc_score), ("ap", average_precision_score), ("eer", frame_scores.eer)):
+        fast = frame_scores.resampled(labels, scores, lengths, name, n=5, seed=seed)
         np.testing.assert_allclose(fast, [metric(*t) for t in together], atol=1e-12)
 
 
@@ -229,12 +231,12 @@ def test_resamples_equal_datasets_put_together(case, seed):
 @given(scored(), st.integers(0, 99))
 def test_macro_resamples_average_the_drawn_videos(case, seed):
     labels, scores, lengths = case
-    area = np.array(score.metrics(labels, scores, lengths)["auc_video"])
-    fast = score.resampled(labels, scores, lengths, "auc_macro", n=5, seed=seed)
+    area = np.array(frame_scores.metrics(labels, scores, lengths)["auc_video"])
+    fast = frame_scores.resampled(labels, scores, lengths, "auc_macro", n=5, seed=seed)
     if np.isnan(area).all():
         assert np.isnan(fast).all()
         return
-    counts = score.draws(lambda c: c @ np.isfinite(area) > 0, len(lengths), 5, seed)
+    counts = frame_scores.draws(lambda c: c @ np.isfinite(area) > 0, len(lengths), 5, seed)
     np.testing.assert_allclose(fast, [np.nanmean(np.repeat(area, c)) for c in counts])
 
 
@@ -242,10 +244,10 @@ def test_bootstrap_is_seeded_and_holds_the_estimate():
     rng = np.random.default_rng(0)
     labels = np.concatenate([np.arange(n) >= n // 2 for n in PED2]).astype(int)
     scores = labels + rng.normal(0, 1, len(labels)) + np.repeat(rng.normal(0, .5, len(PED2)), PED2)
-    low, high = score.bootstrap(labels, scores, PED2)
+    low, high = frame_scores.bootstrap(labels, scores, PED2)
     assert low < roc_auc_score(labels, scores) < high
-    assert (low, high) == score.bootstrap(labels, scores, PED2) != score.bootstrap(labels, scores, PED2, seed=1)
-    narrow = score.bootstrap(labels, scores, PED2, level=.5)
+    assert (low, high) == frame_scores.bootstrap(labels, scores, PED2) != frame_scores.bootstrap(labels, scores, PED2, seed=1)
+    narrow = frame_scores.bootstrap(labels, scores, PED2, level=.5)
     assert low < narrow[0] < narrow[1] < high
 
 
@@ -258,7 +260,7 @@ def test_intervals_over_videos_hold_the_truth_where_intervals_over_frames_do_not
     for _ in range(40):
         s = dataset()
         for i, of in enumerate((lengths, [1] * len(labels))):
-            low, high = score.bootstrap(labels, s, of, n=200)
+            low, high = frame_scores.bootstrap(labels, s, of, n=200)
             held[i] += low <= truth <= high
     assert held[0] >= 32 > held[1] + 4
 
@@ -270,7 +272,7 @@ def plain_micro_macro(labels, scores, lengths):
     def area(y, s):
         a = y.sum()
         return (stats.rankdata(s)[y == 1].sum() - a * (a + 1) / 2) / (a * (len(y) - a)) if 0 < a < len(y) else np.nan
-    video = [area(*v) for v in zip(score.split(labels, lengths), score.split(scores, lengths))]
+    video = [area(*v) for v in zip(frame_scores.split(labels, lengths), frame_scores.split(scores, lengths))]
     return np.array([area(labels, scores), np.nanmean(video) if np.isfinite(video).any() else np.nan])
 
 numbers = st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1), st.floats(allow_nan=False, allow_infinity=False),
@@ -283,8 +285,8 @@ def test_fast_areas_are_the_plain_ones_to_the_bit(data, lengths):
     n = sum(lengths)
     y, s = (np.array(data.draw(st.lists(x, min_size=n, max_size=n)), t) for x, t in ((st.integers(0, 1), int), (numbers, float)))
     want = plain_micro_macro(y, s, lengths)
-    np.testing.assert_array_equal(score.micro_macro(y, s, lengths), want)
-    np.testing.assert_array_equal(score.Areas(lengths).of(s)(y), want)
+    np.testing.assert_array_equal(frame_scores.micro_macro(y, s, lengths), want)
+    np.testing.assert_array_equal(frame_scores.Areas(lengths).of(s)(y), want)
 
 def test_fast_controls_are_the_plain_ones_to_the_bit(monkeypatch):
     "the same draws from the same seed"
@@ -292,24 +294,24 @@ def test_fast_controls_are_the_plain_ones_to_the_bit(monkeypatch):
     for lengths in ([40, 3, 1, 0, 40, 25], [60]):
         n = sum(lengths)
         y, s, d = rng.integers(0, 2, n), rng.integers(-5, 5, n) / 7, rng.normal(0, 20, n)
-        fast = score.controls(y, lengths, s, d, n=5)
+        fast = frame_scores.controls(y, lengths, s, d, n=5)
         with monkeypatch.context() as m:
-            m.setattr(score.Areas, "__call__", lambda self, y, s: plain_micro_macro(y, s, np.bincount(self.video, minlength=self.videos)))
-            m.setattr(score.Areas, "of", lambda self, s: lambda y: self(y, s))
-            pd.testing.assert_frame_equal(score.controls(y, lengths, s, d, n=5), fast, check_exact=True)
+            m.setattr(frame_scores.Areas, "__call__", lambda self, y, s: plain_micro_macro(y, s, np.bincount(self.video, minlength=self.videos)))
+            m.setattr(frame_scores.Areas, "of", lambda self, s: lambda y: self(y, s))
+            pd.testing.assert_frame_equal(frame_scores.controls(y, lengths, s, d, n=5), fast, check_exact=True)
 
 def test_controls_draw_as_they_always_did():
     "rotated labels are each video's labels, rolled by numbers drawn one after the other; each row goes on where the last one stopped"
     lengths = [7, 1, 12, 5]
     rng = np.random.default_rng(4)
     y, s = np.random.default_rng(1).integers(0, 2, 25), np.random.default_rng(2).random(25)
-    def rotated(): return np.concatenate([np.roll(v, rng.integers(len(v))) for v in score.split(y, lengths)])
+    def rotated(): return np.concatenate([np.roll(v, rng.integers(len(v))) for v in frame_scores.split(y, lengths)])
     want = dict()
     want["random"] = np.mean([plain_micro_macro(y, rng.random(25), lengths) for _ in range(3)], 0)
     want["shuffled labels"] = np.mean([plain_micro_macro(rng.permutation(y), s, lengths) for _ in range(3)], 0)
     want["rotated labels"] = np.mean([plain_micro_macro(rotated(), s, lengths) for _ in range(3)], 0)
-    want["noisy oracle"] = np.mean([plain_micro_macro(y, y + rng.normal(0, score.ORACLE, 25), lengths) for _ in range(3)], 0)
-    c = score.controls(y, lengths, s, seed=4, n=3).set_index("control")
+    want["noisy oracle"] = np.mean([plain_micro_macro(y, y + rng.normal(0, frame_scores.ORACLE, 25), lengths) for _ in range(3)], 0)
+    c = frame_scores.controls(y, lengths, s, seed=4, n=3).set_index("control")
     for k, v in want.items(): np.testing.assert_array_equal(c.loc[k, ["auc_micro", "auc_macro"]].astype(float), v, k)
 
 @quick
@@ -317,19 +319,19 @@ def test_controls_draw_as_they_always_did():
 def test_no_squeezed_score_beats_the_cap(case, seed):
     labels, scores, lengths = case
     assume(min(lengths) > 1)
-    cap = roc_auc_score(labels, score.best_squeezed(labels, lengths))
+    cap = roc_auc_score(labels, frame_scores.best_squeezed(labels, lengths))
     rng = np.random.default_rng(seed)
     for s in (rng.random(len(labels)), labels + rng.normal(0, .1, len(labels)), labels + rng.normal(0, 1e-3, len(labels))):
-        assert roc_auc_score(labels, score.minmax(s, lengths)) <= cap + 1e-12
+        assert roc_auc_score(labels, frame_scores.minmax(s, lengths)) <= cap + 1e-12
 
 
 @quick
 @given(scored(), st.integers(0, 15))
 def test_late_labels_are_the_labels_of_earlier_frames(case, k):
     labels, _, lengths = case
-    y, s, left = score.late(labels, lengths, k)
+    y, s, left = frame_scores.late(labels, lengths, k)
     assert len(y) == len(s) == sum(left) and left == [max(n - k, 0) for n in lengths]
-    for v, a, b in zip(score.split(labels, lengths), score.split(y, left), score.split(s, left)):
+    for v, a, b in zip(frame_scores.split(labels, lengths), frame_scores.split(y, left), frame_scores.split(s, left)):
         for t in range(len(a)): assert (a[t], b[t]) == (v[t + k], v[t])
 
 
@@ -337,7 +339,7 @@ def test_shuffled_and_rotated_labels_find_a_score_that_knows_only_the_video():
     lengths = np.full(10, 50)
     labels = np.concatenate([np.roll(np.arange(50) < 5 * (i + 1) - 2, 7) for i in range(10)]).astype(int)
     knows = np.repeat(np.arange(10.), 50)  # how much is wrong in the video, not when
-    c = score.controls(labels, lengths, scores=knows, n=20).set_index("control")
+    c = frame_scores.controls(labels, lengths, scores=knows, n=20).set_index("control")
     assert abs(c.auc_micro["shuffled labels"] - .5) < .03
     assert c.auc_micro["rotated labels"] == pytest.approx(roc_auc_score(labels, knows))  # all of it
     assert c.auc_macro["rotated labels"] == pytest.approx(.5)
@@ -346,45 +348,45 @@ def test_shuffled_and_rotated_labels_find_a_score_that_knows_only_the_video():
 # tables and faults
 
 def test_table_of_frames(tmp_path):
-    t = score.table(["01", "b"], [2, 1], first=4, psnr=[30., 31.5, 1 / 3], distance=None, label=[0, 1, 1])
+    t = frame_scores.table(["01", "b"], [2, 1], first=4, psnr=[30., 31.5, 1 / 3], distance=None, label=[0, 1, 1])
     assert list(t) == ["video", "frame", "psnr", "label"] and t.frame.tolist() == [4, 5, 4] and t.video.tolist() == ["01", "01", "b"]
-    score.write_table(tmp_path / "t.csv", t)
-    again = score.read_table(tmp_path / "t.csv")
+    frame_scores.write_table(tmp_path / "t.csv", t)
+    again = frame_scores.read_table(tmp_path / "t.csv")
     pd.testing.assert_frame_equal(again, t)
-    assert score.table_lengths(again).tolist() == [2, 1]
-    with pytest.raises(Problem, match="psnr of video b, scored frame 0"): score.table(["01", "b"], [1, 1], psnr=[1., np.nan])
+    assert frame_scores.table_lengths(again).tolist() == [2, 1]
+    with pytest.raises(UserError, match="psnr of video b, scored frame 0"): frame_scores.table(["01", "b"], [1, 1], psnr=[1., np.nan])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"\xff\xfe\x00", b'video,frame\n"01'])
 def test_a_bad_table_is_a_problem_that_names_the_file(tmp_path, content):
     path = tmp_path / "frames.csv"
     if content is not None: path.write_bytes(content)
-    with pytest.raises(Problem, match="frames.csv"): score.read_table(path)
+    with pytest.raises(UserError, match="frames.csv"): frame_scores.read_table(path)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("use", [
-    lambda x: score.minmax(x, [2, 3]), lambda x: score.regularity(x, None, [2, 3]), lambda x: score.regularity(np.arange(5.), x, [2, 3]),
-    lambda x: score.metrics([0, 1, 0, 1, 1], x, [2, 3]), lambda x: score.bootstrap([0, 1, 0, 1, 1], x, [2, 3]),
-    lambda x: score.controls([0, 1, 0, 1, 1], [2, 3], scores=x)])
+    lambda x: frame_scores.minmax(x, [2, 3]), lambda x: frame_scores.regularity(x, None, [2, 3]), lambda x: frame_scores.regularity(np.arange(5.), x, [2, 3]),
+    lambda x: frame_scores.metrics([0, 1, 0, 1, 1], x, [2, 3]), lambda x: frame_scores.bootstrap([0, 1, 0, 1, 1], x, [2, 3]),
+    lambda x: frame_scores.controls([0, 1, 0, 1, 1], [2, 3], scores=x)])
 def test_a_number_that_is_not_finite_is_named(bad, use):
     x = np.arange(5.)
     x[3] = bad
-    with pytest.raises(Problem, match="video 2, scored frame 1 .*(nan|inf)"): use(x)
+    with pytest.raises(UserError, match="video 2, scored frame 1 .*(nan|inf)"): use(x)
 
 
 @pytest.mark.parametrize("call, says", [
-    (lambda: score.metrics([0, 1], [0., 1, 2], [3]), "2 labels for 3 scores"), (lambda: score.metrics([0, 255], [0., 1], [2]), "must be 0"),
-    (lambda: score.minmax([1., 2], [3]), "2 frames were given"), (lambda: score.reference([3., 3]), "is the same"),
-    (lambda: score.reference([3., np.nan]), "training PSNR"), (lambda: score.bootstrap([0, 1], [0, 1], [2], "auc"), "no metric 'auc'"),
-    (lambda: score.summary([]), "at least one seed"), (lambda: score.threshold_from([1., np.inf]), "training score")])
+    (lambda: frame_scores.metrics([0, 1], [0., 1, 2], [3]), "2 labels for 3 scores"), (lambda: frame_scores.metrics([0, 255], [0., 1], [2]), "must be 0"),
+    (lambda: frame_scores.minmax([1., 2], [3]), "2 frames were given"), (lambda: frame_scores.reference([3., 3]), "is the same"),
+    (lambda: frame_scores.reference([3., np.nan]), "training PSNR"), (lambda: frame_scores.bootstrap([0, 1], [0, 1], [2], "auc"), "no metric 'auc'"),
+    (lambda: frame_scores.summary([]), "at least one seed"), (lambda: frame_scores.threshold_from([1., np.inf]), "training score")])
 def test_faults_say_what_is_wrong(call, says):
-    with pytest.raises(Problem, match=says): call()
+    with pytest.raises(UserError, match=says): call()
 
 
 def test_a_video_too_short_to_score_changes_nothing():
     y, s = np.array([0, 1, 0, 1, 1]), np.array([.1, .9, .8, .3, .7])
-    m, n = score.metrics(y, s, [2, 3]), score.metrics(y, s, [2, 0, 3])
+    m, n = frame_scores.metrics(y, s, [2, 3]), frame_scores.metrics(y, s, [2, 0, 3])
     assert (m["auc_micro"], m["auc_macro"]) == (n["auc_micro"], n["auc_macro"]) and n["videos_of_one_class"] == 1
-    np.testing.assert_array_equal(score.minmax(s, [2, 3]), score.minmax(s, [2, 0, 3]))
-    assert len(score.controls(y, [2, 0, 3], scores=s, difference=s, n=2)) == 16
+    np.testing.assert_array_equal(frame_scores.minmax(s, [2, 3]), frame_scores.minmax(s, [2, 0, 3]))
+    assert len(frame_scores.controls(y, [2, 0, 3], scores=s, difference=s, n=2)) == 16

@@ -17,15 +17,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import square, write_frames, write_tiny
-from vad import cache, evaluation, learner, score
-from vad.cache import Frames, cache_frames
-from vad.clips import open_clips
-from vad.core import Problem, Unread, file_seals, line_of, lines_in, misfit, read_array, read_csv, read_json, write_csv, write_json
-from vad.data import open_dataset
-from vad.embed import embed, open_embeddings
-from vad.learner import Settings, fit, load_tensors, save_tensors
-from vad.results import Plan, plan_facts, read_plan, read_result
-from vad.video import open_video
+from vad.data import frame_cache
+from vad.scores import frame_scores
+from vad.training import evaluation, trainer
+from vad.data.frame_cache import Frames, cache_frames
+from vad.training.splits import open_clips
+from vad.core.errors import TemporaryError, UserError
+from vad.core.records import file_seals, line_of, lines_in, read_array, read_csv, read_json, schema_error, write_csv, write_json
+from vad.data.datasets import open_dataset
+from vad.data.embedding import embed, open_embeddings
+from vad.training.trainer import Settings, fit, load_tensors, save_tensors
+from vad.reproduce.results import Plan, plan_facts, read_plan, read_result
+from vad.data.video import open_video
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step")
 CNN = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
@@ -57,7 +60,7 @@ def no_handles():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
         for h in held: os.close(h)
 
-def sentence(call, *words, kind=Problem):
+def sentence(call, *words, kind=UserError):
     with pytest.raises(kind) as e: call()
     text = str(e.value)
     assert "\n" not in text and text.endswith(".") and all(str(w) in text for w in words), text
@@ -77,7 +80,7 @@ def test_no_flipped_bit_changes_what_json_says(tmp_path, fields, bit):
     assert read_json(path) == fields
     flip(path, bit)
     try: found = read_json(path)
-    except Problem as e: assert str(path) in str(e) and "\n" not in str(e)
+    except UserError as e: assert str(path) in str(e) and "\n" not in str(e)
     else: assert {k: v for k, v in found.items() if k in fields} == fields # the bit was one of layout, or of the seal's name
 
 @fewer(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,7 +88,7 @@ def test_no_flipped_bit_changes_what_json_says(tmp_path, fields, bit):
 def test_whatever_a_json_file_holds_gives_an_object_or_a_sentence(tmp_path, data):
     (tmp_path / "x.json").write_bytes(data)
     try: assert isinstance(read_json(tmp_path / "x.json"), dict)
-    except Problem as e: assert "x.json" in str(e) and str(e).endswith(".")
+    except UserError as e: assert "x.json" in str(e) and str(e).endswith(".")
 
 @pytest.mark.parametrize("text", ["", "null", "3", "[1]", "{", "[" * 50_000,
                                   '{"a":' * 50_000, '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": ' + "9" * 6000 + "}", "\ud800"])
@@ -107,7 +110,7 @@ def test_a_seal_can_be_taken_out_by_hand(tmp_path):
     (1, int, True), (True, int, False), (1., int, False), (2**70, int, False), (1, float, True), (1e301, float, False), ("a", str, True), (None, str, False),
     ([1, 2], tuple[int, int], True), ([1, 2, 3], tuple[int, int], False), ([1, 2, 3], tuple[int, ...], True), ([], list[str], True), ([1], list[str], False),
     (dict(a=[1]), dict[str, list[int]], True), (dict(a=["1"]), dict[str, list[int]], False), (None, float|None, True), ("x", float|None, False), ("x", object, True)])
-def test_types(value, kind, fits): assert (misfit(dict(x=value), dict(x=kind)) == "") == fits
+def test_types(value, kind, fits): assert (schema_error(dict(x=value), dict(x=kind)) == "") == fits
 
 def test_journals_lose_only_the_lines_that_are_damaged():
     lines = [line_of(dict(index=i)) for i in range(3)]
@@ -129,7 +132,7 @@ def test_broken_arrays(tmp_path, bit, cut):
     else: flip(path, bit % (8 * 128)) # in the header
     for mapped in (True, False):
         try: read_array(path, mapped=mapped)
-        except Problem as e: assert "x.npy" in str(e)
+        except UserError as e: assert "x.npy" in str(e)
 
 
 # ---- weights
@@ -143,7 +146,7 @@ def test_no_flipped_bit_changes_weights(tmp_path, bit):
     save_tensors(path, tensors, settings=dict(width=3), step=7)
     flip(path, bit)
     try: found, facts = load_tensors(path)
-    except Problem as e: assert str(path) in str(e) and "\n" not in str(e)
+    except UserError as e: assert str(path) in str(e) and "\n" not in str(e)
     else: assert facts == dict(settings=dict(width=3), step=7) and found.keys() == tensors.keys() and all(torch.equal(found[k], v) for k, v in tensors.items())
 
 def test_weights_without_a_seal_are_older_ones(tmp_path):
@@ -156,7 +159,7 @@ def test_weights_without_a_seal_are_older_ones(tmp_path):
                                    '{"settings": {"size": [16]}}', '{"settings": {"colour": 1}}', "[" * 9999, "3", '{"settings": {"width": 1000000000}}'])
 def test_settings_in_weights_that_cannot_be(tmp_path, facts):
     save_file(dict(x=torch.zeros(2)), tmp_path / "model.safetensors", metadata=dict(facts=facts))
-    sentence(lambda: learner.load_model(tmp_path), tmp_path / "model.safetensors")
+    sentence(lambda: trainer.load_model(tmp_path), tmp_path / "model.safetensors")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory): return open_dataset(write_tiny(tmp_path_factory.mktemp("own") / "tiny"))
@@ -171,15 +174,15 @@ def run(data, tmp_path_factory):
 def halfway(data, folder):
     "a run that was stopped after its first epoch"
     class Dead(BaseException): pass
-    save = learner.save_checkpoint
+    save = trainer.save_checkpoint
     def last(*args):
         save(*args)
         raise Dead
-    learner.save_checkpoint, seconds = last, learner.EPOCH_SECONDS
-    learner.EPOCH_SECONDS = 0
+    trainer.save_checkpoint, seconds = last, trainer.EPOCH_SECONDS
+    trainer.EPOCH_SECONDS = 0
     try: fit(TINY, data, folder, "cpu")
     except Dead: return folder
-    finally: learner.save_checkpoint, learner.EPOCH_SECONDS = save, seconds
+    finally: trainer.save_checkpoint, trainer.EPOCH_SECONDS = save, seconds
 
 @pytest.mark.parametrize("text", [None, b"", b"epoch\nx\n", b"\xff\xfe\x00", b"epoch,loss\n1,7\n2,7\n3,7\n"])
 def test_a_damaged_table_of_losses_changes_no_run(data, run, tmp_path, text):
@@ -239,7 +242,7 @@ def test_a_damaged_evaluation_is_measured_anew(data, run, tmp_path, capsys, name
 def test_a_table_of_scores_that_is_damaged_is_not_drawn(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     damage(tmp_path / "run/scores.csv")
-    sentence(lambda: score.read_table(tmp_path / "run/scores.csv"), "scores.csv", "evaluate the run again")
+    sentence(lambda: frame_scores.read_table(tmp_path / "run/scores.csv"), "scores.csv", "evaluate the run again")
 
 def test_masks_are_part_of_what_was_measured(tmp_path, run, capsys):
     root = write_tiny(tmp_path / "tiny")
@@ -282,9 +285,9 @@ def test_no_flipped_bit_changes_a_cached_frame(cached, name, bit):
     flip(folder / name, bit)
     for _ in range(2): # the second call makes anew what the first has found
         try: found = take()
-        except Problem: continue
+        except UserError: continue
         try: x = found.cut(np.arange(12)).numpy()
-        except Problem: continue
+        except UserError: continue
         assert np.array_equal(x, want) and found.names == ["1", "2"] and found.starts.tolist() == [0, 6, 12]
         break
     else: pytest.fail("it was not made anew")
@@ -292,8 +295,8 @@ def test_no_flipped_bit_changes_a_cached_frame(cached, name, bit):
 def test_a_system_that_fails_deletes_no_cache(cached):
     take, folder, want = cached
     made = (folder / "frames.npy").stat().st_mtime_ns
-    with no_handles(): sentence(lambda: Frames(folder), "cannot be read now", kind=Unread)
-    with no_handles(), pytest.raises((Unread, OSError)): take()
+    with no_handles(): sentence(lambda: Frames(folder), "cannot be read now", kind=TemporaryError)
+    with no_handles(), pytest.raises((TemporaryError, OSError)): take()
     assert np.array_equal(take().cut(np.arange(12)).numpy(), want) and (folder / "frames.npy").stat().st_mtime_ns == made
 
 @pytest.mark.parametrize("change", [dict(names="12"), dict(starts=[0, 12]), dict(starts=[0, 7.5, 12]), dict(starts=[0, 20, 12]), dict(starts=[3, 6, 12]),
@@ -317,15 +320,15 @@ def test_a_cache_is_compared_by_the_checksum_it_was_sealed_with(cached, monkeypa
     "an older cache does not say which: that is CRC-32. None is taken for damaged because another checksum is used now, and damage is found by each"
     if "xxh3_64" in (then, now): pytest.importorskip("xxhash")
     take, folder, want = cached
-    one = lambda name: {n: f for n, f in cache.CHECKSUMS.items() if n != name} | {name: cache.CHECKSUMS[name]} # the last one is used
-    monkeypatch.setattr(cache, "CHECKSUMS", one(then or "crc32"))
+    one = lambda name: {n: f for n, f in frame_cache.CHECKSUMS.items() if n != name} | {name: frame_cache.CHECKSUMS[name]} # the last one is used
+    monkeypatch.setattr(frame_cache, "CHECKSUMS", one(then or "crc32"))
     shutil.rmtree(folder)
     assert take().checksum == (then or "crc32") == read_json(folder / "index.json")["checksum"]
     if then is None:                                                     # as older versions wrote it
         np.save(folder / "seals.npy", np.load(folder / "seals.npy").astype(np.uint32))
         index = {k: v for k, v in read_json(folder / "index.json").items() if k != "checksum"}
         write_json(folder / "index.json", index | dict(seals=file_seals(folder, "seals.npy")))
-    monkeypatch.setattr(cache, "CHECKSUMS", one(now))
+    monkeypatch.setattr(frame_cache, "CHECKSUMS", one(now))
     made = (folder / "frames.npy").stat().st_mtime_ns
     assert np.array_equal(take().cut(np.arange(12)).numpy(), want) and (folder / "frames.npy").stat().st_mtime_ns == made
     flip(folder / "frames.npy", 8 * 128 + 77)                            # behind the header
@@ -433,7 +436,7 @@ def test_finished_work_is_used_where_nothing_can_be_written(data, run, embedded,
 
 def test_a_damaged_line_of_the_cutting_journal(embedded, tmp_path):
     pytest.importorskip("av")
-    from vad.segment import read_journal
+    from vad.data.cutting import read_journal
     path = tmp_path / "out/.segments.jsonl"
     path.parent.mkdir()
     text = line_of(dict(key="k")) + "".join(line_of(dict(video=v, clips=[dict(video=v)])) for v in "ab")

@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from conftest import fill
 from films import HIDES, copy_film, flip, numbers_of, picture, write_film
 from vad.cli import app
-from vad.collection import Collection, collect, films
-from vad.core import Problem, shared
-from vad.embed import embed
-from vad.segment import clip_label, marks, read_film, segment, snap
-from vad.video import open_video
+from vad.data.clips import Collection, collect, films
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.data.embedding import embed
+from vad.data.cutting import clip_label, marks, read_film, segment, snap
+from vad.data.video import open_video
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
@@ -85,7 +86,7 @@ def test_cutting_goes_on_and_says_what_failed(tmp_path, blocks, monkeypatch):
     for name in ("normal/a.mp4", "Arson/b.mp4", "Arson/sub/b.mp4"): write_h264(tmp_path / "films" / name, blocks, g="10", sc_threshold="0")
     (tmp_path / "films/Arson/c.mp4").write_text("none")
     write_h264(tmp_path / "films/Arson/short.mp4", blocks[:3])
-    import vad.segment as module
+    import vad.data.cutting as module
     real, calls = module.cut_film, []
     def cut_film(path, *args):
         calls.append(path)
@@ -272,20 +273,20 @@ def test_a_full_disk_is_no_fault_of_a_film(tmp_path, long, disk):
     (disk / "clips").mkdir()
     fill(disk, 12_000)
     for cut in ("auto", "encode"):
-        with pytest.raises(Problem, match="disk is full"): segment(tmp_path / "films", disk / "clips", workers=1, seconds=1, tolerance=.5, shortest=.01, cut=cut)
+        with pytest.raises(UserError, match="disk is full"): segment(tmp_path / "films", disk / "clips", workers=1, seconds=1, tolerance=.5, shortest=.01, cut=cut)
         assert not (disk / "clips/segments.csv").exists() and not list(films(disk / "clips"))
         (disk / "clips/.segments.jsonl").unlink()
 
 def test_who_reads_film_otherwise_begins_anew(tmp_path, long, monkeypatch):
     (tmp_path / "films/Arson").mkdir(parents=True)
     (tmp_path / "films/Arson/a.mp4").write_bytes(long.read_bytes())
-    import vad.segment as module
+    import vad.data.cutting as module
     def stop(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(module, "cut_film", stop)
         cut_one(tmp_path)
     monkeypatch.setenv("VAD_FIELDS", "stored")
-    with pytest.raises(Problem, match="other settings"): cut_one(tmp_path)
+    with pytest.raises(UserError, match="other settings"): cut_one(tmp_path)
     monkeypatch.delenv("VAD_FIELDS")
     assert len(cut_one(tmp_path)) == 3
 

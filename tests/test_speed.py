@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import vad
-from vad import learner
-from vad.autoencoder import folded
+from vad.training import trainer
+from vad.models.mnad import folded
 
 ROOT = Path(vad.__file__).parents[1]
 BARE = """
@@ -54,8 +54,8 @@ def test_lines_compare_with_the_first_way():
 
 @pytest.mark.parametrize("how", ["gated", "always"])
 def test_both_ways_of_scoring_say_the_same(tmp_path, how):
-    s = replace(learner.settings("quick", size=(16, 16), width=8, channels=3), test_update=how)
-    frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), learner.build(s)
+    s = replace(trainer.settings("quick", size=(16, 16), width=8, channels=3), test_update=how)
+    frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), trainer.build(s)
     model.eval()
     mine = speed.in_batches(folded(model), items, frames, s, "cpu", frames.clips(5), 4)
     assert mine == pytest.approx(speed.one_by_one(model, items, frames, s, "cpu", frames.clips(5)), abs=1e-4)

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from vad import sru
-from vad.core import Problem
+from vad.models import sru
+from vad.core.errors import UserError
 
 gentle = settings(deadline=None, max_examples=40, derandomize=True) # in single precision: a case in a million magnifies rounding beyond any bound
 
@@ -185,7 +185,7 @@ def test_the_reference_as_an_implementation(case):
 def test_a_missing_reference_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "sru", None)
     sru._reference.cache_clear()
-    with pytest.raises(Problem, match=r"pip install 'vad\[sru\]'"): sru.SRU(3, 3, implementation="sru")(torch.zeros(2, 1, 3))
+    with pytest.raises(UserError, match=r"pip install 'vad\[sru\]'"): sru.SRU(3, 3, implementation="sru")(torch.zeros(2, 1, 3))
     sru._reference.cache_clear()
 
 def test_memory_of_the_past(theirs):
@@ -335,7 +335,7 @@ def test_attention_without_a_mask_sees_the_future():
     (torch.ones(4, 4, dtype=torch.long).triu(1), "integers"), (torch.zeros(4, 4, dtype=torch.uint8), "integers"),
     (torch.full((4, 4), math.nan), "nan"), (torch.full((4, 4), math.inf), "nan or .inf")])
 def test_a_mask_that_could_mean_two_things_is_a_problem(mask, says):
-    with pytest.raises(Problem, match=f"{says}.*True = may not look"): both()[1](torch.zeros(4, 2, 5), attn_mask=mask)
+    with pytest.raises(UserError, match=f"{says}.*True = may not look"): both()[1](torch.zeros(4, 2, 5), attn_mask=mask)
 
 
 # ---- what does not fit
@@ -362,14 +362,14 @@ def test_first_states_come_as_a_tensor_a_list_or_a_tuple():
 def test_masks_memory_and_states_of_a_wrong_shape_are_problems(inputs, says):
     x, models = torch.randn(4, 3, 5), both()
     for model in models if not inputs.keys() & {"attn_mask", "memory", "memory_mask_pad"} else models[1:]:
-        with pytest.raises(Problem, match=says) as e: model(x, **inputs)
+        with pytest.raises(UserError, match=says) as e: model(x, **inputs)
         assert "\n" not in str(e.value)
 
 @pytest.mark.parametrize("name, z", [("u", torch.zeros(4, 3, 5, 2, 5)), ("x", torch.zeros(4, 3, 2, 4)), ("v", torch.zeros(1, 3, 2, 2, 5)), ("c0", torch.zeros(2, 5)),
                                      ("pad", torch.zeros(3, 4)), ("drop", torch.zeros(3, 5))])
 def test_arguments_of_a_recurrence_that_do_not_fit_are_problems(name, z):
     args = dict(zip(("u", "x", "v", "c0"), arguments(4, 3, 2, 5, 3, True, False)))
-    with pytest.raises(Problem, match=f"{name} must"): sru.recurrence(**args | {name: z})
+    with pytest.raises(UserError, match=f"{name} must"): sru.recurrence(**args | {name: z})
 
 def test_what_only_the_loop_can_do_is_a_problem_elsewhere():
     from torch.autograd import forward_ad
@@ -382,7 +382,7 @@ def test_what_only_the_loop_can_do_is_a_problem_elsewhere():
         warnings.simplefilter("ignore") # of PyTorch's own decompositions
         for quick, slow in zip(both("fused"), both("loop")):
             for says, task in tasks.items():
-                with pytest.raises(Problem, match=f"{says}.*use implementation='loop'"): task(quick, torch.randn(3, 2, 5, requires_grad=True))
+                with pytest.raises(UserError, match=f"{says}.*use implementation='loop'"): task(quick, torch.randn(3, 2, 5, requires_grad=True))
                 task(slow, torch.randn(3, 2, 5, requires_grad=True))
             assert all(p.grad is None or p.grad.isfinite().all() for p in slow.parameters()) and slow[0].weight_c.grad.any()
 
@@ -393,7 +393,7 @@ def test_what_only_the_loop_can_do_is_a_problem_elsewhere():
     (lambda: sru.SRUpp(3, 4, 5, num_heads=2), "heads"), (lambda: sru.SRUpp(3, 4, 2, attention_every_n_layers=2, attention_last_n_layers=1), "not both"),
     (lambda: sru.SRUpp(3, 4, 2)(torch.zeros(5, 2, 3), memory=[None]), "memory"), (lambda: sru.SRU(3, 4, implementation="fast"), "no implementation 'fast'")])
 def test_what_does_not_fit_is_a_problem(call, message):
-    with pytest.raises(Problem, match=message): call()
+    with pytest.raises(UserError, match=message): call()
 
 
 # ---- export and kernels
@@ -425,7 +425,7 @@ INTERPRETED = """
 import torch
 torch.set_num_threads(1)
 from vad import sru
-from vad.core import Problem
+from vad.core.errors import UserError
 from tests.test_sru import arguments, close, gradients
 torch.manual_seed(0)
 for dtype, eps in ((torch.float32, 1e-5), (torch.double, 1e-12)):

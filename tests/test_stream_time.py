@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings as fewer, strategies as st
 from test_window import Mean, camera, run # noqa: F401 - fixtures
 
-from vad.cache import cache_frames
-from vad.core import Problem, read_json, shared
-from vad.decoder import decoded, packet_stamps, pyav
-from vad.sight import Sight
-from vad.video import Reading, open_video
-from vad.window import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
+from vad.data.frame_cache import cache_frames
+from vad.core.errors import UserError
+from vad.core.provenance import shared
+from vad.core.records import read_json
+from vad.data.decoder import decoded, packet_stamps, pyav
+from vad.use.inspect_frames import Sight
+from vad.data.video import Reading, open_video
+from vad.use.windows import BATCH, Fuse, Source, StreamClock, Windows, open_source, score_video
 
 CASES = [p for d in ("time", "trimmed", "counts", "containers", "codecs", "damaged") if (root := shared(f"cases/{d}")) for p in sorted(root.iterdir())]
 needs_cases = pytest.mark.skipif(not CASES, reason="the small inputs are not here: VAD_SHARED names their folder")
@@ -150,7 +152,7 @@ def test_damage_is_counted_in_one_pass(tmp_path, monkeypatch):
         for s in decoded(*args):
             passes[-1] += 1
             yield s
-    monkeypatch.setattr("vad.decoder.decoded", counted)
+    monkeypatch.setattr("vad.data.decoder.decoded", counted)
     record = score_video(path, Mean(), tmp_path, name="x", video=False)
     assert passes == [video.frames]      # not even the first frame for its size: its packet was decoded on the way
     assert record["source"]["damaged"] == video.damaged and str(video.damaged) in record["ended"][0] and str(video.frames) in record["ended"][0]
@@ -159,7 +161,7 @@ def test_damage_is_counted_in_one_pass(tmp_path, monkeypatch):
 def test_the_size_is_that_of_the_first_frame(path):
     "a film's packets tell the size of the first frame that is shown"
     try: first = next(Reading(path).__iter__()).image.shape[:2]
-    except Problem: return # some cases hold no frame
+    except UserError: return # some cases hold no frame
     assert Reading(path).size == first
     assert path.is_dir() or packet_stamps(path).size in (None, first)
 
@@ -253,7 +255,7 @@ def test_a_playlist_opens_no_files(serve, tmp_path):
     (tmp_path / "www/own.m3u8").write_text(f"{head}#EXTINF:1.6,\nfilm.ts\n#EXT-X-ENDLIST\n")
     (tmp_path / "www/film.ts").write_bytes(film.read_bytes())
     _, address = serve(tmp_path / "www")
-    with pytest.raises(Problem, match="local.m3u8"): score_video(f"{address}/local.m3u8", Mean(), tmp_path / "out", attempts=1, pause=.05)
+    with pytest.raises(UserError, match="local.m3u8"): score_video(f"{address}/local.m3u8", Mean(), tmp_path / "out", attempts=1, pause=.05)
     record = score_video(f"{address}/own.m3u8", Mean(), tmp_path / "out", name="x", video=False)
     assert record["frames"] == 40 and record["ended"] == []
 
@@ -319,5 +321,5 @@ def test_what_a_model_saw_of_a_damaged_film(run, tmp_path): # noqa: F811
         sight = Sight(run, path, "cpu")
         video, film = open_video(path, partial=True), sight.film(0)
         assert int(sight.frames.lengths[0]) == video.frames and film.frames[-1] == video.frames - 1
-        with pytest.raises(Problem, match="damaged"): cache_frames([open_video(path)], (16, 16), 1)
+        with pytest.raises(UserError, match="damaged"): cache_frames([open_video(path)], (16, 16), 1)
         assert any(f"{video.damaged} of its frames are wrong or lost" in w for w in sight.data.warnings)

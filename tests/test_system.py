@@ -23,13 +23,16 @@ from apart import Apart
 from conftest import fill, litter, write_frames
 from test_cli import SMALL, call, sentence
 
-from vad import core, fetch
+from vad.data import download
+from vad.core import files, progress_bar
 from vad.cli import scarce
-from vad.collection import collect, films
-from vad.core import Problem, locked, read_json, regular_file, whole, whole_folder, write_json
-from vad.data import open_dataset
-from vad.fetch import unpack
-from vad.video import open_video
+from vad.data.clips import collect, films
+from vad.core.errors import UserError, regular_file
+from vad.core.files import atomic_folder, atomic_write, exclusive
+from vad.core.records import read_json, write_json
+from vad.data.datasets import open_dataset
+from vad.data.download import unpack
+from vad.data.video import open_video
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="takes root's rights")
 
@@ -57,7 +60,7 @@ KINDS = ("pipe", "device", "loop", "dangling", "socket")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_not_opened(tmp_path, kind):
-    with pytest.raises(Problem, match="named pipe|device|socket|link that leads to no file"): regular_file(special(tmp_path / "x", kind))
+    with pytest.raises(UserError, match="named pipe|device|socket|link that leads to no file"): regular_file(special(tmp_path / "x", kind))
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["training/frames/01/007.png", "training/frames/01", "testing/frames/02/001.png", "frame_labels_tiny.npy", "masks/01.npz",
@@ -71,7 +74,7 @@ def test_a_dataset_with_something_else_in_it(tiny, tmp_path, kind, place):
     sound = kind in ("pipe", "socket", "device") and place == "training/frames/01" # not even a film by its name
     if sound: assert len(open_dataset(root).train) == 1
     else:
-        with pytest.raises(Problem) as said: open_dataset(root)
+        with pytest.raises(UserError) as said: open_dataset(root)
         assert any(n in str(said.value) for n in names), said.value
     found = open_dataset(root, partial=True)
     assert found.train and found.test
@@ -79,11 +82,11 @@ def test_a_dataset_with_something_else_in_it(tiny, tmp_path, kind, place):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dataset_that_is_none(tmp_path, kind):
-    with pytest.raises(Problem, match="data.set|nowhere|/dev/zero"): open_dataset(special(tmp_path / "data.set", kind))
+    with pytest.raises(UserError, match="data.set|nowhere|/dev/zero"): open_dataset(special(tmp_path / "data.set", kind))
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_source_that_is_no_file(tmp_path, kind):
-    with pytest.raises(Problem, match="x.mp4"): open_video(special(tmp_path / "x.mp4", kind))
+    with pytest.raises(UserError, match="x.mp4"): open_video(special(tmp_path / "x.mp4", kind))
 
 def test_commands_do_not_wait_for_pipes(tmp_path):
     "each of them ends by itself, with a sentence that names the pipe"
@@ -116,7 +119,7 @@ def test_a_tree_of_classes_with_other_things_in_it(tmp_path):
     assert sorted(table.video) == sorted(["anomalous/film", "anomalous/lost", "normal/film", *(f"normal/{k}.mp4" for k in KINDS)])
     for v in table.video:
         if v.endswith("film"): continue
-        with pytest.raises(Problem, match=Path(v).name): open_video(root / v)
+        with pytest.raises(UserError, match=Path(v).name): open_video(root / v)
 
 @ROOT
 def test_a_folder_that_cannot_be_listed(tmp_path):
@@ -140,11 +143,11 @@ def list_as_nobody(root):
 
 def test_a_lock_is_neither_emptied_nor_followed(tmp_path):
     (tmp_path / "precious").write_text("mine")
-    with locked(tmp_path / "precious"): pass
+    with exclusive(tmp_path / "precious"): pass
     for kind in ("pipe", "device", "loop", "link"):
         lock = tmp_path / f".{kind}.lock"
         lock.symlink_to("precious") if kind == "link" else special(lock, kind)
-        with pytest.raises(Problem, match="no lock file of ours"), locked(lock): pass
+        with pytest.raises(UserError, match="no lock file of ours"), exclusive(lock): pass
     assert (tmp_path / "precious").read_text() == "mine"
 
 def test_a_run_whose_lock_is_a_link(tiny, tmp_path):
@@ -167,7 +170,7 @@ def test_a_file_does_not_replace_what_is_none(tmp_path, kind):
     path = tmp_path / "x"
     path.mkdir() if kind == "folder" else special(path, kind)
     before = path.lstat()
-    with pytest.raises(Problem, match="name another file"), whole(path): raise AssertionError("begun")
+    with pytest.raises(UserError, match="name another file"), atomic_write(path): raise AssertionError("begun")
     assert path.lstat() == before and not litter(tmp_path)
 
 def test_progress_goes_to_a_file_of_ones_own(tmp_path, monkeypatch):
@@ -177,7 +180,7 @@ def test_progress_goes_to_a_file_of_ones_own(tmp_path, monkeypatch):
         if name == "pipe": os.mkfifo(tmp_path / name)
         if name == "folder": (tmp_path / name).mkdir()
         monkeypatch.setenv("VAD_PROGRESS", str(tmp_path / name))
-        list(core.progress(range(2), name))
+        list(progress_bar.progress(range(2), name))
     assert (tmp_path / "precious").read_text() == "mine" and "log" in (tmp_path / "log").read_text()
 
 
@@ -185,7 +188,7 @@ def test_progress_goes_to_a_file_of_ones_own(tmp_path, monkeypatch):
 
 def write_on(path, size, begun):
     "write a file and never end"
-    with whole(path) as part, open(part, "wb") as f:
+    with atomic_write(path) as part, open(part, "wb") as f:
         f.write(bytes(size))
         f.flush()
         Path(begun).touch()
@@ -197,8 +200,8 @@ def write_always(folder, seed):
     while True:
         text = rng.choice("abc") * rng.randrange(1, 20000)
         write_json(folder / "x.json", dict(text=text))
-        with whole(folder / "x.npy") as part: np.save(part, np.full(rng.randrange(1, 5000), 7))
-        with whole_folder(folder / f"f{rng.randrange(3)}") as part: (part / "1").write_text(text)
+        with atomic_write(folder / "x.npy") as part: np.save(part, np.full(rng.randrange(1, 5000), 7))
+        with atomic_folder(folder / f"f{rng.randrange(3)}") as part: (part / "1").write_text(text)
 
 def test_kills_at_any_moment(tmp_path):
     "what stands is whole, and the next writer sweeps what does not"
@@ -213,9 +216,9 @@ def test_kills_at_any_moment(tmp_path):
             elif p.suffix == ".npy": assert (np.load(p) == 7).all()
             else: assert len(set((p / "1").read_text())) == 1
     for name in ("x.json", "x.npy"):
-        with whole(out / name) as part: part.write_bytes(b"end")
+        with atomic_write(out / name) as part: part.write_bytes(b"end")
     for i in range(3):
-        with whole_folder(out / f"f{i}") as part: (part / "1").write_text("a")
+        with atomic_folder(out / f"f{i}") as part: (part / "1").write_text("a")
     assert not litter(out)
 
 def test_a_dead_writers_part_goes_a_living_ones_stays(tmp_path):
@@ -225,47 +228,47 @@ def test_a_dead_writers_part_goes_a_living_ones_stays(tmp_path):
     assert len(parts) == 2
     dead.kill(signal.SIGKILL).end()
     assert set(litter(tmp_path)) == parts
-    with whole(out) as part:
+    with atomic_write(out) as part:
         left = set(litter(tmp_path)) & parts
         assert len(left) == 1 # the living one's
         part.write_bytes(b"mine")
     assert out.read_bytes() == b"mine" and set(litter(tmp_path)) == left
     alive.kill(signal.SIGKILL).end()
-    with whole(out) as part: pass
+    with atomic_write(out) as part: pass
     assert not litter(tmp_path)
 
 def test_a_writer_that_replaces_its_part_is_alive_all_the_same(tmp_path):
     "as safetensors do: they write beside the file and rename"
-    with whole(tmp_path / "x.bin") as part:
+    with atomic_write(tmp_path / "x.bin") as part:
         (part.parent / "other").write_bytes(b"first")
         os.replace(part.parent / "other", part)
-        with whole(tmp_path / "x.bin") as second: second.write_bytes(b"second")
+        with atomic_write(tmp_path / "x.bin") as second: second.write_bytes(b"second")
     assert (tmp_path / "x.bin").read_bytes() == b"first" and not litter(tmp_path)
 
 def test_without_locks_only_the_old_is_dead(tmp_path, monkeypatch):
     "a file system that knows no locks: nothing that was written to lately goes"
     def refuse(*args): raise OSError(38, "Function not implemented")
     monkeypatch.setattr(fcntl, "flock", refuse)
-    for name, age in (("old", 2 * core.DAY), ("new", 0)):
+    for name, age in (("old", 2 * files.DAY), ("new", 0)):
         folder = tmp_path / f".x.{name}.part"
         folder.mkdir()
         for p in (folder / "x", folder / ".lock"): p.touch()
         for p in (folder / "x", folder / ".lock", folder): os.utime(p, (time.time() - age,) * 2)
-    with whole(tmp_path / "x") as part: part.write_text("1")
+    with atomic_write(tmp_path / "x") as part: part.write_text("1")
     assert litter(tmp_path) == [".x.new.part"]
 
 def test_a_sweep_follows_no_link(tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/a").touch()
     (tmp_path / ".x.0badf00d.part").symlink_to("precious")
-    with whole(tmp_path / "x") as part: part.write_text("1")
+    with atomic_write(tmp_path / "x") as part: part.write_text("1")
     assert [p.name for p in (tmp_path / "precious").iterdir()] == ["a"]
 
 
 # ---- full disks and limits
 
 def write_array(path, n): # of 8 bytes
-    with whole(path) as part: np.save(part, np.zeros(n))
+    with atomic_write(path) as part: np.save(part, np.zeros(n))
 
 WRITERS = dict(json=lambda p: write_json(p, dict(a="x" * 900_000)), numpy=lambda p: write_array(p, 110_000))
 
@@ -273,19 +276,19 @@ WRITERS = dict(json=lambda p: write_json(p, dict(a="x" * 900_000)), numpy=lambda
 def test_a_full_disk(disk, kind):
     path = disk / f"x.{kind}"
     path.write_text("old")
-    with pytest.raises(Problem, match=f"disk is full: .*x.{kind} was not written"): WRITERS[kind](path)
+    with pytest.raises(UserError, match=f"disk is full: .*x.{kind} was not written"): WRITERS[kind](path)
     assert path.read_text() == "old" and not litter(disk)
 
 def test_no_room_for_anything(disk):
     fill(disk, 0)
-    with pytest.raises(Problem, match="disk is full"), whole(disk / "a/b/c") as part: part.write_bytes(bytes(2**20))
+    with pytest.raises(UserError, match="disk is full"), atomic_write(disk / "a/b/c") as part: part.write_bytes(bytes(2**20))
     assert not litter(disk)
 
 def limited(what, n, call, *args):
     "with a limit of the system"
     resource.setrlimit(what, (n, n))
     try: call(*args)
-    except Problem as e: print(e)
+    except UserError as e: print(e)
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_limit_on_files(tmp_path, kind):
@@ -437,10 +440,10 @@ BOMBS = dict(
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_an_archive_that_says_too_much(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(fetch, "MEMBERS", 5000)
+    monkeypatch.setattr(download, "MEMBERS", 5000)
     (tmp_path / "in").mkdir()
     (tmp_path / "a").write_bytes(BOMBS[kind]())
-    with pytest.raises(Problem, match="delete it"): unpack(tmp_path / "a", tmp_path / "in")
+    with pytest.raises(UserError, match="delete it"): unpack(tmp_path / "a", tmp_path / "in")
     assert sum(p.stat().st_size for p in tmp_path.rglob("in/*")) < 10**6
 
 
@@ -449,5 +452,5 @@ def test_an_archive_that_says_too_much(tmp_path, monkeypatch, kind):
 def test_the_peak_of_memory_is_the_process_own():
     "not that of the large process that started it"
     large = np.ones(200_000_000) # 1.6 GB
-    said = subprocess.run([sys.executable, "-c", "from vad.core import peak_memory; print(peak_memory())"], capture_output=True, text=True, check=True)
+    said = subprocess.run([sys.executable, "-c", "from vad.core.devices import peak_memory; print(peak_memory())"], capture_output=True, text=True, check=True)
     assert .05 < float(said.stdout) < 1.2 and len(large)

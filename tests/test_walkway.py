@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vad import walkway
-from vad.core import Problem, read_json
-from vad.walkway import KINDS, SCRIPTS, foliage, ground, video, write_walkway
+from vad.data import synthetic
+from vad.core.errors import UserError
+from vad.core.records import read_json
+from vad.data.synthetic import KINDS, SCRIPTS, foliage, ground, video, write_walkway
 
 GOLDEN = [("01", "cyclist", 36, 76), ("02", "cart", 0, 39), ("02", "loiterer", 89, 119), ("03", "runner", 17, 63),
           ("03", "bag", 100, 119), ("04", "cyclist", 0, 37), ("04", "wrong way", 87, 119)] # video, kind, first and last frame seen
@@ -59,14 +60,14 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
         if left[0] < 0: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return wrote(path, data)
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(Problem, match="disk is full"): write_walkway(tmp_path / "w", **TINY)
+    with pytest.raises(UserError, match="disk is full"): write_walkway(tmp_path / "w", **TINY)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     assert len(labels(write_walkway(tmp_path / "w", **TINY))) == 60
 
 def test_killed_writer_is_not_trusted(tmp_path):
     root = tmp_path / "w"
-    code = f"import cv2; cv2.setNumThreads(1); from vad.walkway import write_walkway; write_walkway({str(root)!r}, train_frames=100_000)"
+    code = f"import cv2; cv2.setNumThreads(1); from vad.data.synthetic import write_walkway; write_walkway({str(root)!r}, train_frames=100_000)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 600
     while not any(tmp_path.glob(".w.*.part")) and process.poll() is None and time.monotonic() < until: time.sleep(.05)
@@ -94,25 +95,25 @@ def test_what_is_there_is_left_alone(tmp_path):
     (tmp_path / "empty").mkdir()
     root = write_walkway(tmp_path / "empty", **TINY) # an empty folder is as good as none
     (root / "testing/frames/01/001.png").unlink()
-    with pytest.raises(Problem, match="delete it"): write_walkway(root, **TINY) # no longer whole
+    with pytest.raises(UserError, match="delete it"): write_walkway(root, **TINY) # no longer whole
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(Problem, match="something else"): write_walkway(mine, **TINY)
+    with pytest.raises(UserError, match="something else"): write_walkway(mine, **TINY)
     assert (mine / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("")
-    with pytest.raises(Problem, match="something else"): write_walkway(tmp_path / "file", **TINY)
+    with pytest.raises(UserError, match="something else"): write_walkway(tmp_path / "file", **TINY)
 
 @pytest.mark.parametrize("bad", [dict(size=(20, 200)), dict(train=0), dict(test=0), dict(test_frames=0), dict(seed=-1)])
 def test_impossible_settings(tmp_path, bad):
-    with pytest.raises(Problem, match="No walkway can be made"): write_walkway(tmp_path / "w", **(TINY | bad))
+    with pytest.raises(UserError, match="No walkway can be made"): write_walkway(tmp_path / "w", **(TINY | bad))
     assert not list(tmp_path.iterdir())
 
 def test_recipe_stays_as_it_is(tmp_path):
     "whoever changes what is drawn raises `VERSION` and these numbers: results on the old and the new walkway do not compare"
     root = write_walkway(tmp_path / "w", size=(60, 90), train=1, test=4, train_frames=3, test_frames=120)
     seen = [(e["video"], e["kind"], e["first"], e["last"]) for e in read_json(root / "walkway.json")["events"]]
-    assert (walkway.VERSION, seen) == (1, GOLDEN)
+    assert (synthetic.VERSION, seen) == (1, GOLDEN)
     frame = cv2.imread(str(root / "testing/frames/04/060.png"), cv2.IMREAD_UNCHANGED).astype(float)
     np.testing.assert_allclose(frame.reshape(3, 20, 3, 30).mean((1, 3)), LIGHT, atol=.5)
 

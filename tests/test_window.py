@@ -16,17 +16,21 @@ import pytest
 from conftest import litter, square
 from hypothesis import given, settings as fewer, strategies as st
 
-from vad import classify, learner
-from vad.clips import open_clips
-from vad.collection import collect
-from vad.core import Problem, read_json, write_json
-from vad.data import open_dataset
-from vad.embed import Recipe, embed
-from vad.evaluation import evaluate
-from vad.video import open_video
-from vad.window import LIVE_QUEUE, QUEUE, Feed, Fuse, Ring, Source, Windows, open_scorer, open_source, score_frames, score_video
+from vad.training import classifier, trainer
+from vad.training.splits import open_clips
+from vad.data.clips import collect
+from vad.core.errors import UserError
+from vad.core.records import read_json, write_json
+from vad.data.datasets import open_dataset
+from vad.data.embedding import Recipe, embed
+from vad.training.evaluation import evaluate
+from vad.data.video import open_video
+from vad.use.windows import (
+    LIVE_QUEUE, QUEUE, Feed, Fuse, Ring, Source, Windows, open_scorer, open_source, score_frames,
+    score_video,
+)
 
-TINY = learner.Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", threshold=.002)
+TINY = trainer.Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", threshold=.002)
 
 
 class Mean:
@@ -110,8 +114,8 @@ def test_settings_that_cannot_be(tmp_path):
     frames = list(gray([1, 2, 3]))
     for changes, word in ((dict(window=1, stride=2), "leaves frames out"), (dict(window=-1), "over 0"), (dict(mode="sideways"), "overlap or causal"),
                           (dict(fps=0), "over 0"), (dict(duration=0), "over 0")):
-        with pytest.raises(Problem, match=word): score_video(iter(frames), Mean(), tmp_path, **changes)
-    with pytest.raises(Problem, match="gave no frame"): score_video(iter([]), Mean(), tmp_path)
+        with pytest.raises(UserError, match=word): score_video(iter(frames), Mean(), tmp_path, **changes)
+    with pytest.raises(UserError, match="gave no frame"): score_video(iter([]), Mean(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -121,7 +125,7 @@ def test_settings_that_cannot_be(tmp_path):
 def run(tiny, tmp_path_factory):
     "a trained and evaluated memory model"
     data = open_dataset(tiny)
-    run = learner.fit(TINY, data, tmp_path_factory.mktemp("runs") / "memory", "cpu")
+    run = trainer.fit(TINY, data, tmp_path_factory.mktemp("runs") / "memory", "cpu")
     evaluate(run.folder, data, "cpu")
     return run
 
@@ -158,7 +162,7 @@ def test_statistics(run, tiny, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("model.safetensors", "record.json"): shutil.copy(run / name, bare)
-    with pytest.raises(Problem, match="training="): open_scorer(bare, "cpu")
+    with pytest.raises(UserError, match="training="): open_scorer(bare, "cpu")
     computed = open_scorer(bare, "cpu", training=tiny)
     again, recovered = open_scorer(bare, "cpu"), open_scorer(run.folder, "cpu")
     assert again.ref == computed.ref and again.threshold == computed.threshold == pytest.approx(recovered.threshold)
@@ -168,8 +172,8 @@ def test_statistics(run, tiny, tmp_path):
     evaluate(bare, open_dataset(tiny), "cpu", into="psnr", alpha=1.)
     both = open_scorer(bare, "cpu", alpha=1.), open_scorer(bare, "cpu")
     assert both[0].threshold is not None and both[0].threshold != both[1].threshold == pytest.approx(again.threshold)
-    with pytest.raises(Problem, match="fixed by training"): open_scorer(run.folder, "cpu", width=3)
-    with pytest.raises(Problem, match="watch is for classifiers"): open_scorer(run.folder, "cpu", watch="fight")
+    with pytest.raises(UserError, match="fixed by training"): open_scorer(run.folder, "cpu", width=3)
+    with pytest.raises(UserError, match="watch is for classifiers"): open_scorer(run.folder, "cpu", watch="fight")
 
 def test_no_clip_spans_a_break(run, tiny):
     "frames after a break begin anew, but the memory stays"
@@ -205,8 +209,8 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifiers(tree):
     "a run that reads features, and one that reads their changes"
-    s = classify.Settings(hidden=8, layers=1, cell="sru", epochs=2, batch=2, lr=1e-2)
-    return {kind: classify.fit(replace(s, inputs=kind), open_clips(tree / "out"), tree / kind, "cpu").folder for kind in ("features", "change")}
+    s = classifier.Settings(hidden=8, layers=1, cell="sru", epochs=2, batch=2, lr=1e-2)
+    return {kind: classifier.fit(replace(s, inputs=kind), open_clips(tree / "out"), tree / kind, "cpu").folder for kind in ("features", "change")}
 
 @pytest.mark.parametrize("kind", ["features", "change"])
 def test_a_window_is_a_clip(classifiers, tree, tmp_path, kind):
@@ -217,9 +221,9 @@ def test_a_window_is_a_clip(classifiers, tree, tmp_path, kind):
     for a, b in spans: write_film(tmp_path / f"cut/normal/{a:02d}.avi", frames[a:b])
     write_film(tmp_path / "cut/anomalous/x.avi", frames[:3])
     embed(collect(tmp_path / "cut"), tmp_path / "cut_out", **SMALL)
-    model, _, _ = classify.load_classifier(classifiers[kind])
+    model, _, _ = classifier.load_classifier(classifiers[kind])
     clips = open_clips(tmp_path / "cut_out")
-    p = dict(zip(clips.names, 1 - classify.predict(model, clips)[0][:, 0]))
+    p = dict(zip(clips.names, 1 - classifier.predict(model, clips)[0][:, 0]))
     values = [next(v for k, v in p.items() if f"{a:02d}.avi" in k) for a, _ in spans]
     common = dict(window=1, stride=.4, recipe=tree / "out", device="cpu", video=False)
     record = score_video(film, classifiers[kind], tmp_path, **common)
@@ -236,15 +240,15 @@ def test_the_recipe(classifiers, tree, tmp_path):
     record, made = read_json(folder / "record.json"), read_json(tree / "out/cnn_record.json")
     record["data"].pop("recipe", None)
     write_json(folder / "record.json", record)
-    with pytest.raises(Problem, match="recipe="): open_scorer(folder, "cpu")
+    with pytest.raises(UserError, match="recipe="): open_scorer(folder, "cpu")
     record["data"]["recipe"] = made["recipe"]
     write_json(folder / "record.json", record)
     assert open_scorer(folder, "cpu").recipe == Recipe(**made["recipe"])
-    with pytest.raises(Problem, match="no class 'arson'"): open_scorer(folder, "cpu", watch="arson")
-    with pytest.raises(Problem, match="vectors of 24 numbers"): open_scorer(folder, "cpu", recipe=Recipe("cnn", width=24, size=32))
-    with pytest.raises(Problem, match="memory models"): open_scorer(folder, "cpu", alpha=1.)
+    with pytest.raises(UserError, match="no class 'arson'"): open_scorer(folder, "cpu", watch="arson")
+    with pytest.raises(UserError, match="vectors of 24 numbers"): open_scorer(folder, "cpu", recipe=Recipe("cnn", width=24, size=32))
+    with pytest.raises(UserError, match="memory models"): open_scorer(folder, "cpu", alpha=1.)
     (tree / "other_record.json").write_text(json.dumps(made | dict(network=made["network"] | dict(weights="others 123"))))
-    with pytest.raises(Problem, match="others 123"): open_scorer(folder, "cpu", recipe=tree / "other_record.json")
+    with pytest.raises(UserError, match="others 123"): open_scorer(folder, "cpu", recipe=tree / "other_record.json")
 
 
 # ---- streams
@@ -324,9 +328,9 @@ def test_a_film_on_a_server(tmp_path):
 
 def test_nobody_there(camera, tmp_path):
     c = camera([])
-    with pytest.raises(Problem, match="cannot be opened") as e: score_video(c.address, Mean(), tmp_path)
+    with pytest.raises(UserError, match="cannot be opened") as e: score_video(c.address, Mean(), tmp_path)
     assert "secret" not in str(e.value) and not list(tmp_path.iterdir())
-    with pytest.raises(Problem, match="camera 97 cannot be opened"): score_video(97, Mean(), tmp_path)
+    with pytest.raises(UserError, match="camera 97 cannot be opened"): score_video(97, Mean(), tmp_path)
 
 @pytest.mark.parametrize("how", ["interrupt", "event", "duration"])
 def test_stopping_keeps_what_was_scored(camera, tmp_path, how):
@@ -385,7 +389,7 @@ def test_a_truncated_file(tmp_path):
     assert 20 < record["frames"] < 60 and len(table(tmp_path / "out", "film")) == record["frames"]
     assert len(record["ended"]) == 1 and "truncated" in record["ended"][0] and str(record["frames"]) in record["ended"][0]
     path.write_bytes(b"")
-    with pytest.raises(Problem, match="empty"): score_video(path, Mean(), tmp_path / "out")
+    with pytest.raises(UserError, match="empty"): score_video(path, Mean(), tmp_path / "out")
 
 @pytest.mark.parametrize("size, fps", [((48, 64), 29.97), ((47, 65), 12.5), ((120, 90), 23.976023976)])
 def test_the_copy(tmp_path, size, fps):
@@ -426,13 +430,13 @@ def test_iterators_that_fail(tmp_path):
     assert record["frames"] == 7 and "the cable is out" in record["ended"][0]
     with pytest.raises(ZeroDivisionError): score_video(frames(ZeroDivisionError()), Mean(), tmp_path / "b") # a fault in the caller's code
     assert not litter(tmp_path) and not list((tmp_path / "b").glob("*"))
-    with pytest.raises(Problem, match="float64"): score_video(iter([np.zeros((4, 4))]), Mean(), tmp_path / "b")
+    with pytest.raises(UserError, match="float64"): score_video(iter([np.zeros((4, 4))]), Mean(), tmp_path / "b")
     assert not litter(tmp_path)
 
 def test_a_full_disk(disk):
     rng = np.random.default_rng(0)
     frames = (rng.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(60))
-    with pytest.raises(Problem, match="free some space|Free some space"): score_video(frames, Mean(), disk / "out", name="x")
+    with pytest.raises(UserError, match="free some space|Free some space"): score_video(frames, Mean(), disk / "out", name="x")
     assert not litter(disk) and not list((disk / "out").glob("x*"))
 
 def test_an_old_result_stays_when_a_new_one_fails(tmp_path):

@@ -9,8 +9,10 @@ import json
 import os
 from pathlib import Path
 
-from vad.core import Problem, now, write_json
-from vad.runner import execute, short_machine
+from vad.core.errors import UserError
+from vad.core.provenance import now
+from vad.core.records import write_json
+from vad.reproduce.runner import execute, short_machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,12 +27,12 @@ def parameters_of(notebook:Path) -> dict[str, tuple[object, str]]: # name -> def
     return {k: (p["default"], p["help"]) for k, p in found.items()}
 
 def parsed(settings:list[str], names:list[str]) -> dict[str, dict]: # benchmark -> its parameters
-    "Read `name=value` pairs. Raises `Problem` on one that no benchmark knows."
+    "Read `name=value` pairs. Raises `UserError` on one that no benchmark knows."
     known, given = {n: parameters_of(benchmarks()[n]) for n in names}, {n: {} for n in names}
     for pair in settings:
         key, _, text = pair.partition("=")
         takers = [n for n in names if key in known[n]]
-        if not takers or not text: raise Problem(f"{pair!r} sets nothing: write name=value, with a name out of {', '.join(sorted(set().union(*known.values())))}.")
+        if not takers or not text: raise UserError(f"{pair!r} sets nothing: write name=value, with a name out of {', '.join(sorted(set().union(*known.values())))}.")
         try: value = json.loads(text)
         except ValueError: value = text
         for n in takers: given[n][key] = value
@@ -42,9 +44,9 @@ def bench(
     notebooks="runs/benchmarks",    # where the executed notebooks go
     settings=(),                    # name=value: parameters of the notebooks
 ) -> dict[str, str]:                # name -> why it failed; empty where it did not
-    "Run benchmarks one after the other. Raises `Problem` on names or settings that do not exist, before anything is run."
+    "Run benchmarks one after the other. Raises `UserError` on names or settings that do not exist, before anything is run."
     every = benchmarks()
-    if odd := [n for n in names if n not in every]: raise Problem(f"There is no benchmark {odd[0]!r}: there are {', '.join(every)}.")
+    if odd := [n for n in names if n not in every]: raise UserError(f"There is no benchmark {odd[0]!r}: there are {', '.join(every)}.")
     given, said = parsed(list(settings), list(names or every)), {}
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]) # for `import speed`
     for name, parameters in given.items():

@@ -27,14 +27,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2])) # the checkout
 
-from vad import classify, evaluation, learner, memory, score
-from vad.autoencoder import MNAD, folded
-from vad.backbone import make_backbone, timm_models
-from vad.cache import Frames, hold
-from vad.clips import Clips
-from vad.core import Problem, keep_memory, machine, peak_memory, pick_device, seed_all, write_csv, write_json
-from vad.replay import Replay
-from vad.sru import SRU, SRUpp
+from vad.core.devices import keep_memory, peak_memory, pick_device, seed_all
+from vad.core.errors import UserError
+from vad.core.provenance import machine
+from vad.core.records import write_csv, write_json
+from vad.data.frame_cache import Frames, hold
+from vad.kernels.cuda_graph import Replay
+from vad.models import memory
+from vad.models.backbones import make_backbone, timm_models
+from vad.models.mnad import MNAD, folded
+from vad.models.sru import SRU, SRUpp
+from vad.scores import frame_scores
+from vad.training import classifier, evaluation, trainer
+from vad.training.splits import Clips
+
 
 def ready(device):
     "Wait for what the device was given to do."
@@ -111,28 +117,28 @@ def lines(
                  per_second=items / t[name].median(), unit=unit, ours_times_as_fast=(t[name] / t[ours]).median(),
                  floor_ms=1e3 * floor, share_of_floor=floor / t[name].median(), target=target if name == ours else "") for name in t]
 
-def learning(s, make, device:str) -> learner.Learner: # make: settings -> a task
+def learning(s, make, device:str) -> trainer.Learner: # make: settings -> a task
     "A learner of a task, before its first step."
-    accelerator, where = learner.accelerator_for(s, device, Path(), None)
-    l = learner.Learner(make(s), accelerator, where)
+    accelerator, where = trainer.accelerator_for(s, device, Path(), None)
+    l = trainer.Learner(make(s), accelerator, where)
     l.model.train()
     return l
 
 def stepping(s, make, device:str, clips) -> dict[str, callable]: # make: settings -> a task
     "A training step: ours, on a GPU also compiled, and as it is written down without thinking."
-    memory = isinstance(s, learner.Settings)
+    memory = isinstance(s, trainer.Settings)
     plain = learning(replace(s, precision="fp32", **dict(channels_last=False) if memory else {}), make, device) # first: accelerate keeps the last one's precision for all
-    ways = {"vad": learner.stepper(learning(s, make, device))}
+    ways = {"vad": trainer.stepper(learning(s, make, device))}
     if memory and torch.device(device).type == "cuda":
-        try: ways["vad, compiled"] = learner.stepper(learning(replace(s, compile=True), make, device))
-        except Problem as e: print(e)
-    return {name: lambda take=take: take(clips) for name, take in ways.items()} | {"plain PyTorch": lambda: learner.train_step(plain, plain.task.batch(clips, device))}
+        try: ways["vad, compiled"] = trainer.stepper(learning(replace(s, compile=True), make, device))
+        except UserError as e: print(e)
+    return {name: lambda take=take: take(clips) for name, take in ways.items()} | {"plain PyTorch": lambda: trainer.train_step(plain, plain.task.batch(clips, device))}
 
 def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "A step at one batch size."
-    t = in_turns(stepping(s, lambda s: learner.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch]), rounds, device, z.repeats)
-    l = learning(replace(s, precision="fp32"), lambda s: learner.Normality(s, frames, clips), device)
-    floor = here.floor(operations(lambda: learner.update(l, l.task.batch(clips[:s.batch], device))))
+    t = in_turns(stepping(s, lambda s: trainer.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch]), rounds, device, z.repeats)
+    l = learning(replace(s, precision="fp32"), lambda s: trainer.Normality(s, frames, clips), device)
+    floor = here.floor(operations(lambda: trainer.update(l, l.task.batch(clips[:s.batch], device))))
     size = f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batch {s.batch}"
     return lines(f"{name}, training step", size, t, s.batch, "clip", floor, z.targets.get("training", ""))
 
@@ -149,10 +155,10 @@ def one_by_one(model:MNAD, items:Tensor, frames:Frames, s, device, clips) -> flo
     total = 0.
     with torch.no_grad():
         for first in clips:
-            inputs, target = learner.sides(frames.batch([first], s.length, device), s)
+            inputs, target = trainer.sides(frames.batch([first], s.length, device), s)
             out = model(inputs, items)
-            regular = score.regular_score(out.prediction, target)
-            total += score.psnr(out.prediction, target).item()
+            regular = frame_scores.regular_score(out.prediction, target)
+            total += frame_scores.psnr(out.prediction, target).item()
             if evaluation.update_gate(regular, s).item(): items = memory.update(items, memory.as_rows(out.queries), model.update_over)
     return total / len(clips)
 
@@ -162,11 +168,11 @@ def in_batches(model:MNAD, items:Tensor, frames:Frames, s, device, clips, batch:
 
 def scoring(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "Scoring, with the gate of the paper and with an update after every frame."
-    found, (model, items) = [], learner.build(s)
+    found, (model, items) = [], trainer.build(s)
     model, items, held = model.to(device).eval(), items.to(device), hold(Frames(frames.folder), device)
     quick = folded(model.to(memory_format=torch.channels_last))
     model = model.to(memory_format=torch.contiguous_format)
-    with torch.no_grad(): floor = here.floor(len(clips) * operations(lambda: model(learner.sides(held.batch(clips[:1], s.length, device), s)[0], items)))
+    with torch.no_grad(): floor = here.floor(len(clips) * operations(lambda: model(trainer.sides(held.batch(clips[:1], s.length, device), s)[0], items)))
     for how in ("gated", "always"):
         s = replace(s, test_update=how)
         t = in_turns({"vad": lambda: in_batches(quick, items, held, s, device, clips, z.score_batch),
@@ -180,7 +186,7 @@ def memory_model(z, device:str, here:Machine, rounds:int) -> list[dict]: # z: fr
     found, gpu = [], torch.device(device).type == "cuda"
     with tempfile.TemporaryDirectory() as d:
         for attention in ("none", "gate"):
-            s = learner.settings("paper", size=z.frame, width=z.width, attention=attention, precision="bf16" if gpu else "fp32")
+            s = trainer.settings("paper", size=z.frame, width=z.width, attention=attention, precision="bf16" if gpu else "fp32")
             frames = noise(Path(d) / attention, max(z.scored, *z.batches) + s.length, z.frame)
             clips, name = frames.clips(s.length), "MNAD" + (" with gates" if attention == "gate" else "")
             for batch in z.batches: found += training(name, replace(s, batch=batch), z, frames, clips, device, here, rounds)
@@ -223,10 +229,10 @@ def classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
     names = np.arange(n).astype(str)
     data = Clips("noise", rng.standard_normal((n, length, width), np.float32), np.arange(n) % 2, np.full(n, length), names, names, ("normal", "anomalous"))
     for cell in ("sru", "srupp"):
-        s = classify.Settings(cell=cell, hidden=z.hidden, projection=z.projection, precision="bf16" if torch.device(device).type == "cuda" else "fp32")
-        t = in_turns(stepping(s, lambda s: classify.Classes(s, data), device, np.arange(s.batch)), rounds, device, z.repeats)
-        small = learning(replace(s, precision="fp32"), lambda s: classify.Classes(s, data), device)
-        floor = here.floor(operations(lambda: learner.update(small, small.task.batch(np.arange(s.batch), device))))
+        s = classifier.Settings(cell=cell, hidden=z.hidden, projection=z.projection, precision="bf16" if torch.device(device).type == "cuda" else "fp32")
+        t = in_turns(stepping(s, lambda s: classifier.Classes(s, data), device, np.arange(s.batch)), rounds, device, z.repeats)
+        small = learning(replace(s, precision="fp32"), lambda s: classifier.Classes(s, data), device)
+        floor = here.floor(operations(lambda: trainer.update(small, small.task.batch(np.arange(s.batch), device))))
         what, size = f"{dict(sru='SRU', srupp='SRU++')[cell]} classifier, training step", f"{length} x {s.batch} x {width}"
         found += lines(what, size, t, s.batch, "clip", floor, z.targets.get("classifier", ""))
     return found
@@ -304,7 +310,7 @@ def main(argv=None):
     a = p.parse_args(argv)
     os.environ["TQDM_DISABLE"] = "1" # a bar costs time, and this is about time
     try: t = rounded_speed(measure(a.device, a.sizes, a.rounds, a.threads, tuple(a.parts)))
-    except Problem as e: raise SystemExit(f"vad: {e}") from None
+    except UserError as e: raise SystemExit(f"vad: {e}") from None
     path = a.out / f"speed{'_cuda' if str(pick_device(a.device)).startswith('cuda') else ''}.csv"
     write_csv(path, t)
     print(t[["what", "size", "way", "ms", "per_second", "ours_times_as_fast", "share_of_floor", "target"]].to_string(index=False))
