@@ -1,10 +1,16 @@
 "Benchmarks by name: run as notebooks, their tables where they were asked for, failures in words."
+from pathlib import Path
+from runpy import run_path
+
 import nbformat
 import pandas as pd
 import pytest
 from test_cli import call, sentence
 
-from vad.reproduce.bench import benchmarks, parameters_of
+import vad
+
+bench = run_path(str(Path(vad.__file__).parents[1] / "nbs/benchmarks/bench.py"))
+benchmarks, parameters_of = bench["benchmarks"], bench["parameters_of"]
 
 
 def test_every_benchmark_says_where_its_results_go():
@@ -22,6 +28,9 @@ def test_one_is_run(tiny, tmp_path):
 def test_one_that_fails_says_where(tmp_path):
     rc, out, err = call(tmp_path, "bench", "cache", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"root={tmp_path / 'nowhere'}")
     assert rc == 1 and "nowhere" in out and not (tmp_path / "out/cache.csv").exists()
+
+def test_settings_go_to_every_benchmark_that_knows_them():
+    assert bench["parsed"](["threads=1", "lengths=[25, 50]"], ["sru", "cache"]) == dict(sru=dict(threads=1, lengths=[25, 50]), cache=dict(threads=1))
 
 @pytest.mark.parametrize("args, words", [(["haste"], "there are cache"), (["cache", "--set", "size"], "sets nothing"), (["cache", "--set", "length=3"], "sets nothing")])
 def test_what_cannot_be(tmp_path, args, words): sentence(call(tmp_path, "bench", *args), words)

@@ -1,8 +1,6 @@
 "Names from outside stay what they are in every table, and do no harm in any message, page or picture."
 import re
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +14,7 @@ from test_learner import TINY
 
 from vad.core import plot
 from vad.reproduce import ablation, figures, report
-from vad.scores import frame_scores, intervals
+from vad.scores import frame_scores
 from vad.training import evaluation
 from vad.core.errors import UserError, printable
 from vad.core.progress_bar import progress
@@ -60,17 +58,19 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
             write_csv(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
         t = frame_scores.read_table(path / "run0/scores.csv")
         assert list(dict.fromkeys(t.video)) == called and frame_scores.table_lengths(t).tolist() == lengths.tolist()
-        return evaluation.measure(t, {}), intervals.gained(*ablation.scores_of(path / "run0", path / "run1")), t.drop(columns="video").to_numpy().tolist()
+        draws = [ablation.drawn_again(frame_scores.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
+        return evaluation.measure(t, {}), draws, t.drop(columns="video").to_numpy().tolist()
     np.testing.assert_equal(measured(said), measured([chr(97 + i) for i in range(len(said))])) # nan equals nan
 
 def test_two_videos_of_one_name_stay_two():
     assert frame_scores.table_lengths(frame_scores.table(["a", "a", "b"], [3, 2, 2], x=np.arange(7.))).tolist() == [3, 2, 2]
 
-def test_runs_on_other_frames_are_not_compared(tmp_path):
-    for run, names in (("a", ["1", "2"]), ("b", ["1", "02"])):
-        (tmp_path / run).mkdir()
-        write_csv(tmp_path / run / "scores.csv", frame_scores.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]))
-    with pytest.raises(UserError, match="different frames"): ablation.scores_of(tmp_path / "a", tmp_path / "b")
+def test_runs_on_other_frames_are_not_compared():
+    tables = [frame_scores.table(names, [2, 2], regularity=np.arange(4.), label=[0, 1, 0, 1]) for names in (["1", "2"], ["1", "02"])]
+    found = pd.DataFrame([dict(key=k, seed=0, auc=90.) | ablation.drawn_again(t) for k, t in zip("ab", tables)])
+    facts = pd.DataFrame([dict(row="a over b", needs="a b", metric="gain", value=np.nan)])
+    with pytest.raises(UserError, match="different frames"): ablation.gain_table(found, facts, pd.DataFrame())
+    assert len(ablation.gain_table(found.assign(frames="same"), facts, pd.DataFrame())) == 1
 
 @pytest.mark.parametrize("cell", ["", "many", "nan", "inf"])
 def test_a_cell_that_is_no_number_is_named(tmp_path, cell):
@@ -137,27 +137,28 @@ def test_a_message_of_the_command_is_one_line(tmp_path):
     assert code == 1 and "\x1b" not in err + out and len(err.strip().splitlines()) == 1 and r"a\x1b[2Jb\nc" in err
 
 def test_a_table_in_a_terminal():
-    assert len(report.columns(pd.DataFrame(dict(a=[WILD, "x"]))).splitlines()) == 3
+    assert len(report.for_terminal(pd.DataFrame(dict(a=[WILD, "x"]))).splitlines()) == 3
 
 NAME = '<b>&"\\_{$%#~^'
 
-def test_a_page_shows_names_letter_by_letter():
-    page = report.rendered(pd.DataFrame({NAME: [NAME, WILD]})) + report.picture(Path(__file__), NAME)
-    assert "<b>" not in page and "&lt;b&gt;&amp;&quot;" in page and page.encode("utf-8") and "\x1b" not in page
+def test_a_page_shows_names_letter_by_letter(tmp_path):
+    t = pd.DataFrame({NAME: [NAME, WILD]})
+    facts = dict(title=NAME, halves=[], ids=[], sentences=[NAME], measurements=t, record="{}")
+    page = report.rendered(report.PAGE, overview=t, **facts)
+    assert "<b>" not in page and page.count("&lt;b&gt;&amp;&#34;") >= 4 and page.encode("utf-8") and "\x1b" not in page
 
-def test_latex_prints_names_letter_by_letter(tmp_path):
+def test_latex_prints_names_letter_by_letter():
     "a dataset, a row and a column with every letter that LaTeX reads as a command"
     data = 'a_b & 50% {x} $#~^'
-    plan, entry = SimpleNamespace(folder=tmp_path, preset="quick"), report.ENTRIES["mnad.controls"]
-    (tmp_path / "figures/mnad").mkdir(parents=True)
-    write_csv(tmp_path / f"figures/mnad/{data}.controls.csv", pd.DataFrame({"control": ["a_b & \\c"], "50% {x}": [1.]}))
-    report.write_latex(entry, plan, dict(data=dict(name=data)))
-    text = (tmp_path / f"figures/mnad/{data}.controls.tex").read_text()
+    text = report.for_latex(pd.DataFrame({"control": ["a_b & \\c"], "50% {x}": ["1.0"]}), f"Controls ({data})", "tab:mnad.controls")
     caption = re.search(r"\\caption\{(.*)\}", text)[1]
     assert r"a\_b \& 50\% \{x\} \$\#\textasciitilde{}\textasciicircum{}" in caption
     assert r"a\_b \& \textbackslash" in text and r"50\% \{x\}" in text
     bare = re.sub(r"\\[A-Za-z]+\*?(\[[^]]*\])?|\\[&%$#_{}\\]", "", text).replace("tab:mnad.controls", "") # without commands and escaped letters
     assert not set("%$#_~^") & set(bare) and bare.count("&") == 2 # between two columns, in two lines
+
+def test_markdown_keeps_its_columns():
+    assert report.for_markdown(pd.DataFrame({"a|b": ["x|y", WILD]})).count("\n") == 3
 
 def test_pictures_show_dollars_and_underscores(tmp_path):
     y = np.array([0, 1, 0, 1])

@@ -1,4 +1,4 @@
-"The catalogue, executed on a tiny dataset: jobs, tables, figures, one page; and what happens when one of them cannot finish."
+"Every table and figure, measured on a tiny dataset: results, tables, figures, one page; and what happens when something cannot finish."
 import json
 import os
 import re
@@ -19,13 +19,16 @@ from test_cli import sentence
 from test_learner import message
 
 import vad
-from vad.reproduce import experiment, runner
-from vad.reproduce.registry import ENTRIES, chosen, folder_of, jobs_of, key_of, read_entry
-from vad.core.records import read_json, write_csv
+from vad.reproduce import runner
+from vad.reproduce.ablation import rows, run_folder
+from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
 from vad.training.trainer import PRESETS, settings
-from vad.reproduce.report import read_plan, write_page
-from vad.reproduce.ablation import run_folder
+from vad.reproduce.registry import (
+    ENTRIES, in_order, key_now, needed, published, results_for, results_in, seconds_spent,
+)
+from vad.reproduce.report import as_text, for_markdown, published_report, report_of, verdict, write_page
+from vad.reproduce.results import Measurement, lines_of, modules_behind, read_plan, read_results
 from vad.data.synthetic import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
@@ -59,49 +62,68 @@ def read_page(folder, name="summary"):
     assert page.anchors <= page.ids and all((folder / link).exists() for link in page.links)
     return page, text, re.sub('data:image/png;base64,[^"]+', "", text)
 
+def state_of(plan, name): return report_of(plan).states[name]
+def measured_in(plan): return {n: r for n, r in results_in(plan).items() if r["state"] == "finished"}
+def table(plan, name, file): return report_of(plan).tables[name][file]
+
 def test_the_page_stands_alone(plan, work, tiny):
     page, text, words = read_page(work / "run")
-    assert page.links[:1] == ["mnad.ipynb"] and "gates.ipynb" in page.links and "jobs/gates-seed1/notebook.ipynb" in page.links
+    assert page.links[:1] == ["mnad.ipynb"] and "gates.ipynb" in page.links and any(p.startswith("results/row-gates-seed1-") for p in page.links)
     assert not [w for w in ("http", "url(", "@import") if w in words] and page.pictures >= 9
-    for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "causal", "orientation only", "seeds 0 1",
-                 "frame index", "95 %", "unfinished: ", "missing data: needs a folder of clips", "never trained", "To beat"): assert word in words, word
+    for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "online", "orientation only", "seeds 0 1",
+                 "frame index", "95 %", "unfinished: ", "9 entries need a folder of clips", "never trained", "To beat", "trainings"): assert word in words, word
     assert str(work) not in text and str(tiny) not in text and "nan" not in words
+    assert words.count("<h1>") == words.count("<title>") == 1
 
 def test_the_published_page_leads_nowhere(plan, work):
-    "pictures and words as in the run's own, no link to a notebook that stays behind"
+    "pictures and words as in the run's own, no link to a notebook or a result that stays behind"
     here, there = read_page(work / "run"), read_page(work / "published", "tiny")
     assert there[0].links == [] and there[0].pictures == here[0].pictures and there[0].anchors == here[0].anchors <= there[0].ids
 
+def test_published_results_make_the_same_tables(plan, work):
+    there, here = published_report(work / "published", "tiny"), report_of(plan)
+    for name, tables in here.tables.items():
+        for file, t in tables.items(): pd.testing.assert_frame_equal(t, there.tables[name][file])
+    assert {n: s["state"] for n, s in there.states.items()} == {n: s["state"] for n, s in here.states.items()}
+
 def test_every_entry_has_a_state(plan):
-    states = {n: read_entry(e, plan)["state"] for n, e in ENTRIES.items()}
+    states = {n: s["state"] for n, s in report_of(plan).states.items()}
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]
     assert all(states[n] == ("measured" if n in asked else "unfinished" if n.startswith("mnad") else "missing data") for n in ENTRIES), states
     said = runner.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
-    assert re.search(r"gates\.roc .* measured +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1 +20\d\d-", said) and "mnad.table2" in said and "missing data" in said
-    one = read_entry(ENTRIES["gates.roc"], plan)
-    t = pd.read_csv(plan.folder / "figures/gates/tiny.table.csv").set_index("row").loc["attention gates"]
-    assert (one["value"], one["low"], one["published"], one["seeds"]) == (t.ours, t.low, 93.79, [0, 1]) and one["seconds"] > 0 and one["machine"]
+    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "9 missing data" in said
+
+def test_a_result_holds_what_a_table_needs(plan):
+    found = measured_in(plan)["row-gates-seed1"]
+    line, = found["lines"]
+    assert (found["seed"], found["preset"], len(line["draws"])) == (1, "quick", 1000) and found["versions"]["torch"] and found["finished"] >= found["started"]
+    assert found["train_seconds"] > 0 and found["score_seconds"] > 0 and found["machine"] and line["low"] <= line["auc"] <= line["high"]
 
 def test_the_table_has_published_and_ours(plan, work):
     t = pd.read_csv(work / "run/figures/gates/tiny.frozen.csv").set_index("row")
-    assert t.published.to_dict() | {"attention gates, frozen as published": 0} == {"baseline": 92.89, "attention gates": 93.79, "attention gates, frozen as published": 0}
-    assert t.ours.between(0, 100).all() and t.sd.notna().all() and (t.low <= t.ours).all() and (t.ours <= t.high).all() and (t.seeds == 2).all()
+    assert t.published.dropna().to_dict() == {"predict with memory": 92.89, "attention gates": 93.79} and len(t) == 3
+    assert t.ours.between(0, 100).all() and t.sd.notna().all() and (t.low <= t.ours).all() and (t.ours <= t.high).all() and (t.seeds == "0 1").all()
     np.testing.assert_allclose(t.difference.dropna(), (t.ours - t.published).dropna(), atol=2e-4)
-    runs = pd.read_csv(work / "run/figures/gates/tiny.runs.csv")
-    for name, mean in runs.groupby("row").auc.mean().items(): assert abs(t.ours[name] - mean) < 1e-3
+    lines = lines_of(measured_in(plan), "row").query("key == 'gates'")
+    assert abs(t.ours["attention gates"] - lines.auc.mean()) < 1e-3
     latex = (work / "run/figures/gates/tiny.frozen.tex").read_text()
     assert f"attention gates & 93.8 & {t.ours['attention gates']:.1f} \u00b1 " in latex and latex.count("\\\\") >= 4
+    assert f"| attention gates | 93.8 | {t.ours['attention gates']:.1f} \u00b1 " in for_markdown(as_text(table(plan, "gates.frozen", "frozen"), "tiny"))
+
+def test_one_row_has_one_number(plan):
+    "prediction with memory is the same row in both papers, on all seeds that were trained"
+    assert set(table(plan, "mnad.table1", "table1").set_index("row").loc["predict with memory", ["ours", "seeds"]]) == \
+        set(table(plan, "gates.roc", "table").set_index("row").loc["predict with memory", ["ours", "seeds"]])
 
 def test_ours_is_what_the_scores_say(plan, work):
     from sklearn.metrics import roc_auc_score
-    for folder in (work / "run/models").iterdir():
-        scores = pd.read_csv(folder / "scores.csv")
-        auc = roc_auc_score(scores.label, 1 - scores.regularity)
-        assert abs(read_json(folder / "metrics.json")["regularity"]["auc_micro"] - auc) < 1e-4
+    for r in measured_in(plan).values():
+        scores = pd.read_csv(work / "run/models" / r["lines"][0]["folder"] / "scores.csv")
+        assert abs(r["lines"][0]["auc"] - 100 * roc_auc_score(scores.label, 1 - scores.regularity)) < 1e-2
 
 def test_papers_share_models(plan, work):
     "baseline and full prediction are the same run: three rows with two seeds, one more row for the figure of items"
-    assert len(list((work / "run/models").iterdir())) == 7
+    assert len(list((work / "run/models").iterdir())) == 7 == len(measured_in(plan))
 
 def test_figures_stand_beside_their_tables(plan, work):
     pictures = sorted((work / "run/figures").glob("*/*.png"))
@@ -110,10 +132,14 @@ def test_figures_stand_beside_their_tables(plan, work):
     copies = sorted(p.relative_to(work / "published") for p in (work / "published").glob("*/*"))
     assert copies == sorted(p.relative_to(work / "run/figures") for p in (work / "run/figures").rglob("*") if p.is_file())
 
+def test_pictures_say_their_seeds(plan, work):
+    "the ROC shows each seed of its table, and a picture of one model says which"
+    drawn = set(pd.read_csv(work / "run/figures/gates/tiny.roc.csv").run)
+    assert drawn == {f"{name}, seed {k}" for name in ("predict with memory", "attention gates") for k in (0, 1)}
+    assert set(pd.read_csv(work / "run/figures/mnad/tiny.scores.csv").run) == {"predict with memory, seed 0"}
+
 def test_executed_notebooks_are_clean(plan, work):
-    made = sorted((work / "run/jobs").glob("*/notebook.ipynb"))
-    assert len(made) == 7
-    for path in [*made, *(work / f"run/{paper}.ipynb" for paper in ("mnad", "gates"))]:
+    for path in (work / f"run/{paper}.ipynb" for paper in ("mnad", "gates")):
         nb = nbformat.read(path, 4)
         given = next(c.source for c in nb.cells if "injected-parameters" in c.metadata.get("tags", []))
         assert '"epochs": 1' in given
@@ -124,8 +150,10 @@ def test_executed_notebooks_are_clean(plan, work):
 def test_the_record(plan, work, tiny):
     record = read_json(work / "run/record.json")
     assert record["preset"] == "quick" and record["seeds"] == [0, 1] and record["data"]["name"] == "tiny" and record["plan"]["changes"]["width"] == 2
-    assert read_json(work / "run/figures/gates/tiny.record.json")["settings"]["width"] == 2
+    assert record["settings"]["frames"]["width"] == 2
     assert 0 < record["peak_memory_gb"] < 3 and str(tiny) not in json.dumps(record)
+    published, results = read_results(work / "published/tiny.results.jsonl")
+    assert published["settings"] == record["settings"] and results == measured_in(plan)
 
 def test_the_page_can_be_written_again(plan, work, tmp_path):
     "from the folder alone, and what another dataset left there stays out"
@@ -137,46 +165,106 @@ def test_the_page_can_be_written_again(plan, work, tmp_path):
 
 def changed(folder):
     "dates of all that a second call must leave alone"
-    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in (".safetensors", ".ipynb", ".png") or p.name in ("job.json", "metrics.json")}
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in (".safetensors", ".ipynb", ".png") or p.parent.name == "results" and p.suffix == ".json"}
 
 def test_a_second_call_does_nothing_again(plan, work, tiny):
     before = changed(work / "run")
     runner.reproduce(SOME, tiny, seeds=(0, 1), jobs=2, name="run", out=work, device="cpu", **SMALL)
     assert changed(work / "run") == before and len(before) > 20
 
-def test_entries_keep_their_own_seeds(plan, work, tiny, tmp_path):
-    "one is asked for again with one seed: it changes, the others stand as they were measured"
+def test_a_row_stands_on_every_seed(plan, work, tiny, tmp_path):
+    "an entry that is asked for again with fewer seeds keeps the number of all that were trained; a seed more joins it"
     shutil.copytree(work / "run", tmp_path / "run")
-    was = {n: read_entry(e, plan) for n, e in ENTRIES.items()}
-    again = lambda seeds: runner.reproduce(("gates.frozen",), tiny, seeds=seeds, jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
-    now = again((0,))
-    for n in was.keys() - {"gates.frozen"}:
-        if was[n]["state"] == "measured": assert read_entry(ENTRIES[n], now) == was[n], n
-    found = read_entry(ENTRIES["gates.frozen"], now)
-    assert (found["state"], found["seeds"]) == ("measured", [0]) and (pd.read_csv(tmp_path / "run/figures/gates/tiny.frozen.csv").seeds == 1).all()
-    words = read_page(tmp_path / "run")[2]
-    assert "seeds 0 1," in words and "seeds 0," in words
-    now = again((0, 1))
-    assert read_entry(ENTRIES["gates.frozen"], now)["value"] == was["gates.frozen"]["value"] and len(list((tmp_path / "run/jobs").iterdir())) == 7
-
+    def again(seeds): return runner.reproduce(("gates.frozen",), tiny, seeds=seeds, jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
+    was = report_of(plan)
+    now = report_of(again((0,)))
+    same = [r.tables["gates.frozen"]["frozen"] for r in (now, was)]
+    assert same[0].equals(same[1]) and now.states["gates.roc"] == was.states["gates.roc"]
+    shutil.rmtree(tmp_path / "run/results")
+    now = report_of(again((1,)))
+    assert set(now.tables["gates.frozen"]["frozen"].seeds) == {"1"} and len(list((tmp_path / "run/models").iterdir())) == 7
+    assert now.states["gates.roc"]["state"] == "unfinished" # it was asked for with two seeds
 
 @pytest.mark.parametrize("years", [-1, 1])
 def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, years):
-    "a clock that is ahead, here or where the files lie: what was written anew counts, what was there before does not"
+    "a clock that is ahead, here or where the files lie: what is there is not drawn again, what is not there is"
     shutil.copytree(work / "run", tmp_path / "run")
-    def dated():
-        for p in (tmp_path / "run").rglob("*"): os.utime(p, (time.time() + years * 365 * 86400,) * 2)
-    entry, there = ENTRIES["gates.metrics"], read_plan(tmp_path / "run")
-    dated()
-    assert runner.drawn(entry, there, "tiny")
-    before = runner.left_by(entry, there, "tiny")
-    assert not runner.drawn(entry, there, "tiny", before)
-    table = tmp_path / "run/figures/gates/tiny.metrics.csv"
-    write_csv(table, pd.read_csv(table))
-    dated()
-    assert runner.drawn(entry, there, "tiny", before)
-    table.unlink()
-    assert not runner.drawn(entry, there, "tiny", before)
+    for p in (tmp_path / "run").rglob("*"): os.utime(p, (time.time() + years * 365 * 86400,) * 2)
+    def call(): runner.reproduce(("gates.metrics",), tiny, seeds=(0, 1), jobs=1, name="run", out=tmp_path, device="cpu", **SMALL)
+    notebook, made = tmp_path / "run/gates.ipynb", tmp_path / "run/figures/gates/tiny.metrics.csv"
+    before = notebook.read_bytes()
+    call()
+    assert notebook.read_bytes() == before
+    made.unlink()
+    call()
+    assert notebook.read_bytes() != before and made.exists()
+
+
+# ---- keys
+
+def test_what_shapes_a_result_outdates_it(plan, work, tiny, tmp_path, monkeypatch):
+    "other code, settings or data: a new key; where it runs, and what its comments say: the same"
+    from dataclasses import replace
+    m = needed(ENTRIES["mnad.scores"], plan)[0]
+    assert key_now(m, plan) == key_now(m, replace(plan, device="cuda", folder=tmp_path, seeds=(7,)))
+    for other in (dict(changes=plan.changes | dict(width=4)), dict(prints=dict(frames="other")), dict(preset="cpu")):
+        assert key_now(m, replace(plan, **other)) != key_now(m, plan)
+    real, where, was = Path.read_bytes, Path(vad.score.__file__), plan_key(plan, m)
+    for more, same in ((b"\n# a comment\n", True), (b"\nx = 1\n", False)):
+        monkeypatch.setattr(Path, "read_bytes", lambda p, more=more: real(p) + (more if p == where else b""))
+        modules_behind.cache_clear()
+        assert (key_now(m, plan) == was) == same
+    monkeypatch.undo()
+    modules_behind.cache_clear()
+
+def plan_key(plan, m): return read_json(next((plan.folder / "results").glob(f"{m.name}-*.json")))["key"]
+
+def test_seeds_of_other_code_are_not_averaged_in(plan, work, tmp_path):
+    "a result of another key is left out where the row has a current one"
+    shutil.copytree(work / "run", tmp_path / "run", ignore=shutil.ignore_patterns("models", "figures"))
+    path = next((tmp_path / "run/results").glob("row-gates-seed1-*.json"))
+    old = path.with_name("row-gates-seed1-00000000.json")
+    write_json(old, read_json(path) | dict(key=old.stem))
+    path.unlink()
+    results = results_in(read_plan(tmp_path / "run"))
+    assert "row-gates-seed1" not in results and results["row-gates-seed0"]["state"] == "finished"
+    next((tmp_path / "run/results").glob("row-gates-seed0-*.json")).unlink()
+    assert results_in(read_plan(tmp_path / "run"))["row-gates-seed1"]["state"] == "outdated" # nothing newer: shown, and said so
+
+
+# ---- claims
+
+def test_a_verdict_does_not_reward_imprecision():
+    assert [verdict(97, *ends) for ends in ((95, 98), (91, 97), (90, 98), (90, 96.9), (np.nan, 98))] == ["within", "within", "undecided", "outside", ""]
+
+def test_synthetic_data_is_not_compared():
+    "neither a published column nor a difference"
+    t = pd.DataFrame([dict(row="predict with memory", published=97., ours=90., sd=np.nan, seeds="0", low=88., high=92., difference=-7., fps=1.)])
+    assert not {"published", "difference", "verdict"} & set(as_text(t, "walkway")) and {"published", "difference", "verdict"} <= set(as_text(t, "ped2"))
+    assert published("mnad.table1", "walkway").value.isna().all()
+
+def test_rows_of_tables_are_rows():
+    "every key in tables.csv is measured by something, and every row that is published for UCSD Ped2 has a key"
+    every = rows("quick")
+    for e in ENTRIES.values():
+        if e.half != "frames": continue
+        assert set(e.needs) <= set(every), e.name
+        t = published(e.name, "ped2").query("metric in ('frame_auc', 'gain')")
+        for needs in t.needs: assert needs and set(needs.split()) <= set(e.needs), (e.name, needs)
+
+def test_published_figures_are_as_measured():
+    "the lines that were carried over say what the published tables said"
+    ped2, fights = (published_report(Path(vad.__file__).parents[1] / "figures", name) for name in ("ped2", "fights"))
+    t = ped2.tables["gates.frozen"]["frozen"].set_index("row").round(1)
+    assert t.ours.to_dict() == {"predict with memory": 92.6, "attention gates": 94.2, "attention gates, frozen as published": 94.0} and set(t.seeds) == {"0 1 2"}
+    t = ped2.tables["mnad.table2"]["table2"].set_index("row")
+    assert (t.ours["predict: no memory"].round(4), t.seeds["predict: no memory"], t.seeds["predict: full"]) == (93.498, "0", "0 1 2")
+    g = ped2.tables["mnad.table2"]["gains"].set_index("row")
+    assert (g.ours["predict: full over no memory"], g.low["predict: full over no memory"]) == (-1.6012, -6.1697)
+    t = fights.tables["srupp.table2_binary"]["table2_binary"].set_index("row").round(4)
+    assert (t.by_source["ResNet50 + SRU"], t.by_source_sd_folds["ResNet50 + SRU"], t.as_published["resnet50: linear"]) == (75.9657, 5.6352, 89.9444)
+    trained = seconds_spent(results_for(ENTRIES["gates.roc"], ped2.plan, ped2.results))[0]
+    assert trained == pytest.approx(3345.3 + 3596 + 1118.8 + 1619.4 + 1914.7 + 1607.5)
 
 
 # ---- the half on clips
@@ -192,20 +280,24 @@ def clips_plan(work):
 def test_clips_have_a_page_of_their_own(clips_plan, work):
     page, text, words = read_page(work / "clips")
     assert page.links[0] == "embeddings.ipynb" and "srupp.ipynb" in page.links and page.pictures >= 5
-    for word in ("Clips of street", "ResNet50 + SRU++ + cluster weighting", "as published", "by source", "drawn", "orientation only", "majority", "shuffled",
+    for word in ("Clips of street", "ResNet50 + SRU++ + cluster weighting", "as published", "by source", "randomly initialised", "orientation only", "majority", "shuffled",
                  "18 normal", "6 source videos", "eleven experiments"): assert word in words, word
     assert str(work) not in text and "Frames of" not in text and "nan" not in words
     assert "srupp.table2_binary" in runner.in_short(clips_plan)
 
+def run_of(plan, row, under, fold):
+    "the folder of one training"
+    t = lines_of(measured_in(plan), "pipeline")
+    return plan.folder / "models" / t[(t.row == row) & (t.protocol == under) & (t.fold == fold)].run.iloc[0]
+
 def test_clips_accuracy_is_what_the_predictions_say(clips_plan, work):
     t = pd.read_csv(work / "clips/figures/srupp/street.table2_binary.csv").set_index("row")
-    for row, into, kind in (("CNN + SRU", "cnn-by_source/sru", "plain"), ("ResNet50 + SRU++ + cluster weighting", "resnet50-as_published/srupp", "weighted")):
+    for row, into, kind in (("CNN + SRU", "by_source", "plain"), ("ResNet50 + SRU++ + cluster weighting", "as_published", "weighted")):
         hits = []
         for fold in range(3):
-            said = pd.read_csv(work / f"clips/models/binary/{into}-seed0-fold{fold}/predictions.csv")
+            said = pd.read_csv(run_of(clips_plan, row, into, fold) / "predictions.csv")
             hits.append(((said[f"{kind} anomalous"] > .5) == (said.label == "anomalous")).mean())
-        protocol = "by_source" if "source" in into else "as_published"
-        assert abs(t[protocol][row] - 100 * np.mean(hits)) < 1e-3 and abs(t[f"{protocol}_sd_folds"][row] - 100 * np.std(hits, ddof=1)) < 1e-3
+        assert abs(t[into][row] - 100 * np.mean(hits)) < 1e-3 and abs(t[f"{into}_sd_folds"][row] - 100 * np.std(hits, ddof=1)) < 1e-3
     assert t.published["CNN + SRU++"] == 88.69 and np.isnan(t.published["cnn: majority"]) and abs(t.by_source["cnn: majority"] - 50) < 15
 
 def test_no_source_was_trained_on_and_tested(clips_plan, work):
@@ -213,7 +305,7 @@ def test_no_source_was_trained_on_and_tested(clips_plan, work):
     films = pd.read_csv(work / "street/sources.csv").set_index("clip").source
     tested = []
     for fold in range(3):
-        said = pd.read_csv(work / f"clips/models/binary/resnet50-by_source/srupp-seed0-fold{fold}/predictions.csv")
+        said = pd.read_csv(run_of(clips_plan, "ResNet50 + SRU++", "by_source", fold) / "predictions.csv")
         assert (said.video.map(films) == said.source).all() and not said.video.str.contains("mirrored").any()
         tested.append(set(said.source))
     assert sum(map(len, tested)) == len(set.union(*tested)) == 6
@@ -227,40 +319,36 @@ def test_clips_figures_stand_beside_their_tables(clips_plan, work):
     assert sorted(p.name for p in (work / "published clips").glob("*/*.*")) == sorted(p.name for p in (work / "clips/figures").rglob("*.*"))
 
 def test_clips_notebooks_are_clean(clips_plan, work):
-    for path in [*(work / "clips/jobs").glob("*/notebook.ipynb"), *(work / f"clips/{paper}.ipynb" for paper in ("embeddings", "srupp"))]:
+    for path in (work / f"clips/{paper}.ipynb" for paper in ("embeddings", "srupp")):
         outputs = [o for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs]
         assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"], path
 
-def test_an_experiment_is_a_job(clips_plan):
-    job = jobs_of([ENTRIES["srupp.experiments"]], clips_plan)["experiment-09"]
-    assert runner.run_job(job, clips_plan, key_of(job, clips_plan))["state"] == "finished"
-    assert read_entry(ENTRIES["srupp.experiments"], clips_plan)["state"] == "unfinished"
-    assert (clips_plan.folder / "models/experiments/resnet50-sru-1-by_source/model.safetensors").exists()
+def test_an_experiment_is_a_measurement(clips_plan):
+    m = next(m for m in in_order([ENTRIES["srupp.experiments"]], clips_plan) if m.name == "experiment-09-seed0")
+    found = runner.measure(m, clips_plan, key_now(m, clips_plan))
+    assert found["state"] == "finished" and found["lines"][0]["row"] == "ResNet50 + SRU 10 epochs"
+    assert state_of(clips_plan, "srupp.experiments")["state"] == "unfinished"
+    assert list((clips_plan.folder / "models" / found["key"]).glob("resnet50-sru-1-by_source/model.safetensors"))
 
 @pytest.mark.parametrize("given, words", [(dict(epochs=0), "epochs"), (dict(hiden=3), "hiden"), (dict(preset="huge"), "huge")])
 def test_settings_of_a_study_that_cannot_be(tmp_path, given, words):
-    message(lambda: experiment.begin("srupp", str(tmp_path), **dict(preset="quick", seeds=[0], device="cpu", out=str(tmp_path / "out")) | given), words)
+    preset = given.pop("preset", "quick")
+    message(lambda: runner.begin("srupp", str(tmp_path), preset, [0], "cpu", str(tmp_path / "out"), changes=given), words)
 
 def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
     "of folders whose names say nothing: the plan, its jobs and the record of the run keep it, and another choice is another key"
-    from vad.cli import run_app
     write_scenes(tmp_path / "street", cameras=3, frames=6, size=(48, 64))
     for old, new in zip(sorted(p for p in (tmp_path / "street").iterdir() if p.is_dir()), ("east", "west", "north")): old.rename(tmp_path / "street" / new)
     (tmp_path / "street/sources.csv").unlink(missing_ok=True)
-    made = lambda **given: runner.make_plan(clips=tmp_path / "street", out=tmp_path, device="cpu", **given)
+    def made(**given): return runner.make_plan(None, tmp_path / "street", out=tmp_path, device="cpu", **given)
     message(made, "--normal")
-    (west, _, found), (east, _, _) = made(normal=("west",)), made(normal=("east",))
-    assert found.normal == "west" and west.normal == ("west",) and west.data != east.data
-    for job in jobs_of(chosen(("embeddings.map", "srupp.experiments")), west).values(): assert job.parameters["normal"] == ["west"]
-    assert experiment.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path), normal=["west"]).data.normal == "west"
-    monkeypatch.setattr(runner, "run_jobs", lambda *args: 1 / 0) # by then the record is written
-    words = ["reproduce", "embeddings", "--clips", tmp_path / "street", "--normal", "west", "--out", tmp_path / "runs", "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", ["vad", *map(str, words)])
-    with pytest.raises(ZeroDivisionError): run_app()
-    record = json.loads((tmp_path / "runs/street-quick/record.json").read_text())
-    assert record["plan"]["normal"] == ["west"] and record["clips"]["normal"] == "west"
-    assert read_plan(tmp_path / "runs/street-quick").normal == ("west",)
-    message(lambda: runner.make_plan(normal=("west",), out=tmp_path, device="cpu"), "--clips")
+    west, east = made(normal=("west",)), made(normal=("east",))
+    assert west.normal == ("west",)
+    one = Measurement("leaks")
+    assert key_now(one, west) != key_now(one, east)
+    assert runner.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path / "paper"), normal=["west"]).data.normal == "west"
+    monkeypatch.setattr(runner, "run_all", lambda *args: 1 / 0, raising=False) # by then the record is written
+    message(lambda: runner.make_plan("", normal=("west",), out=tmp_path, device="cpu"), "--clips")
 
 def test_clips_that_are_no_clips(tiny, tmp_path):
     message(lambda: runner.reproduce(clips=tmp_path / "none", out=tmp_path / "runs"), "none")
@@ -283,23 +371,32 @@ def test_mistakes_are_found_before_anything_is_trained(tiny, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 def test_one_failure_is_not_the_others(tiny, tmp_path):
-    "a row cannot be trained: its entries fail and say where to look, the others are measured; mended, only that row is done again"
-    call = lambda: runner.reproduce(("mnad.scores", "gates.frames"), tiny, jobs=2, name="run", out=tmp_path, device="cpu", **SMALL)
+    "a row cannot be trained: its entries fail and say why, the others are measured; mended, only that row is done again"
+    def call(): return runner.reproduce(("mnad.scores", "gates.frames"), tiny, jobs=2, name="run", out=tmp_path, device="cpu", **SMALL)
     blocked = run_folder(tmp_path / "run/models", settings("quick", attention="gate", **SMALL), open_dataset(tiny))
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
     plan = call()
-    states = {n: read_entry(ENTRIES[n], plan) for n in ("mnad.scores", "gates.frames")}
+    states = {n: state_of(plan, n) for n in ("mnad.scores", "gates.frames")}
     assert [s["state"] for s in states.values()] == ["measured", "failed"] and list(runner.failures(plan, ("mnad.scores", "gates.frames"))) == ["gates.frames"]
-    target = tmp_path / "run/jobs/gates-seed0/notebook.ipynb"
-    assert "gates-seed0 failed" in states["gates.frames"]["why"] and str(target) in states["gates.frames"]["why"]
-    last = [o for c in nbformat.read(target, 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
-    assert last and "work.run(key)" in "".join(last[0].traceback)
-    assert "failed" in read_page(tmp_path / "run")[1]
+    path = next((tmp_path / "run/results").glob("row-gates-seed0-*.json"))
+    assert "row-gates-seed0 failed" in states["gates.frames"]["why"] and str(path) in states["gates.frames"]["why"]
+    assert "learner" in read_json(path)["trace"] and "failed" in read_page(tmp_path / "run")[1]
     blocked.unlink()
-    other = (tmp_path / "run/jobs/predict-full-seed0/job.json").stat().st_mtime_ns
-    assert read_entry(ENTRIES["gates.frames"], call())["state"] == "measured"
-    assert (tmp_path / "run/jobs/predict-full-seed0/job.json").stat().st_mtime_ns == other
+    other = next((tmp_path / "run/results").glob("row-predict-full-seed0-*.json"))
+    before = other.stat().st_mtime_ns
+    assert state_of(call(), "gates.frames")["state"] == "measured" and other.stat().st_mtime_ns == before
+
+def test_a_live_view_names_what_runs(tiny, tmp_path):
+    "the measurement and its step, read while it trains; one line for each that is done, and no carriage return"
+    run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
+    logs = lambda: {p.stem: runner.last_step(p) for p in (tmp_path / "runs/run/results").glob("*.log")} # noqa: E731
+    run.wait_for(lambda: len(said := logs()) == 2 and all(s.startswith("epoch ") for s in said.values()))
+    plan = read_plan(tmp_path / "runs/run")
+    view = runner.View({k: Measurement("row") for k in logs()}, plan, 3)
+    one = r"row-(gates|predict-full)-seed0 \(epoch \d+/100000[^)]*\)"
+    assert re.fullmatch(f"3 of 5 done, running: {one}, {one}", said := view.say()), said
+    run.kill(signal.SIGKILL).end()
 
 def gone(processes, seconds=300):
     "until none of these processes runs any more; in a container nobody may wait for orphans"
@@ -321,14 +418,14 @@ def test_stopped(tiny, tmp_path, sig):
     run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
     run.wait_for(lambda: len(list((tmp_path / "runs").glob("run/models/*/losses.csv"))) == 2)
     others = psutil.Process(run.process.pid).children(recursive=True)
-    assert len(others) >= 4 # two workers, two notebooks
+    assert len(others) >= 2 # two workers
     said = run.kill(sig).end()
     if sig == signal.SIGINT: sentence(said, "stopped", code=130)
     assert gone(others)
     folders = list((tmp_path / "runs/run/models").iterdir())
     assert len(folders) == 2 and not (tmp_path / "runs/run/summary.html").exists()
     for folder in folders: assert (folder / "checkpoint.safetensors").exists() and not (folder / "model.safetensors").exists() and not list(folder.glob(".*.part*"))
-    states = [read_json(p) for p in (tmp_path / "runs/run/jobs").glob("*/job.json")]
+    states = [read_json(p) for p in (tmp_path / "runs/run/results").glob("*.json")]
     assert len(states) == 2 and all(s["state"] in (("stopped",) if sig == signal.SIGINT else ("stopped", "running")) for s in states)
 
 def descendants(pid):
@@ -336,14 +433,14 @@ def descendants(pid):
     try: return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess: return []
 
-@pytest.mark.parametrize("what", ["workers", "notebooks"])
+@pytest.mark.parametrize("what", ["workers", "measurements"])
 def test_killed_while_they_start(tiny, tmp_path, what):
-    "whoever asked is dead before a worker, or a notebook's process, can say that it is there: it ends by itself"
+    "whoever asked is dead before a worker can say that it is there, or just when it has begun: it ends by itself"
     run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
     def worker(p):
         try: return "loky" in (said := " ".join(p.cmdline())) and "tracker" not in said
         except psutil.Error: return False # it is gone already
-    begun = (lambda: any(map(worker, descendants(run.process.pid)))) if what == "workers" else lambda: list((tmp_path / "runs").glob("run/jobs/*/job.json"))
+    begun = (lambda: any(map(worker, descendants(run.process.pid)))) if what == "workers" else lambda: list((tmp_path / "runs").glob("run/results/*.json"))
     run.wait_for(begun)
     others = descendants(run.process.pid)
     run.kill(signal.SIGKILL).end()
@@ -353,7 +450,7 @@ def test_killed_while_they_start(tiny, tmp_path, what):
 def whole(root, out, held=False):
     "vad reproduce on two entries, one job at a time; held: it never gets through the second job"
     from vad import cli
-    if held: hold(runner, "execute", 2)
+    if held: hold(runner, "outcome", 2)
     everything = runner.reproduce
     runner.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL)
     sys.argv = ["vad", "reproduce", "mnad.scores", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "1"]
@@ -361,14 +458,14 @@ def whole(root, out, held=False):
 
 def test_killed_half_way(tiny, tmp_path):
     "the same command does only what was unfinished"
-    done = lambda: [p for p in (tmp_path / "runs").glob("run/jobs/*/job.json") if read_json(p)["state"] == "finished"]
+    done = lambda: [p for p in (tmp_path / "runs").glob("run/results/*.json") if read_json(p)["state"] == "finished"]
     run = Apart(tmp_path, whole, tiny, tmp_path / "runs", True).wait_for(lambda: len(done()) == 1)
     run.kill(signal.SIGKILL).end()
     (first,) = done()
     before, model = first.read_bytes(), next((tmp_path / "runs/run/models").glob("*/model.safetensors"))
     trained = model.stat().st_mtime_ns
     code, out, err = Apart(tmp_path, whole, tiny, tmp_path / "runs").end()
-    assert code == 0 and "gates.roc" in out and "2 done" in err.replace("\r", "\n").splitlines()[-1], (code, out, err)
+    assert code == 0 and "gates.roc" in out and re.search(r"^2 of 2 done: row-gates-seed0 finished in \d+ s$", err, re.M) and "\r" not in err, (code, out, err)
     assert first.read_bytes() == before and model.stat().st_mtime_ns == trained and len(done()) == 2
 
 def test_a_cluster(plan, tiny, work, tmp_path):
@@ -377,10 +474,9 @@ def test_a_cluster(plan, tiny, work, tmp_path):
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(vad.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1") as cluster:
         there = runner.reproduce(("gates.roc",), tiny, name="run", out=tmp_path, device="cpu", engine="dask", address=cluster.scheduler_address, **SMALL)
-    here = pd.read_csv(work / "run/figures/gates/tiny.runs.csv")
-    ours = pd.read_csv(there.folder / "figures/gates/tiny.runs.csv")
-    assert list(ours.auc) == list(here[here.seed == 0].auc)
-    assert {read_json(folder_of(j, there) / "job.json")["pid"] for j in jobs_of([ENTRIES["gates.roc"]], there).values()}.isdisjoint({os.getpid()})
+    here, ours = (lines_of(measured_in(p), "row").query("seed == 0 and key in ('gates', 'predict-full')").sort_values("key") for p in (plan, there))
+    assert list(ours.auc) == list(here.auc)
+    assert {r["pid"] for r in measured_in(there).values()}.isdisjoint({os.getpid()})
 
 def test_the_commands_defaults_are_the_presets():
     "make run at its defaults means what the presets say"

@@ -21,14 +21,13 @@ from vad.data import frame_cache
 from vad.scores import frame_scores
 from vad.training import evaluation, trainer
 from vad.data.frame_cache import Frames, cache_frames
-from vad.reproduce.registry import Plan, folder_of, row_job, state_of
 from vad.training.splits import open_clips
 from vad.core.errors import TemporaryError, UserError
 from vad.core.records import file_seals, line_of, lines_in, read_array, read_csv, read_json, schema_error, write_csv, write_json
 from vad.data.datasets import open_dataset
 from vad.data.embedding import embed, open_embeddings
 from vad.training.trainer import Settings, fit, load_tensors, save_tensors
-from vad.reproduce.report import plan_facts, read_plan
+from vad.reproduce.results import Plan, plan_facts, read_plan, read_result
 from vad.data.video import open_video
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step")
@@ -453,15 +452,13 @@ def test_a_damaged_line_of_the_cutting_journal(embedded, tmp_path):
 
 # ---- plans, jobs and entries of a reproduction
 
-@pytest.mark.parametrize("change", [dict(state=3), dict(pid="x"), dict(key=None), dict(seconds=[]), dict(why={})])
-def test_jobs_that_do_not_fit(tmp_path, change):
-    plan = Plan(tmp_path)
-    job = row_job(plan, "predict-full", 0)
-    path = folder_of(job, plan) / "job.json"
-    write_json(path, dict(name=job.name, key="k", state="finished", pid=7))
-    assert state_of(job, plan, "k")["state"] == "finished"
+@pytest.mark.parametrize("change", [dict(state=3), dict(pid="x"), dict(key=None), dict(seconds=[]), dict(why={}), dict(lines=[3]), dict(seed="0")])
+def test_results_that_do_not_fit(tmp_path, change):
+    path = tmp_path / "results/row-predict-full-seed0-12345678.json"
+    write_json(path, dict(name="row-predict-full-seed0", key=path.stem, kind="row", arguments=["predict-full"], seed=0, state="finished", pid=7))
+    assert read_result(path)["state"] == "finished"
     write_json(path, read_json(path) | change)
-    sentence(lambda: state_of(job, plan, "k"), path)
+    sentence(lambda: read_result(path), path)
 
 @pytest.mark.parametrize("plan, data", [(None, {}), ("x", {}), ({}, {}), (dict(seeds="0"), {}), (dict(seeds=["a"]), {}), (dict(classes="2"), {}),
                                         (dict(colour=1), {}), ({}, dict(name=3))])

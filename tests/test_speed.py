@@ -1,12 +1,18 @@
 "The table of speeds, from a bare checkout and as a benchmark."
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 import vad
+from vad.training import trainer
+from vad.models.mnad import folded
 
 ROOT = Path(vad.__file__).parents[1]
 BARE = """
@@ -29,3 +35,27 @@ def test_a_bare_checkout_makes_the_table(tmp_path):
 def test_what_cannot_be_asked(tmp_path, argv):
     p = subprocess.run([sys.executable, ROOT / "nbs/benchmarks/speed.py", *argv, "--out", tmp_path], capture_output=True, text=True)
     assert p.returncode and not list(tmp_path.iterdir()) and "Traceback" not in p.stderr
+
+# ---- what the table is made of
+
+speed = SimpleNamespace(**run_path(str(ROOT / "nbs/benchmarks/speed.py")))
+
+def test_operations_are_counted():
+    x, w = torch.randn(64, 32), torch.randn(16, 32, requires_grad=True)
+    assert speed.operations(lambda: (x @ w.T).sum().backward()) == 2 * 2 * 64 * 32 * 16 # forward, and backward for w alone
+
+def test_the_lower_bound_is_the_slower_of_two():
+    here = speed.Machine("cpu", 10., 5.)
+    assert (here.floor(20., 5.), here.floor(10., 20.)) == (2., 4.)
+
+def test_lines_compare_with_the_first_way():
+    ours, theirs = speed.lines("nap", "short", pd.DataFrame(dict(ours=[.002] * 3, theirs=[.05] * 3)), 4, "nap", .001)
+    assert (ours["ours_times_as_fast"], theirs["ours_times_as_fast"], ours["share_of_floor"], ours["per_second"]) == (1, pytest.approx(25), .5, 2000)
+
+@pytest.mark.parametrize("how", ["gated", "always"])
+def test_both_ways_of_scoring_say_the_same(tmp_path, how):
+    s = replace(trainer.settings("quick", size=(16, 16), width=8, channels=3), test_update=how)
+    frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), trainer.build(s)
+    model.eval()
+    mine = speed.in_batches(folded(model), items, frames, s, "cpu", frames.clips(5), 4)
+    assert mine == pytest.approx(speed.one_by_one(model, items, frames, s, "cpu", frames.clips(5)), abs=1e-4)

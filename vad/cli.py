@@ -21,6 +21,7 @@ import warnings
 from concurrent.futures import BrokenExecutor
 from dataclasses import MISSING, fields
 from pathlib import Path
+from runpy import run_path
 from typing import Optional
 
 import cv2
@@ -34,9 +35,12 @@ from .data.datasets import mask_doubts, open_dataset, verify
 from .data.decoder import decoding
 from .data.embedding import Recipe
 from .reproduce import figures, report, runner
+from .reproduce.results import read_plan
 from .scores import frame_scores
 from .training import classifier, evaluation, trainer
 from .training.splits import SplitSettings, open_clips, split_clips
+
+import vad
 
 # %% ../nbs/6_engineering/30_command.ipynb #005
 def tell(text):
@@ -233,7 +237,7 @@ def classify_command(
         both = classifier.joined(clips, twin) if twin else clips
         m = classifier.train_and_test(s, both, train, test, out, split, device=device, resume=resume, track=track)
         for name, x in m.items():
-            numbers = ", ".join(f"{word} {figures.say(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
+            numbers = ", ".join(f"{word} {figures.in_percent(x[key])} %" for key, word in dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1").items())
             tell(f"{name}: {numbers}")
     tell(f"Metrics and predictions: {out}")
 
@@ -336,7 +340,7 @@ def reproduce_command(
     normal:list[str] = Normal,
     preset:str = typer.Option("quick", help="quick: minutes on a laptop; cpu: within 45 minutes on two cores for Ped2; paper: as published, wants a GPU."),
     seeds:list[int] = typer.Option([0], help="Repeat for several seeds: --seeds 0 1 2."),
-    jobs:int = typer.Option(None, min=1, help="Notebooks run at once. Default: one a core or GPU, at most 4."),
+    jobs:int = typer.Option(None, min=1, help="Measurements at once. Default: one a core or GPU, at most 4."),
     engine:str = typer.Option("local", help="local, or an existing cluster that sees the same files: dask, ray."),
     address:str = typer.Option(None, help="Of the cluster's scheduler, such as tcp://host:8786."),
     listing:bool = typer.Option(False, "--list", help="Only list the catalogue and the state of each entry."),
@@ -347,12 +351,12 @@ def reproduce_command(
     publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder at the end (the repository's own: figures)."),
     **changes,
 ):
-    "Reproduce tables and figures of the papers: jobs side by side, each a notebook; one page at the end."
+    "Reproduce tables and figures of the papers: measurements side by side, and one page that grows with them."
     given = dict(normal=tuple(normal or ()), preset=preset, seeds=tuple(seeds), device=device, name=name, out=out, truth=truth, partial=partial) | changes
     if listing or not (entries or data or clips):
         tell(runner.catalogue(data, clips, **given))
         return
-    plan = runner.reproduce(tuple(entries or ["all"]), data, clips, jobs=jobs, engine=engine, address=address, publish=publish, **given)
+    plan = runner.reproduce(tuple(entries or ["all"]), data, clips, jobs, engine, address, publish, **given)
     tell(runner.in_short(plan))
     failed = runner.failures(plan, entries or ["all"])
     if failed:
@@ -366,7 +370,7 @@ def report_command(
     publish:Path = typer.Option(None, help="Copy tables, figures and the page into this folder (the repository's own: figures)."),
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
-    plan = report.read_plan(run)
+    plan = read_plan(run)
     tell(f"{report.write_page(plan)}")
     if publish: report.publish_figures(plan, publish)
 
@@ -390,8 +394,9 @@ def bench(
     settings:list[str] = typer.Option([], "--set", help="name=value, a parameter of the notebooks: --set threads=1 --set 'lengths=[25, 100]'."),
 ):
     "Measure speed: ours and its peers in turns, one benchmark after the other."
-    from vad.reproduce.bench import bench
-    said = bench(names or (), out, notebooks, settings)
+    path = Path(vad.__file__).resolve().parent.parent / "nbs/benchmarks/bench.py"
+    if not path.exists(): raise UserError(f"{path} is missing: the benchmarks are in the project's checkout, run vad bench there.")
+    said = run_path(str(path))["bench"](names or (), out, notebooks, settings)
     for name, why in said.items(): tell(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
 
@@ -431,7 +436,7 @@ def compare(
     for run in (first, second): found = scored(run, data, device, truth, partial)
     rows = figures.spread_frames(frame_scores.read_table(first / "scores.csv"), num_videos, frames_per_video)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
-    figures.draw_comparison(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
+    figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #032
