@@ -261,7 +261,7 @@ def test_without_locks_the_first_cache_stays(tmp_path, monkeypatch):
     video, done = frames_folder(tmp_path / "01", noise(6)), tmp_path / "cache/key"
     monkeypatch.setattr(files, "take_lock", lambda fd, wait=False: None)
     done.parent.mkdir()
-    build = frame_cache.build
+    build = frame_cache.build_cache
     def second(videos, part, *args):
         build(videos, part, *args)
         monkeypatch.setattr(frame_cache, "build", build)

@@ -152,8 +152,8 @@ def test_embeddings_that_do_not_say_it(embedded, tmp_path, monkeypatch, capsys):
     assert np.mean([x.predicted == x.label for x in map(inspector.explain, range(len(inspector)))]) > .8
 
 def test_an_old_run_is_scored_by_the_rule(embedded, tmp_path):
-    s, clips = classifier.Settings(hidden=8, layers=1, cell="sru", epochs=1, batch=4), clips_of(open_embeddings(embedded), "old", "multiclass", "Fight")
-    run = classifier.fit(s, clips, tmp_path / "run", "cpu").folder
+    s, clips = classifier.ClassifierSettings(hidden=8, layers=1, cell="sru", epochs=1, batch=4), clips_of(open_embeddings(embedded), "old", "multiclass", "Fight")
+    run = classifier.fit_classifier(s, clips, tmp_path / "run", "cpu").folder
     record = read_json(run / "record.json")
     assert record["data"]["classes"] == ["Fight", "Non-Fight"] and record["data"].pop("normal") == "Fight"
     write_json(run / "record.json", record)
@@ -232,7 +232,7 @@ LUMPED = some([0] * 8 + [1] * 8, [*"aabbccdd", *"eeeeeeef"], ("normal", "theft")
 @pytest.mark.parametrize("kind, k, said", [("clip", 3, "Class arson has 2 clips, too few for 3 parts (normal: 12, theft: 12, arson: 2)"),
                                            ("source", 2, "Class arson has 1 source videos, too few for 2 parts (normal: 6, theft: 6, arson: 1)")])
 def test_a_class_too_small_is_named(kind, k, said, tmp_path):
-    with pytest.raises(UserError) as e: classifier.cross_validate(FEW, dict(sru=classifier.Settings(cell="sru")), tmp_path / "run", SplitSettings(kind, k=k))
+    with pytest.raises(UserError) as e: classifier.cross_validate(FEW, dict(sru=classifier.ClassifierSettings(cell="sru")), tmp_path / "run", SplitSettings(kind, k=k))
     assert said in str(e.value) and not (tmp_path / "run").exists()
 
 def test_a_class_without_clips_is_named():
@@ -254,7 +254,7 @@ def test_every_fold_has_every_class_or_is_refused(kind, data):
 
 def test_a_split_is_refused_before_anything_is_trained(tmp_path):
     "theft has two films, one of which is tested: the other cannot be both trained on and validated by"
-    s = classifier.Settings(cell="sru", hidden=8, layers=1, epochs=1, batch=2)
+    s = classifier.ClassifierSettings(cell="sru", hidden=8, layers=1, epochs=1, batch=2)
     with pytest.raises(UserError, match="Class theft has 1 source videos, too few for 2 parts"):
         classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", SplitSettings(k=2))
     with pytest.raises(UserError, match="training part would have no clip of class theft"):

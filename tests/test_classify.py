@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import vad
 from vad.training import classifier, trainer
-from vad.training.classifier import Settings
+from vad.training.classifier import ClassifierSettings
 from vad.training.splits import Clips, SplitSettings, folds, mirrored_split, near_duplicates
 from vad.core.errors import UserError
 from vad.training.protocols import PROTOCOLS, leaks
@@ -26,7 +26,7 @@ from vad.data.synthetic import write_scenes
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart
 
-TINY = Settings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2)
+TINY = ClassifierSettings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2)
 
 def clips(n=24, frames=6, width=5, classes=2, seed=0):
     "random clips of which the first feature tells the class; four of each source, some padded"
@@ -142,20 +142,20 @@ def die_before_step(folder, nth):
         if len(calls) == nth: os.kill(os.getpid(), signal.SIGKILL)
         step(*args)
     trainer.train_step, trainer.SAVE_MINUTES = wrapped, 0
-    classifier.fit(TINY, clips(), folder, "cpu")
+    classifier.fit_classifier(TINY, clips(), folder, "cpu")
 
 @pytest.mark.parametrize("nth", [4, 14])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, nth):
     assert Apart(tmp_path, die_before_step, tmp_path / "run", nth).end()[0] == -signal.SIGKILL
     assert (tmp_path / "run/checkpoint.safetensors").exists()
-    for name in ("run", "whole"): classifier.fit(TINY, clips(), tmp_path / name, "cpu")
+    for name in ("run", "whole"): classifier.fit_classifier(TINY, clips(), tmp_path / name, "cpu")
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert a.keys() == b.keys() and "centres" in a and all(torch.equal(a[k], b[k]) for k in a)
 
 def test_a_finished_run_takes_no_other_settings_or_data(tmp_path):
-    classifier.fit(TINY, clips(), tmp_path, "cpu")
-    with pytest.raises(UserError, match="hidden = 8"): classifier.fit(replace(TINY, hidden=16), clips(), tmp_path, "cpu")
-    with pytest.raises(UserError, match="other data"): classifier.fit(TINY, clips(seed=1), tmp_path, "cpu")
+    classifier.fit_classifier(TINY, clips(), tmp_path, "cpu")
+    with pytest.raises(UserError, match="hidden = 8"): classifier.fit_classifier(replace(TINY, hidden=16), clips(), tmp_path, "cpu")
+    with pytest.raises(UserError, match="other data"): classifier.fit_classifier(TINY, clips(seed=1), tmp_path, "cpu")
 
 def test_it_learns_what_can_be_learned(tmp_path):
     data = clips(80)
@@ -167,7 +167,7 @@ def test_it_learns_what_can_be_learned(tmp_path):
 
 def test_centres_have_seen_training_clips_only(tmp_path):
     data = clips(40)
-    run = classifier.fit(TINY, data, tmp_path, "cpu")
+    run = classifier.fit_classifier(TINY, data, tmp_path, "cpu")
     _, centres, _ = classifier.load_classifier(run.folder)
     assert centres.shape == (2, 8) and np.isfinite(centres).all() and (centres != 0).any()
 
@@ -182,7 +182,7 @@ def test_shuffled_labels_teach_nothing():
 # ---- from files to scores, through the command line
 
 def command(*args, **env):
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import main; main()", *map(str, args)], capture_output=True, text=True, timeout=600,
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import run_command; main()", *map(str, args)], capture_output=True, text=True, timeout=600,
                           env=os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]), VAD_PROGRESS=os.devnull, OMP_NUM_THREADS="1") | env)
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr
 
 def vad(*args):
     "the command, as the console script calls it"
-    from vad.cli import main
+    from vad.cli import run_command
     sys.argv = ["vad", *map(str, args)]
-    main()
+    run_command()
 
 def call(folder, *args, seconds=600): return Apart(folder / "said", vad, *args).end(seconds)
 

@@ -42,7 +42,7 @@ def test_a_detector_of_ten_lines_is_measured(data, tmp_path):
     assert evaluation.read_metrics(tmp_path / "brightest")["causal"]["auc_micro"] == 1
 
 def test_the_first_frames_are_left_out_with_their_labels(data):
-    found, lengths, _ = evaluation.collect(fitted(Brightest(first=4), data), data)
+    found, lengths, _ = evaluation.collect_scores(fitted(Brightest(first=4), data), data)
     table = evaluation.frame_table(found, lengths, data, 4)
     assert list(lengths) == [16] * 3 and list(table.frame[:2]) == [4, 5]
     assert (table.label == (table.causal > 0)).all()

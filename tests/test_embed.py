@@ -33,7 +33,9 @@ from vad.models.backbones import (
 from vad.data.clips import collect, collect_ucf, frame_labels
 from vad.core.errors import TemporaryError, UserError
 from vad.core.provenance import shared
-from vad.data.embedding import Outcome, Recipe, Rows, Workload, embed, mask_of, open_embeddings, pick, stream
+from vad.data.embedding import (
+    Outcome, Recipe, Rows, Workload, embed, mask_of, open_embeddings, pick_frames, stream,
+)
 
 TINY = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
@@ -75,7 +77,7 @@ def tree(tmp_path_factory):
 
 @given(st.integers(1, 400), st.integers(1, 200), st.none() | st.integers(1, 30))
 def test_picked_frames(length, frames, skip):
-    at = pick(length, frames, skip)
+    at = pick_frames(length, frames, skip)
     assert 1 <= len(at) <= frames and (np.diff(at) > 0).all() and 0 <= at[0] and at[-1] < length
     if skip: assert at.tolist() == list(range(0, length, skip))[:frames]
     else:

@@ -31,8 +31,8 @@ pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipymp
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
 
-CELLS = ['from vad.use.explorer import explore, explore_pair, explore_sru\nexplore("gated", "walkway", "cpu")', 'explore_pair("gated", "plain", "walkway", "cpu")',
-         'explore_sru("srupp", "embedded", weight=2., device="cpu")', 'explore("gated", "walkway/testing/frames/02", "cpu")']
+CELLS = ['from vad.use.explorer import explore, explore_pair, explore_clips\nexplore("gated", "walkway", "cpu")', 'explore_pair("gated", "plain", "walkway", "cpu")',
+         'explore_clips("srupp", "embedded", weight=2., device="cpu")', 'explore("gated", "walkway/testing/frames/02", "cpu")']
 FRAMES, TWO, CLIPS, OWN = range(4) # explorers, in the order of the cells
 
 
@@ -72,7 +72,7 @@ def work(lab):
     write_scenes(d / "scenes", cameras=2, normal=1, size=(60, 88), frames=16)
     embed(d / "scenes", d / "embedded", method="cnn", frames=12, width=16, size=32, device="cpu", kind="multiclass")
     clips = open_clips(d / "embedded")
-    classifier.fit(classifier.Settings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
+    classifier.fit_classifier(classifier.ClassifierSettings(inputs="change", hidden=16, projection=16, heads=2, epochs=6, batch=4, lr=1e-2, normalise=True), clips, d / "srupp", "cpu")
     kernel = dict(name="python3", display_name="python3", language="python")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=kernel)), d / "explorers.ipynb")
     for _ in range(1200):

@@ -58,7 +58,7 @@ def test_a_dataset_scored_by_the_file(tiny, tmp_path, changes):
 
 def test_without_memory_any_number_of_clips(tmp_path):
     s = settings("quick", **SMALL | dict(memory=False))
-    model, _ = trainer.build(s)
+    model, _ = trainer.initial_model(s)
     save_model(tmp_path / "model.safetensors", model, {}, s)
     file = session(export_onnx(tmp_path)[0])
     x = torch.rand(7, s.length, 16, 16) * 2 - 1
@@ -72,7 +72,7 @@ def test_without_memory_any_number_of_clips(tmp_path):
                                      dict(cell="srupp", bidirectional=True)], ids=["SRU", "SRU++ of changes", "mean of SRU of changes", "both ways"])
 def test_clips_classified_by_the_file(tmp_path, changes):
     "another number of clips, of other lengths, with rubbish for padding"
-    s = classifier.Settings(**dict(hidden=8, projection=4, heads=2, layers=2) | changes)
+    s = classifier.ClassifierSettings(**dict(hidden=8, projection=4, heads=2, layers=2) | changes)
     torch.manual_seed(1)
     model, centres = Classifier(6, 3, s).eval(), torch.randn(3, 16 if s.bidirectional else 8)
     for p in model.parameters(): p.data = torch.randn_like(p) / 2
@@ -112,7 +112,7 @@ def test_frames_embedded_by_the_file(tmp_path, recipe):
 def test_what_cannot_be_exported(tmp_path):
     rc, out, err = call(tmp_path, "export", tmp_path / "nowhere")
     sentence((rc, out, err), "nowhere", "neither a trained model nor embeddings")
-    s = classifier.Settings(hidden=8, cell="sru")
+    s = classifier.ClassifierSettings(hidden=8, cell="sru")
     save_model(tmp_path / "model.safetensors", Classifier(6, 2, s), dict(centres=torch.zeros(2, 8)), s)
     message(lambda: export_onnx(tmp_path), "record.json")
     assert not (tmp_path / "model.onnx").exists()

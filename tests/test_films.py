@@ -15,7 +15,7 @@ from vad.data.clips import collect
 from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.datasets import open_dataset
-from vad.data.decoder import Shown, deinterlaced, film_frames, pyav, said_end
+from vad.data.decoder import ShownFrame, deinterlaced, film_frames, pyav, said_end
 from vad.data.embedding import decode_into, embed
 from vad.data.download import extract_frames
 from vad.data.cutting import read_film, segment
@@ -336,7 +336,7 @@ def test_a_machine_without_pyav_reads_folders_and_by_choice_films(tmp_path):
     assert (folders, films) == ("6 1", "9 9 9 opencv")
 
 def test_frames_too_small_to_deinterlace_stay_as_they_are():
-    frames = [Shown(marked(av.VideoFrame.from_ndarray(np.full((rows, 16, 3), 90, np.uint8), format="bgr24").reformat(format="yuv420p"), "tff"), t, False, 0)
+    frames = [ShownFrame(marked(av.VideoFrame.from_ndarray(np.full((rows, 16, 3), 90, np.uint8), format="bgr24").reformat(format="yuv420p"), "tff"), t, False, 0)
               for t, rows in enumerate((2, 2, 48, 48, 2))]
     for t, s in enumerate(frames): s.frame.pts = t
     assert [(s.pts, s.frame.height) for s in deinterlaced(frames)] == [(0, 2), (1, 2), (2, 48), (3, 48), (4, 2)]

@@ -5,7 +5,7 @@ import torch
 
 from vad.models import sru
 from vad.training import classifier, trainer
-from vad.data.frame_cache import Frames, Held, hold
+from vad.data.frame_cache import Frames, DeviceFrames, hold
 from vad.training.splits import Clips
 from vad.data.datasets import open_dataset
 from vad.kernels.cuda_graph import Replay
@@ -43,8 +43,8 @@ def test_recorded_training_of_classes(tmp_path, monkeypatch, cell, precision):
     x = rng.standard_normal((40, 10, 12)).astype(np.float32) * (np.arange(10) < frames[:, None])[..., None]
     names = np.arange(40).astype(str)
     clips = Clips("few", x, np.arange(40) % 2, frames, names, names, ("a", "b"))
-    s = classifier.Settings(cell=cell, hidden=32, projection=16, heads=2, dropout=0., epochs=4, precision=precision)
-    plain, recorded = (trained(lambda p: classifier.fit(s, clips, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
+    s = classifier.ClassifierSettings(cell=cell, hidden=32, projection=16, heads=2, dropout=0., epochs=4, precision=precision)
+    plain, recorded = (trained(lambda p: classifier.fit_classifier(s, clips, p, "cuda"), tmp_path, monkeypatch, r) for r in (False, True))
     same(recorded, plain, 5e-2 if precision == "bf16" else 2e-3)
 
 def test_a_recorded_run_resumes(data, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_frames_held_on_the_device(data):
     frames, clips = trainer.training_frames(trainer.settings("quick", channels=3), data)
     plain = frames.batch(clips[:6], 5, "cuda")
     held = hold(Frames(frames.folder, 3), "cuda")
-    assert isinstance(held, Held)
+    assert isinstance(held, DeviceFrames)
     torch.testing.assert_close(held.batch(torch.from_numpy(clips[:6]).cuda(), 5, "cuda"), plain)
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])

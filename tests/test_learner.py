@@ -28,6 +28,7 @@ from vad.training import classifier, evaluation, trainer
 from vad.core.errors import UserError
 from vad.core.provenance import Run, shared
 from vad.core.records import read_json
+from vad.data import frame_cache
 from vad.data.datasets import open_dataset
 from vad.training.trainer import Settings, fit, load_model
 
@@ -206,15 +207,15 @@ def test_the_audit_names_gates_that_the_optimiser_forgot(data, tmp_path, monkeyp
 
 def test_frozen_gates_keep_their_first_bits(data, tmp_path):
     s = replace(KINDS["gated"], gates="frozen", epochs=1)
-    run, (first, _) = fit(s, data, tmp_path / "run", "cpu"), trainer.build(s)
+    run, (first, _) = fit(s, data, tmp_path / "run", "cpu"), trainer.initial_model(s)
     trained, begun = load_model(run.folder)[0].state_dict(), first.state_dict()
     parameters = dict(first.named_parameters())
     for name in parameters: assert torch.equal(trained[name], begun[name]) == name.startswith("gates"), name
     assert run.record["audit"] == dict(moved=sum(not n.startswith("gates") for n in parameters), frozen=sum(n.startswith("gates") for n in parameters))
 
 def test_trained_gates_move(whole):
-    first, trained = trainer.build(KINDS["gated"])[0].state_dict(), weights(whole["gated"])
-    gates = [n for n, _ in trainer.build(KINDS["gated"])[0].named_parameters() if n.startswith("gates")]
+    first, trained = trainer.initial_model(KINDS["gated"])[0].state_dict(), weights(whole["gated"])
+    gates = [n for n, _ in trainer.initial_model(KINDS["gated"])[0].named_parameters() if n.startswith("gates")]
     assert gates and not any(torch.equal(first[n], trained[f"model.{n}"]) for n in gates)
 
 def test_a_seed_is_a_run(data, whole, tmp_path):
@@ -230,7 +231,7 @@ def test_every_task_keeps_the_protocol(task):
     methods = [n for n, f in vars(trainer.Task).items() if callable(f) and not n.startswith("_")]
     assert set(methods) == {"build", "keep", "batch", "loss"}
     for n in methods: assert len(inspect.signature(getattr(task, n)).parameters) == len(inspect.signature(getattr(trainer.Task, n)).parameters), n
-    assert task.losses[0] == "loss" and {"checkpoints.py", "learner.py"} <= set(task.code) and all((Path(vad.__file__).parent / f).exists() for f in task.code)
+    assert task.losses[0] == "loss" and {"training/checkpoints.py", "training/trainer.py"} <= set(task.code) and all((Path(vad.__file__).parent / f).exists() for f in task.code)
 
 
 # ---- numbers that are none
@@ -420,7 +421,7 @@ def scoring(data, whole, tmp_path_factory):
                          reconstruct=replace(TINY, task="reconstruct", epochs=1))
     for name, s in kinds.items():
         model, items, s = load_model(fit(s, data, root / name if name not in whole else whole[name].folder, "cpu").folder)
-        frames = vad.cache.cache_frames(data.test, s.size, s.channels)
+        frames = frame_cache.cache_frames(data.test, s.size, s.channels)
         found[name] = model, items, s, frames, np.sort(one_at_a_time(model, items, frames, replace(s, test_update="never"))[:, 3])
     return found
 
@@ -461,7 +462,7 @@ def test_the_threshold_matters(scoring):
 def test_scores_of_a_video_do_not_depend_on_others_when_reset(scoring, data):
     model, items, s, frames, regular = scoring["gated"]
     s = replace(s, test_memory="reset", threshold=float(np.median(regular)))
-    alone = vad.cache.cache_frames(data.test[1:2], s.size, s.channels)
+    alone = frame_cache.cache_frames(data.test[1:2], s.size, s.channels)
     rows = many(model, items, frames, s, 5)
     np.testing.assert_allclose(many(model, items, alone, s, 5)[:, 1:], rows[rows[:, 0] == 1, 1:], rtol=1e-6)
 
@@ -492,9 +493,9 @@ def test_regions_are_those_of_whole_videos(whole, data):
     for v, maps in enumerate(parts): counts.add(localization.cells(np.concatenate(maps)), data.mask(v)[d.first:])
     assert counts.regions > 10 and 0 < counts.areas()["rbdc"]
     for batch in (1, 7):
-        *_, located = evaluation.collect(detector(batch), data)
+        *_, located = evaluation.collect_scores(detector(batch), data)
         assert {k: located[k] for k in ("rbdc", "tbdc")} == pytest.approx(counts.areas())
-    assert evaluation.collect(d, replace(data, masks=None))[2] == dict(pixel_auc=None, rbdc=None, tbdc=None)
+    assert evaluation.collect_scores(d, replace(data, masks=None))[2] == dict(pixel_auc=None, rbdc=None, tbdc=None)
 
 
 # ---- the record, precision, tracking, processes

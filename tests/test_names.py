@@ -59,7 +59,7 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
         t = frame_scores.read_table(path / "run0/scores.csv")
         assert list(dict.fromkeys(t.video)) == called and frame_scores.table_lengths(t).tolist() == lengths.tolist()
         draws = [ablation.drawn_again(frame_scores.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
-        return evaluation.measure(t, {}), draws, t.drop(columns="video").to_numpy().tolist()
+        return evaluation.frame_measures(t, {}), draws, t.drop(columns="video").to_numpy().tolist()
     np.testing.assert_equal(measured(said), measured([chr(97 + i) for i in range(len(said))])) # nan equals nan
 
 def test_two_videos_of_one_name_stay_two():

@@ -410,7 +410,7 @@ def endless(root, out):
     everything = runner.reproduce
     runner.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL | dict(epochs=10**5))
     sys.argv = ["vad", "reproduce", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "2"]
-    cli.main()
+    cli.run_command()
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGKILL])
 def test_stopped(tiny, tmp_path, sig):
@@ -454,7 +454,7 @@ def whole(root, out, held=False):
     everything = runner.reproduce
     runner.reproduce = lambda *args, **kwargs: everything(*args, **kwargs | SMALL)
     sys.argv = ["vad", "reproduce", "mnad.scores", "gates.roc", "--data", str(root), "--out", str(out), "--name", "run", "--device", "cpu", "--jobs", "1"]
-    cli.main()
+    cli.run_command()
 
 def test_killed_half_way(tiny, tmp_path):
     "the same command does only what was unfinished"

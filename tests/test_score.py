@@ -218,7 +218,7 @@ def test_pixel_auc_refuses_bad_maps(error, mask, says):
 @given(scored(), st.integers(0, 99))
 def test_resamples_equal_datasets_put_together(case, seed):
     labels, scores, lengths = case
-    _, a, n = intervals.duels(labels, scores, lengths)
+    _, a, n = intervals.pairwise_wins(labels, scores, lengths)
     counts = intervals.draws(lambda c: (c @ a > 0) & (c @ n > 0), len(lengths), 5, seed)
     ys, ss = frame_scores.split(labels, lengths), frame_scores.split(scores, lengths)
     together = [[np.concatenate([x[i] for i in np.repeat(np.arange(len(c)), c)]) for x in (ys, ss)] for c in counts]
@@ -294,10 +294,10 @@ def test_two_models_are_compared_on_the_same_videos_and_seeds():
     labels = np.tile(np.arange(20) >= 10, 12).astype(int)
     ours = labels + np.repeat(rng.normal(0, 1, (3, 12)), 20, 1) + rng.normal(0, 1, (3, 240))
     better = ours + .2 * labels # seed by seed, video by video
-    low, high = intervals.gained(labels, better, ours, lengths)
+    low, high = intervals.paired_bootstrap(labels, better, ours, lengths)
     alone = np.ptp(intervals.bootstrap(labels, ours, lengths))
     assert 0 < low < high and high - low < alone / 2
-    assert intervals.gained(labels, ours, ours, lengths) == (0, 0)
+    assert intervals.paired_bootstrap(labels, ours, ours, lengths) == (0, 0)
 
 
 # controls
@@ -354,7 +354,7 @@ def test_controls_draw_as_they_always_did():
 def test_no_squeezed_score_beats_the_cap(case, seed):
     labels, scores, lengths = case
     assume(min(lengths) > 1)
-    cap = roc_auc_score(labels, controls.best_squeezed(labels, lengths))
+    cap = roc_auc_score(labels, controls.best_after_minmax(labels, lengths))
     rng = np.random.default_rng(seed)
     for s in (rng.random(len(labels)), labels + rng.normal(0, .1, len(labels)), labels + rng.normal(0, 1e-3, len(labels))):
         assert roc_auc_score(labels, frame_scores.minmax(s, lengths)) <= cap + 1e-12
@@ -364,7 +364,7 @@ def test_no_squeezed_score_beats_the_cap(case, seed):
 @given(scored(), st.integers(0, 15))
 def test_late_labels_are_the_labels_of_earlier_frames(case, k):
     labels, _, lengths = case
-    y, s, left = controls.late(labels, lengths, k)
+    y, s, left = controls.delayed_oracle(labels, lengths, k)
     assert len(y) == len(s) == sum(left) and left == [max(n - k, 0) for n in lengths]
     for v, a, b in zip(frame_scores.split(labels, lengths), frame_scores.split(y, left), frame_scores.split(s, left)):
         for t in range(len(a)): assert (a[t], b[t]) == (v[t + k], v[t])
@@ -414,7 +414,7 @@ def test_a_number_that_is_not_finite_is_named(bad, use):
     (lambda: metrics.metrics([0, 1], [0., 1, 2], [3]), "2 labels for 3 scores"), (lambda: metrics.metrics([0, 255], [0., 1], [2]), "must be 0"),
     (lambda: frame_scores.minmax([1., 2], [3]), "2 frames were given"), (lambda: frame_scores.reference([3., 3]), "is the same"),
     (lambda: frame_scores.reference([3., np.nan]), "training PSNR"), (lambda: intervals.bootstrap([0, 1], [0, 1], [2], "auc"), "no metric 'auc'"),
-    (lambda: intervals.gained([0, 1], [0, 1], [[0, 1]] * 2, [2]), "as many seeds"), (lambda: metrics.threshold_from([1., np.inf]), "training score")])
+    (lambda: intervals.paired_bootstrap([0, 1], [0, 1], [[0, 1]] * 2, [2]), "as many seeds"), (lambda: metrics.threshold_from([1., np.inf]), "training score")])
 def test_faults_say_what_is_wrong(call, says):
     with pytest.raises(UserError, match=says): call()
 

@@ -55,7 +55,7 @@ def test_lines_compare_with_the_first_way():
 @pytest.mark.parametrize("how", ["gated", "always"])
 def test_both_ways_of_scoring_say_the_same(tmp_path, how):
     s = replace(trainer.settings("quick", size=(16, 16), width=8, channels=3), test_update=how)
-    frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), trainer.build(s)
+    frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), trainer.initial_model(s)
     model.eval()
     mine = speed.in_batches(folded(model), items, frames, s, "cpu", frames.clips(5), 4)
     assert mine == pytest.approx(speed.one_by_one(model, items, frames, s, "cpu", frames.clips(5)), abs=1e-4)

@@ -102,10 +102,10 @@ def test_commands_do_not_wait_for_pipes(tmp_path):
 
 def in_turn(commands):
     "several commands in one process; prints their exit codes"
-    from vad.cli import main
+    from vad.cli import run_command
     for words in commands:
         sys.argv = ["vad", *map(str, words)]
-        try: main()
+        try: run_command()
         except SystemExit as e: print(e.code)
 
 def test_a_tree_of_classes_with_other_things_in_it(tmp_path):
@@ -307,7 +307,7 @@ def vad_with(what, more, *args):
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if what == resource.RLIMIT_AS else 0
     resource.setrlimit(what, (now + more, now + more))
     sys.argv = ["vad", *map(str, args)]
-    vad.cli.main()
+    vad.cli.run_command()
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is taken")
 def test_too_little_memory(tiny, tmp_path):

@@ -208,8 +208,8 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifiers(tree):
     "a run that reads features, and one that reads their changes"
-    s = classifier.Settings(hidden=8, layers=1, cell="sru", epochs=2, batch=2, lr=1e-2)
-    return {kind: classifier.fit(replace(s, inputs=kind), open_clips(tree / "out"), tree / kind, "cpu").folder for kind in ("features", "change")}
+    s = classifier.ClassifierSettings(hidden=8, layers=1, cell="sru", epochs=2, batch=2, lr=1e-2)
+    return {kind: classifier.fit_classifier(replace(s, inputs=kind), open_clips(tree / "out"), tree / kind, "cpu").folder for kind in ("features", "change")}
 
 @pytest.mark.parametrize("kind", ["features", "change"])
 def test_a_window_is_a_clip(classifiers, tree, tmp_path, kind):

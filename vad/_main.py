@@ -49,7 +49,7 @@ def main():
         sys.exit(1)
     try:
         on_stop(signal.default_int_handler)
-        cli.main()
+        cli.run_command()
     except KeyboardInterrupt: # beside the command, which has its own sentence for it
         print("vad: stopped.", file=sys.stderr)
         sys.exit(STOPPED)

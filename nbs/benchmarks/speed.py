@@ -139,7 +139,7 @@ def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rou
     "A step at one batch size."
     t = in_turns(stepping(s, lambda s: trainer.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch]), rounds, device, z.repeats)
     l = learning(replace(s, precision="fp32"), lambda s: trainer.Normality(s, frames, clips), device)
-    floor = here.floor(operations(lambda: trainer.update(l, l.task.batch(clips[:s.batch], device))))
+    floor = here.floor(operations(lambda: trainer.train_update(l, l.task.batch(clips[:s.batch], device))))
     size = f"{z.frame[0]} x {z.frame[1]}, width {z.width}, batch {s.batch}"
     return lines(f"{name}, training step", size, t, s.batch, "clip", floor, z.targets.get("training", ""))
 
@@ -156,7 +156,7 @@ def one_by_one(model:MNAD, items:Tensor, frames:Frames, s, device, clips) -> flo
     total = 0.
     with torch.no_grad():
         for first in clips:
-            inputs, target = trainer.sides(frames.batch([first], s.length, device), s)
+            inputs, target = trainer.input_and_target(frames.batch([first], s.length, device), s)
             out = model(inputs, items)
             regular = frame_scores.irregularity(out.prediction, target)
             total += frame_scores.psnr(out.prediction, target).item()
@@ -169,11 +169,11 @@ def in_batches(model:MNAD, items:Tensor, frames:Frames, s, device, clips, batch:
 
 def scoring(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "Scoring, with the gate of the paper and with an update after every frame."
-    found, (model, items) = [], trainer.build(s)
+    found, (model, items) = [], trainer.initial_model(s)
     model, items, held = model.to(device).eval(), items.to(device), hold(Frames(frames.folder), device)
     quick = folded(model.to(memory_format=torch.channels_last))
     model = model.to(memory_format=torch.contiguous_format)
-    with torch.no_grad(): floor = here.floor(len(clips) * operations(lambda: model(trainer.sides(held.batch(clips[:1], s.length, device), s)[0], items)))
+    with torch.no_grad(): floor = here.floor(len(clips) * operations(lambda: model(trainer.input_and_target(held.batch(clips[:1], s.length, device), s)[0], items)))
     for how in ("gated", "always"):
         s = replace(s, test_update=how)
         t = in_turns({"vad": lambda: in_batches(quick, items, held, s, device, clips, z.score_batch),
@@ -230,10 +230,10 @@ def time_classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
     names = np.arange(n).astype(str)
     data = Clips("noise", rng.standard_normal((n, length, width), np.float32), np.arange(n) % 2, np.full(n, length), names, names, ("normal", "anomalous"))
     for cell in ("sru", "srupp"):
-        s = classifier.Settings(cell=cell, hidden=z.hidden, projection=z.projection, precision="bf16" if torch.device(device).type == "cuda" else "fp32")
+        s = classifier.ClassifierSettings(cell=cell, hidden=z.hidden, projection=z.projection, precision="bf16" if torch.device(device).type == "cuda" else "fp32")
         t = in_turns(stepping(s, lambda s: classifier.Classes(s, data), device, np.arange(s.batch)), rounds, device, z.repeats)
         small = learning(replace(s, precision="fp32"), lambda s: classifier.Classes(s, data), device)
-        floor = here.floor(operations(lambda: trainer.update(small, small.task.batch(np.arange(s.batch), device))))
+        floor = here.floor(operations(lambda: trainer.train_update(small, small.task.batch(np.arange(s.batch), device))))
         what, size = f"{dict(sru='SRU', srupp='SRU++')[cell]} classifier, training step", f"{length} x {s.batch} x {width}"
         found += lines(what, size, t, s.batch, "clip", floor, z.targets.get("classifier", ""))
     return found

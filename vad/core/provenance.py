@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import vad
-from .devices import lines_of, peak_memory
+from .devices import lines_of_file, peak_memory
 from .records import read_json, write_json
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #005
@@ -55,7 +55,7 @@ def commit() -> str|None:
 # %% ../../nbs/6_engineering/06_provenance.ipynb #011
 def machine() -> dict:
     "The machine in words: processor, cores, memory (GB), accelerator, threads."
-    models = (l.split(":")[1].strip() for l in lines_of("/proc/cpuinfo") if l.startswith("model name"))
+    models = (l.split(":")[1].strip() for l in lines_of_file("/proc/cpuinfo") if l.startswith("model name"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return dict(system=platform.system(), cpu=next(models, platform.processor() or platform.machine()),
                 cores=os.cpu_count(), threads=torch.get_num_threads(), memory_gb=round(memory / 1e9, 1),

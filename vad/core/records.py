@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEEPEST', 'FORMULA', 'EXACT', 'to_json_types', 'seal_of', 'sealed', 'unsealed', 'file_seal', 'file_seals',
-           'check_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields', 'write_json',
-           'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv', 'validate_numbers',
-           'read_csv', 'seals_in', 'read_array']
+           'validate_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields',
+           'write_json', 'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv',
+           'validate_numbers', 'read_csv', 'seals_in', 'read_array']
 
 # %% ../../nbs/6_engineering/04_records.ipynb #002
 import csv
@@ -71,7 +71,7 @@ def file_seals(folder:Path, *names:str) -> dict[str, str]:
     return {n: file_seal(folder / n) for n in names}
 
 # %% ../../nbs/6_engineering/04_records.ipynb #014
-def check_seals(
+def validate_seals(
     folder:Path,
     seals:dict[str, str], # from `file_seals`
     cure:str=CURE,
@@ -258,7 +258,7 @@ def read_csv(
     "A table from CSV. Raises `UserError` where it is missing, broken, changed, or lacks a column."
     path = Path(path)
     if record and record.exists():
-        check_seals(path.parent, {n: s for n, s in seals_in(record).items() if n == path.name}, cure)
+        validate_seals(path.parent, {n: s for n, s in seals_in(record).items() if n == path.name}, cure)
     texts = {c for c, kind in columns.items() if str in (kind, *get_args(kind))}
     how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False,
                encoding_errors="surrogateescape")

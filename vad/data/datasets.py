@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'LAYOUTS', 'Dataset', 'dataset_record', 'known_name', 'Layout', 'videos_in', 'label_files', 'label_name',
-           'split_layout', 'ucsd_layout', 'avenue_layout', 'layout_of', 'find_layout', 'pick_truth', 'number', 'twin',
-           'cut_labels', 'labels_of', 'open_all', 'passed_over', 'check_counts', 'same_videos', 'check_videos',
-           'check_labels', 'validate_findings', 'mask_doubts', 'open_dataset', 'verify']
+           'split_layout', 'ucsd_layout', 'avenue_layout', 'layout_of', 'find_layout', 'pick_truth', 'number_in_name',
+           'matching_file', 'cut_labels', 'labels_of', 'open_all', 'passed_over', 'validate_counts', 'same_videos',
+           'validate_videos', 'validate_labels', 'validate_findings', 'mask_doubts', 'open_dataset', 'verify']
 
 # %% ../../nbs/3_data/04_datasets.ipynb #76207085
 import hashlib
@@ -212,13 +212,13 @@ def pick_truth(
     return truth or next(iter(names), None)
 
 # %% ../../nbs/3_data/04_datasets.ipynb #6706dd9f
-def number(video:Video) -> int|None:
+def number_in_name(video:Video) -> int|None:
     "7 for a video called 07 or Test007."
     digits = re.search("([0-9]+)$", video.name)
     return int(digits[1]) if digits else None
 
 # %% ../../nbs/3_data/04_datasets.ipynb #e1ae5260
-def twin(
+def matching_file(
     video:Video,
     files:list[Path], # 01.npz, 1_label.mat, Test001_gt, ...
 ) -> Path|None:
@@ -240,7 +240,7 @@ def cut_labels(
         raise UserError(f"{path} holds {len(row)} labels and the test videos have {sum(frames)} frames: "
                       "restore the label file, or the videos.")
     parts = np.split(row, np.cumsum(lengths)[:-1])
-    return [parts[n - 1] if (n := number(v)) and n <= len(parts) else None for v in videos]
+    return [parts[n - 1] if (n := number_in_name(v)) and n <= len(parts) else None for v in videos]
 
 # %% ../../nbs/3_data/04_datasets.ipynb #7344f9ce
 def labels_of(
@@ -251,14 +251,14 @@ def labels_of(
     "The labels by one ground truth, not yet checked against the videos' lengths."
     path = layout.truths[truth]
     if truth == "masks":
-        pairs = [(v, twin(v, layout.masks)) for v in videos]
+        pairs = [(v, matching_file(v, layout.masks)) for v in videos]
         return [p and read_mask(p, v.frames, v.size).any((1, 2)).astype(np.uint8) for v, p in pairs]
-    if path.is_dir(): return [(p := twin(v, visible(path))) and read_labels(p) for v in videos]
+    if path.is_dir(): return [(p := matching_file(v, visible(path))) and read_labels(p) for v in videos]
     if path.suffix == ".npy":
         return cut_labels(read_labels(path), videos, PUBLISHED.get(layout.name, {}).get("lengths", ()), path)
     ranges, out = read_ranges(path), []
     for i, v in enumerate(videos):
-        n = number(v) or i + 1
+        n = number_in_name(v) or i + 1
         try: out.append(fill(ranges[n - 1], v.frames) if n <= len(ranges) else None)
         except UserError as e:
             raise UserError(f"{e}: {path} and {v.path} do not belong together, restore both.") from None
@@ -292,7 +292,7 @@ def passed_over(layout:Layout, root:Path) -> tuple[str, ...]: # paths under the 
     return tuple(p.relative_to(root).as_posix() for p in found)
 
 # %% ../../nbs/3_data/04_datasets.ipynb #adf0522e
-def check_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> list[str]:
+def validate_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> list[str]:
     "Whether a split has the published videos and frames."
     published = {} if layout.plain else PUBLISHED.get(layout.name, {})
     if not videos: return [] if layout.plain else [f"{root} has no {split}ing videos: put them there."]
@@ -300,7 +300,7 @@ def check_counts(layout:Layout, split:str, videos:list[Video], root:Path) -> lis
     have, cure = sum(v.frames for v in videos), "the official archive."
     if count and len(videos) != count:
         numbered = all(re.fullmatch("[A-Za-z]*[0-9]+", v.name) for v in videos)
-        missing = sorted(set(range(1, count + 1)) - {number(v) for v in videos}) if numbered else []
+        missing = sorted(set(range(1, count + 1)) - {number_in_name(v) for v in videos}) if numbered else []
         many = " and more are" if len(missing) > 5 else " is" if len(missing) == 1 else " are"
         hint = f", number {', '.join(map(str, missing[:5]))}{many} missing" if missing else ""
         return [f"{root} has {len(videos)} of the {count} {split}ing videos that were published as "
@@ -326,7 +326,7 @@ def same_videos(videos:list[Video]) -> list[list[Video]]:
     return [same for alike in grouped(videos, glance) for same in grouped(alike, Video.fingerprint)]
 
 # %% ../../nbs/3_data/04_datasets.ipynb #379f98d8
-def check_videos(train:list[Video], test:list[Video], clip:int, plain:bool) -> list[str]:
+def validate_videos(train:list[Video], test:list[Video], clip:int, plain:bool) -> list[str]:
     "Short videos, several of one name, duplicates and, except in a plain folder, mixed sizes."
     every = train + test
     out = [f"{v.path} has {v.frames} frames and a clip takes {clip}: remove it, or use shorter clips."
@@ -345,7 +345,7 @@ def check_videos(train:list[Video], test:list[Video], clip:int, plain:bool) -> l
     return out
 
 # %% ../../nbs/3_data/04_datasets.ipynb #cec3e8f8
-def check_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings:list[str]) -> list|None:
+def validate_labels(layout:Layout, truth:str, test:list[Video], root:Path, findings:list[str]) -> list|None:
     "The labels of each test video, None where they are missing or do not fit."
     try: labels = labels_of(layout, truth, test)
     except UserError as e:
@@ -410,11 +410,11 @@ def open_dataset(
     layout = find_layout(root)
     train, test = (open_all(paths, findings, partial) for paths in (layout.train, layout.test))
     known = [note for v in train + test for note in v.notes]
-    findings += check_counts(layout, "train", train, root) + check_counts(layout, "test", test, root)
-    findings += check_videos(train, test, clip, layout.plain)
+    findings += validate_counts(layout, "train", train, root) + validate_counts(layout, "test", test, root)
+    findings += validate_videos(train, test, clip, layout.plain)
     train, test = ([v for v in vs if v.frames >= clip] for vs in (train, test))
     labels, truth = None, pick_truth(layout, truth, root)
-    if truth: labels = check_labels(layout, truth, test, root, findings)
+    if truth: labels = validate_labels(layout, truth, test, root, findings)
     elif layout.name in PUBLISHED and not layout.plain:
         findings.append(f"{root} has no labels: put frame_labels_{layout.name}.npy there, or the published "
                         "masks.")
@@ -425,7 +425,7 @@ def open_dataset(
     if not train and not test:
         raise UserError(f"{root} holds no video that can be used: "
                       f"{findings[0] if findings else 'put some there.'}")
-    masks = tuple(twin(v, layout.masks) for v in test) if layout.masks else None
+    masks = tuple(matching_file(v, layout.masks) for v in test) if layout.masks else None
     if labels and truth == "masks": known += mask_doubts(test, masks, labels)
     return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None,
                    masks, warnings + validate_findings(known, True, root), passed_over(layout, root))

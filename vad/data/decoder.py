@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ASSUMED_FPS', 'HARMLESS', 'OF_THE_SYSTEM', 'CONTAINERS', 'MOST_PIXELS', 'BEGINNINGS', 'FULL_RANGE', 'BARE', 'ENDS',
            'UNCOUNTED', 'pyav', 'Decoding', 'decoding', 'decoding_of', 'Listener', 'what_it_is', 'refuse_film',
-           'choose_stream', 'open_film', 'looks_like_film', 'Shown', 'Damage', 'decoded_stream', 'decoded',
+           'choose_stream', 'open_film', 'looks_like_film', 'ShownFrame', 'Damage', 'decoded_stream', 'decoded',
            'deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
            'opencv_frames', 'film_frames', 'Contents', 'Stamps', 'packet_stamps', 'frame_times', 'Clock',
            'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end', 'said_end', 'stamped_contents',
@@ -148,8 +148,8 @@ MOST_PIXELS = 2**27 # of a frame: 16384 x 8192; a header that says more is a mis
 def open_film(path:Path): # -> (container, stream) of PyAV
     "Open a film and choose its video. Raises `UserError` where it is none, `OSError` where the system fails."
     av, path = pyav(), regular_file(path)
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes): restore the file from its source.")
+    with open(path, "rb") as f: # its size says nothing of a file that the system makes up
+        if not f.read(1): raise UserError(f"{path} is empty (0 bytes): restore the file from its source.")
     with reading_now(path):
         whitelists = dict(protocol_whitelist="file", format_whitelist=",".join(CONTAINERS))
         try:
@@ -177,7 +177,7 @@ def looks_like_film(path:Path) -> bool:
     return boxes or packets or head.startswith(BEGINNINGS)
 
 # %% ../../nbs/3_data/02_decoder.ipynb #027
-class Shown(NamedTuple):
+class ShownFrame(NamedTuple):
     "A frame as it is shown."
     frame: object      # av.VideoFrame
     pts: int|None      # when, in units of the stream's time base
@@ -214,7 +214,7 @@ def decoded_stream(
     container, stream, # of PyAV, open
     damage:Damage,     # keeps count of what is lost
     failed,            # failed(error, packet or None): whether an error of the system is damage, frames
-) -> Iterator[Shown]:
+) -> Iterator[ShownFrame]:
     "The frames of an open stream in order, from its first key frame on."
     av, packets, begun, key = pyav(), container.demux(stream), False, None # key: when the first key frame is
     while True:
@@ -231,7 +231,7 @@ def decoded_stream(
         if begun and not leading and (broken or listener.serious): damage.packet(pts)
         for f in frames:
             if not begun or None not in (key, f.pts) and f.pts < key: continue
-            yield Shown(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
+            yield ShownFrame(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
         if packet is None: break
     damage.end()
 
@@ -239,7 +239,7 @@ def decoded_stream(
 def decoded(
     path:Path,
     damage:Damage|None=None, # keeps count of what is lost
-) -> Iterator[Shown]:
+) -> Iterator[ShownFrame]:
     "The frames of a film in order, from its first key frame on. Errors as of `open_film`."
     def failed(e, packet):
         if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
@@ -262,7 +262,7 @@ def deinterlacer(frame): # -> av.filter.Graph
     return graph
 
 # %% ../../nbs/3_data/02_decoder.ipynb #037
-def deinterlaced(frames:Iterator[Shown]) -> Iterator[Shown]:
+def deinterlaced(frames:Iterator[ShownFrame]) -> Iterator[ShownFrame]:
     "As many frames out as in; where they are marked as interlaced, their two fields become one picture."
     import av
     graph, kind, waiting = None, None, deque()
@@ -309,7 +309,7 @@ class Pixels:
         from av.video.reformatter import VideoReformatter
         self.gray, self.scaler = gray, VideoReformatter()
 
-    def __call__(self, s:Shown) -> np.ndarray: # (H, W, 3) uint8 BGR, or (H, W) gray
+    def __call__(self, s:ShownFrame) -> np.ndarray: # (H, W, 3) uint8 BGR, or (H, W) gray
         if colourless(s.frame):
             out = plane_of(s.frame, 0, s.frame.width)
             if self.gray is False: out = cv2.cvtColor(out, cv2.COLOR_GRAY2BGR)
@@ -320,7 +320,7 @@ class Pixels:
         return np.ascontiguousarray(np.rot90(out, s.rotation // 90)) if s.rotation else out
 
 # %% ../../nbs/3_data/02_decoder.ipynb #047
-def whole_pictures(frames:Iterator[Shown]) -> Iterator[Shown]:
+def whole_pictures(frames:Iterator[ShownFrame]) -> Iterator[ShownFrame]:
     "Frames as the environment wants their fields."
     return deinterlaced(frames) if decoding().fields == "deinterlaced" else frames
 
@@ -340,7 +340,7 @@ def capture(path:Path): # -> cv2.VideoCapture
         yield film
 
 # %% ../../nbs/3_data/02_decoder.ipynb #049
-def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, Shown]]:
+def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, ShownFrame]]:
     "As `film_frames` by OpenCV, which knows neither times nor damage."
     with capture(path) as film:
         i = 0
@@ -348,7 +348,7 @@ def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None,
             ok, frame = film.retrieve() if keep(i) else (True, None)
             if not ok: return
             if gray and frame is not None: frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-            yield frame, Shown(None, None, False, 0)
+            yield frame, ShownFrame(None, None, False, 0)
             i += 1
 
 # %% ../../nbs/3_data/02_decoder.ipynb #051
@@ -357,7 +357,7 @@ def film_frames(
     gray:bool|None=False,      # True: (H, W), luminance; None: so where it is seen to have no colours
     keep=lambda number: True,  # which frames are wanted; the others are decoded, but not converted
     damage:Damage|None=None,   # keeps count of what is lost
-) -> Iterator[tuple[np.ndarray|None, Shown]]: # (H, W, 3) uint8 BGR or (H, W); None: not wanted
+) -> Iterator[tuple[np.ndarray|None, ShownFrame]]: # (H, W, 3) uint8 BGR or (H, W); None: not wanted
     "The frames of a film as the environment has them decoded. Errors as of `open_film`."
     if decoding().decoder == "opencv":
         yield from opencv_frames(path, gray, keep)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'RATIO', 'FREELY', 'LARGEST', 'MEMBERS', 'NESTED', 'DAMAGED', 'Archive', 'download',
-           'BrokenOff', 'check_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members', 'members', 'check_member',
-           'check_spelling', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
+           'BrokenOff', 'validate_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members', 'members',
+           'validate_member', 'validate_spelling', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
 
 # %% ../../nbs/3_data/10_download.ipynb #003
 import gzip
@@ -87,14 +87,14 @@ def download(
         if response is not None: why = f"the server answers {response.status_code}"
         raise UserError(f"{url} cannot be downloaded ({why}): try again later, name another "
                       f"place with VAD_MIRROR, or put the file into {folder} yourself.") from None
-    check_hash(path, url, pooch.file_hash(regular_file(path)))
+    validate_hash(path, url, pooch.file_hash(regular_file(path)))
     return path
 
 # %% ../../nbs/3_data/10_download.ipynb #c54daf42
 class BrokenOff(ValueError): "A download that ended early."
 
 # %% ../../nbs/3_data/10_download.ipynb #e517b56c
-def check_hash(path:Path, url:str, sha256:str):
+def validate_hash(path:Path, url:str, sha256:str):
     "Record the SHA-256 of an archive beside it; where one is recorded, compare."
     note = path.with_name(path.name + ".json")
     if not note.exists(): write_json(note, dict(url=url, bytes=path.stat().st_size, sha256=sha256))
@@ -178,7 +178,7 @@ def members(path:Path) -> Iterator[tuple]: # name, "file" | "folder" | what else
 # %% ../../nbs/3_data/10_download.ipynb #b42fb02b
 NESTED = 32        # folders in one another
 
-def check_member(name:str, kind:str, path:Path):
+def validate_member(name:str, kind:str, path:Path):
     "Raise `UserError` where a member of an archive could reach outside its folder."
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     outside = posix.is_absolute() or windows.drive or windows.root or ".." in posix.parts + windows.parts
@@ -190,7 +190,7 @@ def check_member(name:str, kind:str, path:Path):
     raise UserError(f"{path} holds {wrong}: it is not the official archive, delete it.")
 
 # %% ../../nbs/3_data/10_download.ipynb #8967d7dc
-def check_spelling(target:Path, spelled:dict[str, str], path:Path):
+def validate_spelling(target:Path, spelled:dict[str, str], path:Path):
     "Raise `UserError` where two paths are one on a disk that ignores capitals; `spelled` keeps those before."
     for p in map(str, (target, *target.parents)):
         known = spelled.setdefault(unicodedata.normalize("NFC", p).casefold(), p)
@@ -214,10 +214,10 @@ def unpack(
     left = min(shutil.disk_usage(folder).free if room is None else room, unfolds_to(path))
     try:
         for name, kind, f in progress(members(path), label=f"extracting {path.name}", unit="file"):
-            check_member(name, kind, path)
+            validate_member(name, kind, path)
             target = where(name)
             if kind == "folder" or target is None: continue
-            check_spelling(Path(target), spelled, path)
+            validate_spelling(Path(target), spelled, path)
             with room_for(folder):
                 (folder / target).parent.mkdir(parents=True, exist_ok=True)
                 with open(folder / target, "xb") as out:

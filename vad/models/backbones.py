@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from ..core.errors import UserError
 from ..core.provenance import file_fingerprint, shared
-from .import_weights import check_finite, load_plain, weights_in
+from .import_weights import validate_finite_weights, load_plain, weights_in
 
 # %% ../../nbs/1_models/06_backbones.ipynb #005
 @contextmanager
@@ -133,7 +133,7 @@ def load_weights(
         raise UserError(f"{path} holds the weights of another network ({wrong[0]} and {len(wrong) - 1} more "
                       "do not fit): name the file that belongs to this one.")
     used = {k: v for k, v in state.items() if k in mine}
-    check_finite(used, path)
+    validate_finite_weights(used, path)
     net.load_state_dict(used, strict=False)
 
 # %% ../../nbs/1_models/06_backbones.ipynb #021

@@ -277,7 +277,7 @@ def training_queries(
     for part in np.array_split(np.sort(rng.choice(every, min(clips, len(every)), replace=False)),
                                max(1, clips // 16)):
         x = frames.batch(part, s.length, device)
-        found.append(memory.as_rows(model.encode(trainer.sides(x, s)[0])[0]).flatten(0, 1).cpu())
+        found.append(memory.as_rows(model.encode(trainer.input_and_target(x, s)[0])[0]).flatten(0, 1).cpu())
     found = torch.cat(found)
     picked = torch.as_tensor(rng.choice(len(found), min(rows, len(found)), replace=False))
     return found[picked].numpy(), items.cpu().numpy()

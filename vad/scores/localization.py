@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIFT', 'ALPHA', 'BETA', 'REACH', 'CELLS', 'BLUR', 'LEVELS', 'pixel_auc', 'validate_map', 'label', 'overlaps',
-           'tracks', 'cover', 'compare', 'area', 'sweep', 'validate_maps', 'Regions', 'cells']
+           'tracks', 'cover', 'match_regions', 'area', 'sweep_levels', 'validate_maps', 'Regions', 'cells']
 
 # %% ../../nbs/2_scores/05_localization.ipynb #002
 import cv2
@@ -93,7 +93,7 @@ def cover(
     return place, share[place].astype(float)
 
 # %% ../../nbs/2_scores/05_localization.ipynb #015
-def compare(
+def match_regions(
     scores,     # (h, w) an anomaly map, high = anomalous
     covers,     # R pairs from `cover`: the frame's true regions
     thresholds, # (K,) rising; a cell that reaches one is detected
@@ -128,7 +128,7 @@ def area(
     return float(np.trapezoid(np.r_[y[inside], np.interp(1, x, y)], np.r_[x[inside], 1]))
 
 # %% ../../nbs/2_scores/05_localization.ipynb #024
-def sweep(
+def sweep_levels(
     maps,        # (T, h, w) anomaly maps of a video, high = anomalous
     masks,       # (T, H, W) bool, of as many pixels a side or more: True = anomalous
     thresholds,  # (K,) rising
@@ -143,7 +143,7 @@ def sweep(
     for t, scores in enumerate(maps):
         n, labels = label(masks[t], reach)
         covers = [cover((labels == k + 1) & masks[t], scores.shape) for k in range(n)]
-        found[frame == t], more = compare(scores, covers, thresholds, beta)
+        found[frame == t], more = match_regions(scores, covers, thresholds, beta)
         false += more
     return found, track, false
 
@@ -173,7 +173,7 @@ class Regions:
 
     def add(self, maps, masks): # as `sweep` takes them
         "Count one video in."
-        found, track, false = sweep(maps, masks, self.thresholds, self.beta, self.reach)
+        found, track, false = sweep_levels(maps, masks, self.thresholds, self.beta, self.reach)
         shares = [found[track == k].mean(0) for k in np.unique(track)]
         self.frames += len(maps)
         self.regions += len(found)

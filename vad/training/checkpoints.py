@@ -6,7 +6,7 @@
 __all__ = ['AGAIN', 'SCORING', 'TRACKERS', 'tensors_seal', 'save_tensors', 'load_tensors', 'settings_of',
            'validate_same_settings', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate', 'model_part',
            'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer', 'stop_flag',
-           'turn']
+           'run_lock']
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #3f6b854f
 import json
@@ -264,7 +264,7 @@ def stop_flag():
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #2ac2c5cb
 @contextmanager
-def turn(accelerator, folder:Path):
+def run_lock(accelerator, folder:Path):
     "Train in `folder` while nobody else does; of one training's processes the first holds the lock."
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock") if accelerator.is_main_process else nullcontext():

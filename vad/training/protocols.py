@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.errors import UserError
 from ..core.progress_bar import progress
 from ..core.records import read_csv
-from .classifier import CONTROLS, Settings, cross_validate, joined, train_and_test
+from .classifier import CONTROLS, ClassifierSettings, cross_validate, joined, train_and_test
 from .splits import Clips, SplitSettings, mirrored_split
 from .trainer import preset_of
 
@@ -68,9 +68,9 @@ PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Setti
     paper=dict(),
 )
 
-def preset_settings(preset:str, **changes) -> Settings:
+def preset_settings(preset:str, **changes) -> ClassifierSettings:
     "A preset's settings with `changes`. Raises `UserError` on names that do not exist."
-    return preset_of(Settings, PRESETS, preset, changes)
+    return preset_of(ClassifierSettings, PRESETS, preset, changes)
 
 # %% ../../nbs/4_training/05_protocols.ipynb #7d92efd9
 def binary(clips:Clips) -> Clips:
@@ -90,7 +90,7 @@ def validate_features(features:Features, pipelines):
 def measure_pipelines(
     features:Features,
     folder:str|Path,                            # gets the runs
-    s:Settings,                                 # of all pipelines, but for the cell
+    s:ClassifierSettings,                                 # of all pipelines, but for the cell
     pipelines:tuple[Pipeline, ...]=PIPELINES,
     protocols:tuple[str, ...]=tuple(PROTOCOLS),
     k:int=5, seeds=(0,), device:str="auto",
@@ -153,7 +153,7 @@ SHARE = dict(quick=.02, cpu=.1, paper=1.) # of the published epochs
 def measure_experiments(
     features:Features,
     folder:str|Path,         # gets the runs
-    s:Settings,              # of all experiments, but for cell and epochs
+    s:ClassifierSettings,              # of all experiments, but for cell and epochs
     share:float=1.,          # of the published epochs
     k:int=5, seed:int=0, device:str="auto",
     experiments=EXPERIMENTS, # those to measure

@@ -8,7 +8,7 @@ __all__ = ['SCORE', 'OPACITY', 'LEGEND', 'load_widgets', 'image_html', 'picture_
            'rates_html', 'confusion_html', 'ThresholdPanel', 'show_decisions', 'items_html', 'ItemGallery', 'Explorer',
            'lay_out', 'frame_in_words', 'explore', 'PairExplorer', 'draw_pair_scores', 'pair_in_words', 'draw_pair',
            'explore_pair', 'ClipExplorer', 'classes_html', 'attention_html', 'draw_steps', 'clip_in_words',
-           'explore_sru']
+           'explore_clips']
 
 # %% ../../nbs/5_use/03_explorer.ipynb #003
 import io
@@ -659,7 +659,7 @@ def clip_in_words(e:ClipExplorer) -> str: # HTML
     return said + "".join(f"<br>{warning_html(m)}" for m in missing)
 
 # %% ../../nbs/5_use/03_explorer.ipynb #087
-def explore_sru(
+def explore_clips(
     run:str|Path|Run,          # folder of a trained classifier
     embeddings,                # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
     videos:str|Path|None=None, # the folder of class folders that was embedded; None: where it lay then

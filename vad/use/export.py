@@ -28,7 +28,7 @@ from ..models.mnad import MNAD
 from ..scores import frame_scores
 from ..training.classifier import Classifier, chosen_weight, load_classifier
 from ..training.evaluation import read_statistics, update_gate
-from ..training.trainer import Settings, load_model, load_tensors, sides
+from ..training.trainer import Settings, load_model, load_tensors, input_and_target
 from .scorers import read_recipe, run_data
 
 # %% ../../nbs/5_use/05_export.ipynb #005
@@ -44,7 +44,7 @@ class OneFrame(nn.Module):
     ) -> tuple[Tensor, ...]:    # (1, C, H, W); (1,) dB; with memory (1,), (M, D); with gates maps
         "As `evaluation.answer` does it, without looking ahead."
         s, model = self.settings, self.model
-        inputs, target = sides(clip, s)
+        inputs, target = input_and_target(clip, s)
         queries, skips = model.encode(inputs)
         prediction, _, attention = model.decode(queries, skips, items)
         said = prediction, frame_scores.psnr(prediction, target)

@@ -21,8 +21,8 @@ from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.provenance import Run
 from ..core.records import read_json
-from ..data.embedding import Recipe, open_embeddings, pick
-from ..data.frame_cache import shrink
+from ..data.embedding import Recipe, open_embeddings, pick_frames
+from ..data.frame_cache import resize_frame
 from ..data.video import open_video
 from ..models.srupp import SelfAttention
 from ..training.classifier import Classifier, chosen_weight, load_classifier, tensors, weigh
@@ -140,8 +140,8 @@ class ClipInspector:
         if not (self.recipe and path.exists()): return []
         video = open_video(path, partial=True)
         size = (height, round(height * video.size[1] / video.size[0]))
-        chosen = pick(video.frames, self.recipe.frames, self.recipe.skip)[:int(self.clips.frames[i])]
-        return [cv2.cvtColor(shrink(f, size, "area"), cv2.COLOR_BGR2RGB) for f in video.select(chosen)]
+        chosen = pick_frames(video.frames, self.recipe.frames, self.recipe.skip)[:int(self.clips.frames[i])]
+        return [cv2.cvtColor(resize_frame(f, size, "area"), cv2.COLOR_BGR2RGB) for f in video.select(chosen)]
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #88a8e2e5
 def clips_as_trained(

@@ -36,8 +36,8 @@ from ..models import memory
 from ..models.mnad import MNAD, folded
 from ..scores import frame_scores
 from ..training import evaluation, trainer
-from ..training.evaluation import Memory, answer, autocast, error_maps, read_metrics, read_statistics
-from ..training.trainer import Settings, load_model, sides
+from ..training.evaluation import TestMemory, answer, autocast, error_maps, read_metrics, read_statistics
+from ..training.trainer import Settings, load_model, input_and_target
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #1d18d88a
 def pixel_aspect(
@@ -128,11 +128,11 @@ def inspect_block(
     s:Settings,
 ) -> Block:
     "What the model sees in successive clips."
-    recording, m = RecordingModel(model), None if items is None else Memory(items)
+    recording, m = RecordingModel(model), None if items is None else TestMemory(items)
     found, reads, maps = [], [], []
     x = x.contiguous(memory_format=s.layout)
     with autocast(s, x.device):
-        for a in answer(recording, m, *sides(x, s), s):
+        for a in answer(recording, m, *input_and_target(x, s), s):
             n = len(a.psnr) # the gates may have looked further ahead than the answer stands
             found.append(a)
             if m: reads.append(recording.reads(n))

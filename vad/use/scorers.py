@@ -20,22 +20,16 @@ from ..core.errors import UserError
 from ..core.records import read_json, validate_fields
 from ..data.clips import pick_normal
 from ..data.datasets import open_dataset
-from ..data.embedding import Recipe, finish, network, pick, run_batch
-from ..data.frame_cache import normalise, shrink
+from ..data.embedding import Recipe, finish, network, pick_frames, run_batch
+from ..data.frame_cache import normalise, resize_frame
 from ..models.mnad import MNAD, folded
 from ..scores import frame_scores
 from ..training.classifier import Classifier, chosen_weight, load_classifier, predict, weigh
 from vad.training.evaluation import (
-    Memory,
-    answer,
-    autocast,
-    error_maps,
-    keep_statistics,
-    read_statistics,
-    reference_scores,
+    TestMemory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores,
 )
 from ..training.splits import Clips
-from ..training.trainer import SCORING, Settings, load_model, load_tensors, sides
+from ..training.trainer import SCORING, Settings, load_model, load_tensors, input_and_target
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #93e4f3e0
 def training_statistics(
@@ -61,7 +55,7 @@ def clips_from(
     "What the network takes and what it is to predict, for every clip of successive frames."
     clips = np.stack([frames[i:i + s.length] for i in range(len(frames) - s.first)])
     x = normalise(torch.from_numpy(clips).to(device), s.channels)
-    return sides(x.contiguous(memory_format=s.layout), s)
+    return input_and_target(x.contiguous(memory_format=s.layout), s)
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #e9fd9693
 @dataclass
@@ -83,7 +77,7 @@ class MemoryScorer:
 
     def start(self, keep:int, heat:bool): # frames that may still be asked for; whether error maps are kept
         "A new video: the memory as trained."
-        self.memory, self.keep, self.heat = Memory(self.items) if self.settings.memory else None, keep, heat
+        self.memory, self.keep, self.heat = TestMemory(self.items) if self.settings.memory else None, keep, heat
 
     def begin(self):
         "A new piece of the video, which the memory outlives."
@@ -95,7 +89,7 @@ class MemoryScorer:
         "Score the next frames."
         s, self.seen = self.settings, self.seen + len(images)
         gray = [cv2.cvtColor(f, cv2.COLOR_BGR2GRAY) if s.channels == 1 else f for f in images]
-        frames = self.past + [shrink(f, s.size, s.interpolation) for f in gray]
+        frames = self.past + [resize_frame(f, s.size, s.interpolation) for f in gray]
         n = max(0, len(frames) - s.first)
         self.past = frames[n:]
         # nothing before them to predict them from
@@ -152,13 +146,13 @@ class ClassScorer:
 
     def see(self, images:list[np.ndarray]): # (H, W, 3) uint8 BGR
         "Take note of the next frames; nothing is embedded before a window asks for it."
-        small = [shrink(f, network(self.recipe).size, self.recipe.interpolation) for f in images]
+        small = [resize_frame(f, network(self.recipe).size, self.recipe.interpolation) for f in images]
         self.frames.extend([cv2.cvtColor(f, cv2.COLOR_BGR2RGB), None] for f in small)
         self.seen += len(images)
 
     def score(self, a:int, b:int) -> float:
         "One minus the probability of normal, or that of the watched class, of the frames from a to before b."
-        chosen = a + pick(b - a, self.recipe.frames, self.recipe.skip)
+        chosen = a + pick_frames(b - a, self.recipe.frames, self.recipe.skip)
         x, none = embed_frames(self.recipe,
                                [self.frames[t - self.seen] for t in chosen])[None], np.array([""])
         clip = Clips("window", x, np.zeros(1, int), np.array([x.shape[1]]), none, none, self.classes)
