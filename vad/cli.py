@@ -526,7 +526,8 @@ def bench(
     "Measure speed: ours and its peers in turns, one benchmark after the other."
     path = Path(vad.__file__).resolve().parent.parent / "nbs/benchmarks/bench.py"
     if not path.exists():
-        raise UserError(f"{path} is missing: the benchmarks are in the project's checkout, run vad bench there.")
+        raise UserError(f"{path} is missing: the benchmarks are in the project's checkout, run vad "
+                        f"bench there.")
     said = run_path(str(path))["bench"](names or (), out, notebooks, settings)
     for name, why in said.items(): tell(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)
@@ -586,12 +587,13 @@ def scarce(e:BaseException) -> str|None: # a sentence
     "What to say where the machine has too little of something. None: the error is of another kind."
     said, number = str(e).lower(), getattr(e, "errno", None)
     if isinstance(e, BrokenExecutor):
-        return ("A worker process died, probably for want of memory: lower --jobs or --workers, whichever the "
-                "command has; the same command goes on from what is saved.")
+        return ("A worker process died, probably for want of memory: lower --jobs or --workers, whichever "
+                "the command has; the same command goes on from what is saved.")
     from_library = isinstance(e, RuntimeError | ImportError | cv2.error)
-    if isinstance(e, MemoryError) or number == errno.ENOMEM or from_library and any(m in said for m in MEMORY):
-        return ("The memory ran out: lower --batch, --size, --window or --workers, whichever the command has, "
-                "or end other programs.")
+    if isinstance(e, MemoryError) or number == errno.ENOMEM \
+            or from_library and any(m in said for m in MEMORY):
+        return ("The memory ran out: lower --batch, --size, --window or --workers, whichever the command "
+                "has, or end other programs.")
     if number in (errno.EMFILE, errno.ENFILE):
         return "Too many files are open at once: lower --workers, or raise the limit (ulimit -n)."
     if number == errno.EAGAIN or "can't start new thread" in said:
@@ -600,8 +602,8 @@ def scarce(e:BaseException) -> str|None: # a sentence
         return (f"{NO_ROOM[number]}: {e.filename or 'what was asked for'} was not written. "
                 "Free some space and run the same command again.")
     if isinstance(e, RuntimeError) and "home directory" in said:
-        return ("A path begins with ~, and the system knows no such home folder: write the path out, or set HOME "
-                "(for caches: VAD_CACHE and VAD_WEIGHTS).")
+        return ("A path begins with ~, and the system knows no such home folder: write the path out, or set "
+                "HOME (for caches: VAD_CACHE and VAD_WEIGHTS).")
     if isinstance(e, UnicodeEncodeError):
         return f"{e.object[:200]!a} is no text in UTF-8: rename the file or folder."
 
@@ -642,7 +644,8 @@ def in_command(sentence:str) -> str:
 def run_command():
     "The `vad` command."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.formatwarning = lambda message, *where: f"vad: {in_command(str(message))}\n" # where helps nobody here
+    # where in the code a warning was given helps nobody here
+    warnings.formatwarning = lambda message, *where: f"vad: {in_command(str(message))}\n"
     code, sentence = run_app()
     over_progress_bar = "\r\033[K" * sys.stderr.isatty()
     if sentence: print(f"{over_progress_bar}vad: {in_command(sentence)}", file=sys.stderr)

@@ -272,7 +272,8 @@ class DeviceFrames(Frames):
 # %% ../../nbs/3_data/06_frame_cache.ipynb #df2e8f22
 def hold(frames:Frames, device) -> Frames:
     "The frames on a GPU that has room for them; otherwise as they were."
-    return DeviceFrames(frames.folder, frames.channels, device) if room_on(device, frames.array.nbytes) else frames
+    fits = room_on(device, frames.array.nbytes)
+    return DeviceFrames(frames.folder, frames.channels, device) if fits else frames
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #0e4dc78d
 def cache_key(

@@ -55,11 +55,12 @@ def rows(preset:str) -> dict[str, Row]:
     return both | {"gates": Row(dict(attention="gate")),
                    "gates-frozen": Row(dict(attention="gate", gates="frozen"))}
 
-# %% ../../nbs/6_engineering/21_ablation.ipynb #a04f563f
+# %% ../../nbs/6_engineering/21_ablation.ipynb #a04f563f0
 @lru_cache(1)
 def _opened(root, truth, partial, length, fingerprint):
     return open_dataset(root, truth or None, partial, length)
 
+# %% ../../nbs/6_engineering/21_ablation.ipynb #a04f563f1
 def open_frames(plan:Plan) -> Dataset:
     "The dataset of a plan. Raises `UserError` where it has no labels or nothing to train on."
     length = trainer.settings(plan.preset, **plan.changes).length
@@ -67,7 +68,8 @@ def open_frames(plan:Plan) -> Dataset:
     opened = _opened if plan.prints else _opened.__wrapped__
     data = opened(plan.frames, plan.truth, plan.partial, length, plan.prints.get("frames"))
     if data.labels is None:
-        raise UserError(f"{data.name} has no labels, so no table can be made: use vad train and vad evaluate.")
+        raise UserError(f"{data.name} has no labels, so no table can be made: use vad train and vad "
+                        f"evaluate.")
     if not data.train:
         raise UserError(f"{data.name} has no training videos: add them under training/, or use vad evaluate.")
     return data

@@ -56,10 +56,11 @@ def clip_protocols(preset:str) -> tuple[str, ...]:
     "Under which protocols a preset measures."
     return UNDER.get(preset, tuple(protocols.PROTOCOLS))
 
-# %% ../../nbs/6_engineering/22_experiment.ipynb #dbe2d0fd
+# %% ../../nbs/6_engineering/22_experiment.ipynb #dbe2d0fd0
 @lru_cache(1)
 def _collected(root, normal, fingerprint) -> Collection: return collect(root, normal=normal or None)
 
+# %% ../../nbs/6_engineering/22_experiment.ipynb #dbe2d0fd1
 def open_collection(plan:Plan) -> Collection:
     "The clips of a plan."
     # only what has a fingerprint is known to be the same

@@ -200,9 +200,10 @@ def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
-# %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab5
+# %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab50
 def where(seen:dict) -> str: return f"video {plot.named(seen['video'])}\nframe {seen['frame_number']}"
 
+# %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab51
 def draw_frames(
     runs:dict[str, Path],        # name -> folder with scores.csv, one or two
     data:Dataset, path:Path, n:int=4, device:str="auto",

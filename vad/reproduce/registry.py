@@ -94,12 +94,13 @@ def read_entries() -> dict[str, Entry]:
 
 ENTRIES = read_entries()
 
-# %% ../../nbs/6_engineering/24_registry.ipynb #f57be37d
+# %% ../../nbs/6_engineering/24_registry.ipynb #f57be37d0
 def headline(entry:Entry) -> bool:
     "Whether an entry takes the headline's models alone: with memory, with gates, pretrained pipelines."
     return set(entry.needs) <= ({"predict-full", "gates"} if entry.half == "frames"
                                 else {"leaks", "pretrained"})
 
+# %% ../../nbs/6_engineering/24_registry.ipynb #f57be37d1
 def chosen(names:Iterable[str]) -> list[Entry]:
     "Entries by name, paper or group (`all`, `headline`). Raises `UserError` on a name that is none."
     groups = dict(all=list(ENTRIES), headline=[n for n, e in ENTRIES.items() if headline(e)])
@@ -293,12 +294,13 @@ def results_for(entry:Entry, plan:Plan, results:dict[str, dict]) -> list[dict]:
     mine = [r for r in results.values() if (r["kind"], tuple(r["arguments"])) in wanted and r.get("lines")]
     return mine if entry.seeds == "all" else [r for r in mine if r["seed"] in (None, *plan.seeds[:1])]
 
-# %% ../../nbs/6_engineering/24_registry.ipynb #2e209469
+# %% ../../nbs/6_engineering/24_registry.ipynb #2e2094690
 def entry_seeds(mine:list[dict]) -> list[int]: # mine: from `results_for`
     "The seeds behind an entry."
     # carried over: one line of several seeds
     return sorted({s for r in mine for s in r.get("seeds") or [r["seed"]]} - {None})
 
+# %% ../../nbs/6_engineering/24_registry.ipynb #2e2094691
 def seconds_spent(mine:list[dict]) -> tuple[float, float]:
     "Seconds of the trainings that made an entry's numbers, each model once, and of the scoring."
     trained = {r.get("model") or r["name"]: r.get("train_seconds") or 0 for r in mine}

@@ -104,13 +104,14 @@ def for_terminal(t:pd.DataFrame) -> str:
     wide = [max(map(len, column)) for column in zip(*text)]
     return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, wide)).rstrip() for line in text)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #d347effb
+# %% ../../nbs/6_engineering/25_report.ipynb #d347effb0
 NUMBER = re.compile(r"[-+]?[\d.,]+( ± [\d.]+)?( \[[-\d.]+ to [-\d.]+\])?|[-+\d.]+ to [-+\d.]+|")
 
 def right_aligned(text:pd.DataFrame) -> list[bool]:
     "Which columns hold numbers alone."
     return [all(NUMBER.fullmatch(str(x)) for x in text[c]) for c in text]
 
+# %% ../../nbs/6_engineering/25_report.ipynb #d347effb1
 def for_markdown(text:pd.DataFrame) -> str:
     "A table for a README."
     def line(cells): return "| " + " | ".join(printable(c).replace("|", r"\|") for c in cells) + " |"
@@ -159,7 +160,7 @@ class Report:
     def picture(self, entry:Entry, file:str) -> Path:
         return self.figures / entry.paper / f"{self.data(entry.half)}.{file}.png"
 
-# %% ../../nbs/6_engineering/25_report.ipynb #31b79fdb
+# %% ../../nbs/6_engineering/25_report.ipynb #31b79fdb0
 NOTE = dict(seeds=list[int]|None, why=str|None, drawn=str|None)
 
 def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
@@ -167,6 +168,7 @@ def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
     found = ((n, plan.folder / "entries" / f"{n}.json") for n in ENTRIES)
     return {n: read_json(p, NOTE, "delete it and run vad reproduce again") for n, p in found if p.exists()}
 
+# %% ../../nbs/6_engineering/25_report.ipynb #31b79fdb1
 def report_of(plan:Plan, linked:bool=True) -> Report:
     "The report of a run's folder. Raises `UserError` where nothing was run."
     return Report(plan, read_record(plan.folder), results_in(plan), read_notes(plan), plan.folder / "figures",
@@ -321,7 +323,8 @@ def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
     data, t, clips = r.data(half), registered(), r.record.get("clips") or {}
     if half == "frames":
-        said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, unless a column says otherwise.",
+        said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, "
+                "unless a column says otherwise.",
                 to_beat(r)]
     else:
         counts = ", ".join(f"{n} {name}" for n, name in zip(clips["counts"], clips["classes"]))

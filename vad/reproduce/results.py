@@ -106,7 +106,8 @@ def key_of(
     code:str,         # from `code_behind`, of the module that measures
 ) -> str:             # the name and eight letters
     "The key of a result: a hash of all that shapes it. Where things lie and on what device shapes nothing."
-    own = dict(frames=[plan.changes, plan.truth, plan.partial], clips=[plan.classifier, list(plan.normal)])[m.half]
+    own = dict(frames=[plan.changes, plan.truth, plan.partial],
+               clips=[plan.classifier, list(plan.normal)])[m.half]
     shaped = [m.kind, m.arguments, m.seed, plan.preset, own, plan.prints.get(m.half), code]
     return f"{m.name}-{sha256(json.dumps(shaped).encode()).hexdigest()[:8]}"
 

@@ -187,13 +187,14 @@ def workers(at_once:int):
     return parallel_config("loky", inner_max_num_threads=threads, initializer=worker_begins,
                            initargs=(os.getpid(),))
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #b2dceae0
+# %% ../../nbs/6_engineering/26_runner.ipynb #b2dceae00
 def running(plan:Plan, keys) -> list[dict]:
     "The measurements that are at work now, by the logs that they write."
     paths = [plan.folder / "results" / f"{k}.json"
              for k in keys if (plan.folder / "results" / f"{k}.log").exists()]
     return [f for p in paths if (f := read_result(p))["state"] == "running"]
 
+# %% ../../nbs/6_engineering/26_runner.ipynb #b2dceae01
 @contextmanager
 def interrupting(plan:Plan, keys):
     "Pass Ctrl-C on to the processes that measure and give them time to save, before it has its way here."
@@ -559,7 +560,8 @@ def make_plan(
     names = "-".join(Path(p).name for p in absolute if p) or "synthetic"
     plan = Plan((Path(out) / (name or f"{names}-{preset}")).resolve(), preset, tuple(seeds), device,
                 *absolute, 3 if clips == "" else 2,
-                own.get("truth") or "", bool(own.get("partial")), tuple(own.get("normal") or ()), json.loads(json.dumps(options)), classifier)
+                own.get("truth") or "", bool(own.get("partial")), tuple(own.get("normal") or ()),
+                json.loads(json.dumps(options)), classifier)
     return checked_plan(rendered_data(plan, dry))
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #2b5f0793
@@ -598,7 +600,8 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
     facts = (dict(data=data.record()) if data else {}) | (dict(clips=clip_facts(clips, plan.preset)) if clips
                                                           else {})
     settings = dict(frames=asdict(trainer.settings(plan.preset, **plan.changes)) if data else None,
-                    clips=asdict(protocols.preset_settings(plan.preset, **plan.classifier)) if clips else None)
+                    clips=asdict(protocols.preset_settings(plan.preset, **plan.classifier))
+                    if clips else None)
     run.note(preset=plan.preset, seeds=list(plan.seeds), plan=plan_facts(plan), settings=settings, **facts,
              **circumstances())
     notes = read_notes(plan)
@@ -619,7 +622,7 @@ def reproduce(
     publish=None,          # a folder that gets a copy of results, tables and figures
     **options,             # preset, seeds, device, name, out and more, as of `make_plan`
 ) -> Plan:
-    "Measure and draw entries, and write the page. Raises `UserError` on bad data before anything is measured."
+    "Measure and draw entries, and write the page. Bad data is refused before anything is measured."
     some = chosen(entries)
     if engine not in ("local", "dask", "ray"):
         raise UserError(f"engine={engine!r} is unknown: use local, dask or ray.")
@@ -653,12 +656,13 @@ def catalogue(data=None, clips=None, **options) -> str:
     return "\n".join([for_terminal(t), "", *without_data(r),
                       f"{os.path.relpath(plan.folder)}: " + ", ".join(f"{n} {s}" for s, n in states.items())])
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #20a10991
+# %% ../../nbs/6_engineering/26_runner.ipynb #20a109910
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     states = report_of(plan).states
     return {e.name: states[e.name]["why"] for e in chosen(entries) if states[e.name]["state"] == "failed"}
 
+# %% ../../nbs/6_engineering/26_runner.ipynb #20a109911
 def in_short(plan:Plan) -> str:
     "What a run measured, for a terminal."
     r = report_of(plan)

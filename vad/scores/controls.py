@@ -30,9 +30,8 @@ class Areas:
         if (bits[1:] >> 1 == bits[:-1] >> 1).any(): return self.of(scores)(labels)
         for start, n in zip(self.starts, self.lengths): inside[start:start + n].sort()
         mine = np.flatnonzero(inside.view(np.int64) & 1)
-        video = self.video[mine]
-        won = np.bincount(video, mine + 1 - self.starts[video], len(self.lengths))
-        counts = np.bincount(video, minlength=len(self.lengths))
+        video, v = self.video[mine], len(self.lengths)
+        won, counts = np.bincount(video, mine + 1 - self.starts[video], v), np.bincount(video, minlength=v)
         return self.both((np.flatnonzero(bits & 1) + 1.).sum(), len(mine), won, counts)
 
     def of(self, scores): # (N,) -> a function (N,) labels -> (2,)

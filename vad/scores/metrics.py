@@ -8,7 +8,8 @@ __all__ = ['auc', 'eer', 'threshold_from', 'rates', 'decide', 'best_threshold', 
 
 # %% ../../nbs/2_scores/02_metrics.ipynb #88d39ce1
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 from ..core.errors import UserError
 from .frame_scores import finite, split
 

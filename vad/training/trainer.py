@@ -33,7 +33,8 @@ from ..kernels.cuda_graph import Replay
 from ..models import memory
 from ..models.import_weights import from_original, load_plain
 from ..models.mnad import MNAD, validate_variant
-from .checkpoints import AGAIN, accelerator_for, adam, compiled, load_checkpoint, load_tensors, model_part
+from .checkpoints import AGAIN, accelerator_for, adam, compiled
+from .checkpoints import load_checkpoint, load_tensors, model_part
 from .checkpoints import SCORING  # noqa: F401 (known to others as this module's)
 from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, run_lock
 from .checkpoints import validate_same_settings, writer

@@ -77,7 +77,8 @@ class MemoryScorer:
 
     def start(self, keep:int, heat:bool): # frames that may still be asked for; whether error maps are kept
         "A new video: the memory as trained."
-        self.memory, self.keep, self.heat = TestMemory(self.items) if self.settings.memory else None, keep, heat
+        self.memory = TestMemory(self.items) if self.settings.memory else None
+        self.keep, self.heat = keep, heat
 
     def begin(self):
         "A new piece of the video, which the memory outlives."
