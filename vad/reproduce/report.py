@@ -251,7 +251,7 @@ def to_beat(r:Report) -> str:
                              "frame difference, min-max"))].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
-# %% ../../nbs/6_engineering/25_report.ipynb #59d6a99a
+# %% ../../nbs/6_engineering/25_report.ipynb #tmpl
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>vad: {{ title }}</title><style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}.wide{overflow-x:auto}
@@ -293,6 +293,7 @@ pre{font-size:.8rem;overflow-x:auto;background:#f6f6f6;padding:1rem}</style>
 <details><summary>Settings, data, machine, versions</summary><pre>{{ record }}</pre></details></html>
 """
 
+# %% ../../nbs/6_engineering/25_report.ipynb #59d6a99a
 def rendered(template:str, **facts) -> str:
     "A template filled in; whatever a name holds, it is shown letter by letter."
     from jinja2 import Environment
