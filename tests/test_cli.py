@@ -66,7 +66,7 @@ def test_train_and_evaluate(tiny, trained, tmp_path):
     rc, out, err = call(tmp_path, "evaluate", trained, tiny, "--device", "cpu", "--test-memory", "reset", "--into", "reset")
     assert rc == 0, err
     m = read_json(trained / "reset/metrics.json")
-    assert f"AUC micro {100 * m['regularity']['auc_micro']:.2f} %" in out and "confusion" in out and "causal" in out and "pixel AUC" in out
+    assert f"AUC micro {100 * m['regularity']['auc_micro']:.2f} %" in out and "confusion" in out and "online" in out and "pixel AUC" in out
     for name in ("scores.csv", "controls.csv", "roc_curve.png", "confusion_matrix.png", "score_curves.png"):
         assert (trained / "reset" / name).stat().st_size > 100
     assert m["key"]["settings"]["test_memory"] == "reset" and not (trained / "metrics.json").exists() and not litter(trained)
