@@ -25,7 +25,7 @@ from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
 from vad.training.trainer import PRESETS, settings
 from vad.reproduce.registry import (
-    ENTRIES, in_order, key_now, needed, published, results_for, results_in, seconds_spent,
+    ENTRIES, measuring_order, key_now, needed, published, results_for, results_in, seconds_spent,
 )
 from vad.reproduce.report import as_text, for_markdown, published_report, report_of, verdict, write_page
 from vad.reproduce.results import Measurement, lines_of, modules_behind, read_plan, read_results
@@ -324,8 +324,8 @@ def test_clips_notebooks_are_clean(clips_plan, work):
         assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"], path
 
 def test_an_experiment_is_a_measurement(clips_plan):
-    m = next(m for m in in_order([ENTRIES["srupp.experiments"]], clips_plan) if m.name == "experiment-09-seed0")
-    found = runner.measure(m, clips_plan, key_now(m, clips_plan))
+    m = next(m for m in measuring_order([ENTRIES["srupp.experiments"]], clips_plan) if m.name == "experiment-09-seed0")
+    found = runner.measure_once(m, clips_plan, key_now(m, clips_plan))
     assert found["state"] == "finished" and found["lines"][0]["row"] == "ResNet50 + SRU 10 epochs"
     assert state_of(clips_plan, "srupp.experiments")["state"] == "unfinished"
     assert list((clips_plan.folder / "models" / found["key"]).glob("resnet50-sru-1-by_source/model.safetensors"))
