@@ -34,6 +34,6 @@ def progress(
     "A progress bar with rate and time left. In a log it writes seldom."
     file = progress_file()
     live = file.isatty()
-    if os.environ.get("VAD_PROGRESS"): kwargs.pop("delay", None) # whoever reads the log wants to know the step now
+    if os.environ.get("VAD_PROGRESS"): kwargs.pop("delay", None) # a log shows the step at once
     return tqdm(items, desc=printable(label), unit=unit, total=total, file=file,
                 mininterval=.5 if live else 30, dynamic_ncols=live, **kwargs)

@@ -324,7 +324,8 @@ def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
     data, t, clips = r.data(half), registered(), r.record.get("clips") or {}
     if half == "frames":
-        said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, unless a column says more.",
+        said = ["Frame AUC in %, all frames pooled (micro), by the paper’s scoring, "
+                "unless a column says more.",
                 to_beat(r)]
     else:
         counts = ", ".join(f"{n} {name}" for n, name in zip(clips["counts"], clips["classes"]))

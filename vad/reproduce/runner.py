@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome', 'measure_once', 'die_with_parent',
            'worker_begins', 'workers', 'running', 'interrupting', 'View', 'plans_for', 'measure_all', 'notebook_of',
-           'execute', 'drawing_key', 'left_by', 'draw_paper', 'draw_entries', 'as_words', 'Work', 'runs_of',
-           'PublishedWork', 'said_by', 'rounded', 'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start',
-           'reproduce', 'catalogue', 'failures', 'in_short']
+           'execute', 'drawing_key', 'left_by', 'draw_paper', 'draw_entries', 'as_words', 'PaperFiles', 'Work',
+           'runs_of', 'PublishedWork', 'said_by', 'rounded', 'rendered_data', 'checked_plan', 'make_plan', 'begin',
+           'start', 'reproduce', 'catalogue', 'failures', 'in_short']
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #2803a2bf
 import ctypes
@@ -385,10 +385,10 @@ def as_words(x) -> tuple:
     if isinstance(x, str): return tuple(x.replace(",", " ").split())
     return tuple(x) if isinstance(x, list | tuple) else (x,)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #9dea71b5
+# %% ../../nbs/6_engineering/26_runner.ipynb #pf
 @dataclass(frozen=True)
-class Work:
-    "What a paper's notebook works with."
+class PaperFiles:
+    "Where the tables and pictures of a paper go."
     paper: str
     plan: Plan
     only: tuple[str, ...] = () # entries to make, such as table1; none named: all
@@ -396,12 +396,29 @@ class Work:
     @cached_property
     def data(self): return open_frames(self.plan) if self.plan.frames else open_collection(self.plan)
 
-    @property
-    def results(self) -> dict[str, dict]: return results_in(self.plan)
-
     def path(self, name:str) -> Path:
         "Where a figure or table called `name` goes."
         return self.plan.folder / "figures" / self.paper / f"{self.data.name}.{name}"
+
+    def save(self, name:str, table:pd.DataFrame): write_csv(self.path(name), table)
+
+    def bars(self, file:str, ax):
+        "Save the picture of a table that `table` has saved, and show it."
+        with atomic_write(self.path(f"{file}.png")) as part:
+            ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
+        plt.show()
+
+    def draw(self, file:str, make:Callable[[Path], object]): # make: draws and saves, given the picture's path
+        "Draw a picture and show it."
+        make(self.path(f"{file}.png"))
+        plt.show()
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #9dea71b5
+@dataclass
+class Work(PaperFiles):
+    "What a paper's notebook works with."
+    @property
+    def results(self) -> dict[str, dict]: return results_in(self.plan)
 
     def wants(self, name:str) -> bool:
         "Whether an entry is asked for, and its data is there."
@@ -425,19 +442,6 @@ class Work:
         if len(table): self.save(f"{file or entry}.csv",
                                  rounded(table, 4).assign(dataset=self.data.name, preset=self.plan.preset))
         return table
-
-    def save(self, name:str, table:pd.DataFrame): write_csv(self.path(name), table)
-
-    def bars(self, file:str, ax):
-        "Save the picture of a table that `table` has saved, and show it."
-        with atomic_write(self.path(f"{file}.png")) as part:
-            ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
-        plt.show()
-
-    def draw(self, file:str, make:Callable[[Path], object]): # make: draws and saves, given the picture's path
-        "Draw a picture and show it."
-        make(self.path(f"{file}.png"))
-        plt.show()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #65e12049
 def runs_of(
