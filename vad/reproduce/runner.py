@@ -414,7 +414,7 @@ class PaperFiles:
         plt.show()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #9dea71b5
-@dataclass
+@dataclass(frozen=True)
 class Work(PaperFiles):
     "What a paper's notebook works with."
     @property
