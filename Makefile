@@ -40,9 +40,10 @@ lab: .venv/.dev
 sync: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'
 
-# every chapter from top to bottom, outputs kept
+# every chapter from top to bottom, outputs kept; the papers show the published figures
 execute: .venv/.dev
-	cd nbs && export VAD_PROGRESS=/dev/null && for n in 00_tour.ipynb [1-6]_*/*.ipynb papers/*.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
+	cd nbs && export VAD_PROGRESS=/dev/null && for n in 00_tour.ipynb [1-6]_*/*.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
+	$(BIN)/python .ci/papers.py
 	$(MAKE) sync
 
 clean:
