@@ -182,7 +182,7 @@ def test_shuffled_labels_teach_nothing():
 # ---- from files to scores, through the command line
 
 def command(*args, **env):
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import run_command; main()", *map(str, args)], capture_output=True, text=True, timeout=600,
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import run_command; run_command()", *map(str, args)], capture_output=True, text=True, timeout=600,
                           env=os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]), VAD_PROGRESS=os.devnull, OMP_NUM_THREADS="1") | env)
 
 @pytest.fixture(scope="module")
