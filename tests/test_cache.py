@@ -167,7 +167,7 @@ from vad.data import frame_cache
 from vad.data.frame_cache import cache_frames
 from vad.data.video import open_video
 root = Path(sys.argv[1])
-shrink, go, calls = frame_cache.shrink, root / "go", []
+shrink, go, calls = frame_cache.resize_frame, root / "go", []
 def held(*args): # two thirds are done, the rest waits for leave
     calls.append(1)
     while len(calls) > 100 and not go.exists(): time.sleep(.01)
@@ -175,7 +175,7 @@ def held(*args): # two thirds are done, the rest waits for leave
 def interrupted(*args):
     go.touch()
     raise KeyboardInterrupt
-frame_cache.shrink = held
+frame_cache.resize_frame = held
 signal.signal(signal.SIGINT, interrupted)
 videos = [open_video(p) for p in sorted(root.glob("*.avi"))]
 print(hashlib.sha256(cache_frames(videos, (240, 320), folder=root / "cache", workers=1).array.tobytes()).hexdigest(), flush=True)
@@ -264,9 +264,9 @@ def test_without_locks_the_first_cache_stays(tmp_path, monkeypatch):
     build = frame_cache.build_cache
     def second(videos, part, *args):
         build(videos, part, *args)
-        monkeypatch.setattr(frame_cache, "build", build)
+        monkeypatch.setattr(frame_cache, "build_cache", build)
         frame_cache.make(videos, done, *args)   # the other process, a moment earlier
-    monkeypatch.setattr(frame_cache, "build", second)
+    monkeypatch.setattr(frame_cache, "build_cache", second)
     frame_cache.make([video], done, (8, 8), "bgr", "linear", 1)
     assert len(Frames(done)) == 6 and not litter(done.parent)
 

@@ -267,7 +267,7 @@ def test_names_that_are_no_text(tmp_path):
 
 def test_a_fault_of_ours_is_not_swallowed(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "tree", 4)
-    monkeypatch.setattr(embedding, "shrink", lambda *args: 1 / 0)
+    monkeypatch.setattr(embedding, "resize_frame", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError): embed(root, tmp_path / "out", **TINY)
     assert threading.active_count() < 10
 

@@ -347,7 +347,6 @@ def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
     one = Measurement("leaks")
     assert key_now(one, west) != key_now(one, east)
     assert runner.begin("srupp", west.clips, "quick", [0], "cpu", str(tmp_path / "paper"), normal=["west"]).data.normal == "west"
-    monkeypatch.setattr(runner, "run_all", lambda *args: 1 / 0, raising=False) # by then the record is written
     message(lambda: runner.make_plan("", normal=("west",), out=tmp_path, device="cpu"), "--clips")
 
 def test_clips_that_are_no_clips(tiny, tmp_path):
