@@ -224,8 +224,9 @@ def draw_frames(
         for ax, one in zip(row[1 + len(seen):], seen): show_map(one, ax, one["error"], over=True, vmax=top)
         for ax, m in zip(row[1 + 2 * len(seen):], gate_maps(seen[-1])): show_map(seen[-1], ax, m, vmax=1)
     for ax, title in zip(axs[0], titles): ax.set_title(title)
-    plot.save(fig, path, pd.concat([rows[["video", "frame"]].merge(t).assign(run=name)
-                                    for name, t in zip(runs, tables)]))
+    keys, said = ["video", "frame"], tables[0]
+    if len(runs) > 1: said = said.merge(tables[1], on=keys, suffixes=[f" {name}" for name in runs])
+    plot.save(fig, path, rows[keys].merge(said, on=keys))
     return fig
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #3f53422f
