@@ -27,6 +27,7 @@ from typing import Optional
 
 import cv2
 import typer
+from .core.crash_watch import read_by_the_dead
 from .core.errors import STOPPED, Stopped, UserError, list_some, printable
 from .core.files import NO_ROOM
 from .core.records import write_csv
@@ -587,6 +588,9 @@ def scarce(e:BaseException) -> str|None: # a sentence
     "What to say where the machine has too little of something. None: the error is of another kind."
     said, number = str(e).lower(), getattr(e, "errno", None)
     if isinstance(e, BrokenExecutor):
+        if films := read_by_the_dead():
+            return (f"A worker process died while it read {' or '.join(films)}: "
+                    "leave that file out, or write it anew.")
         return ("A worker process died, probably for want of memory: lower --jobs or --workers, whichever "
                 "the command has; the same command goes on from what is saved.")
     from_library = isinstance(e, RuntimeError | ImportError | cv2.error)

@@ -34,6 +34,7 @@ import torch
 from matplotlib import pyplot as plt
 from ..core import plot
 from ..core.devices import pick_device
+from ..core.crash_watch import read_by_the_dead
 from ..core.errors import Stopped, UserError
 from ..core.files import atomic_write, exclusive
 from ..core.progress_bar import progress, progress_file
@@ -318,10 +319,13 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
                                         extra_arguments=["--IPKernelApp.log_level=50"])
         except papermill.PapermillExecutionError as e:
             if e.ename in ("Stopped", "KeyboardInterrupt"): raise KeyboardInterrupt from None
-            if e.ename == "Problem": return str(e.evalue)
+            if e.ename in ("UserError", "TemporaryError"): return str(e.evalue)
             why = f"{e.ename}: {' '.join(str(e.evalue).split())}"
             return f"{target} failed in cell {e.exec_count} ({why}): open it to see where."
         except DeadKernelError:
+            if read := read_by_the_dead():
+                return (f"The process that ran {target} died while it read {' or '.join(read)}: "
+                        "leave that file out, or write it anew.")
             return (f"The process that ran {target} was killed, perhaps for want of memory: "
                     "the same command goes on from what is saved.")
     return ""
