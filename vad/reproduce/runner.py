@@ -354,7 +354,7 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
     half = entries[0].half
     own = dict(root=plan.frames, truth=plan.truth, partial=plan.partial,
                changes=plan.changes) if half == "frames" else (
-        dict(clips=plan.clips, changes=plan.classifier))
+        dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds),
                             only=[e.name.partition(".")[2] for e in entries])
