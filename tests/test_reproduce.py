@@ -205,11 +205,13 @@ def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, year
 def test_what_shapes_a_result_outdates_it(plan, work, tiny, tmp_path, monkeypatch):
     "other code, settings or data: a new key; where it runs, and what its comments say: the same"
     from dataclasses import replace
+
+    from vad.scores import frame_scores
     m = needed(ENTRIES["mnad.scores"], plan)[0]
     assert key_now(m, plan) == key_now(m, replace(plan, device="cuda", folder=tmp_path, seeds=(7,)))
     for other in (dict(changes=plan.changes | dict(width=4)), dict(prints=dict(frames="other")), dict(preset="cpu")):
         assert key_now(m, replace(plan, **other)) != key_now(m, plan)
-    real, where, was = Path.read_bytes, Path(vad.score.__file__), plan_key(plan, m)
+    real, where, was = Path.read_bytes, Path(frame_scores.__file__), plan_key(plan, m)
     for more, same in ((b"\n# a comment\n", True), (b"\nx = 1\n", False)):
         monkeypatch.setattr(Path, "read_bytes", lambda p, more=more: real(p) + (more if p == where else b""))
         modules_behind.cache_clear()
