@@ -382,7 +382,7 @@ def test_one_failure_is_not_the_others(tiny, tmp_path):
     assert [s["state"] for s in states.values()] == ["measured", "failed"] and list(runner.failures(plan, ("mnad.scores", "gates.frames"))) == ["gates.frames"]
     path = next((tmp_path / "run/results").glob("row-gates-seed0-*.json"))
     assert "row-gates-seed0 failed" in states["gates.frames"]["why"] and str(path) in states["gates.frames"]["why"]
-    assert "learner" in read_json(path)["trace"] and "failed" in read_page(tmp_path / "run")[1]
+    assert "trainer.py" in read_json(path)["trace"] and "failed" in read_page(tmp_path / "run")[1]
     blocked.unlink()
     other = next((tmp_path / "run/results").glob("row-predict-full-seed0-*.json"))
     before = other.stat().st_mtime_ns
