@@ -62,13 +62,12 @@ def machine() -> dict:
                 accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #014
-def code_of(source:str|bytes) -> str:
-    "What of a module can change a result: its code without comments and docstrings."
-    tree = ast.parse(source)
+def code_of(tree:ast.AST) -> str:
+    "What of a module can change a result: its code without comments and docstrings. The tree loses them."
     for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and ast.get_docstring(node) is not None: node.body[0] = ast.Pass()
-    return ast.dump(tree)
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node) is not None: node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #016
 def code_fingerprint(
@@ -77,7 +76,7 @@ def code_fingerprint(
     "A hash of the package's code."
     package = Path(vad.__file__).parent
     files = sorted(package / m for m in modules) if modules else sorted(package.rglob("*.py"))
-    texts = (f"{p.relative_to(package).as_posix()}{code_of(p.read_bytes())}" for p in files)
+    texts = (f"{p.relative_to(package).as_posix()}{code_of(ast.parse(p.read_bytes()))}" for p in files)
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #018

@@ -28,20 +28,8 @@ from PIL import Image, UnidentifiedImageError
 from ..core.crash_watch import reading_now
 from ..core.errors import UserError, is_temporary, regular_file, temporary_error
 from ..core.progress_bar import progress
-from vad.data.decoder import (
-    ASSUMED_FPS,
-    Clock,
-    Contents,
-    Damage,
-    Listener,
-    decoding,
-    film_contents,
-    film_frames,
-    looks_like_film,
-    packet_stamps,
-    pyav,
-    stamped_contents,
-)
+from .decoder import ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, film_contents
+from .decoder import film_frames, looks_like_film, packet_stamps, pyav, stamped_contents
 
 # %% ../../nbs/3_data/01_video.ipynb #006
 def natural(

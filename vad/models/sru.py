@@ -15,16 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-from vad.kernels.sru_kernels import (
-    FAST,
-    pick_implementation,
-    planes,
-    turn_padding,
-    turn_second,
-    validate_recurrence,
-    validate_sequence,
-    zero_padding,
-)
+from ..kernels.sru_kernels import FAST, pick_implementation, planes, turn_padding, turn_second
+from ..kernels.sru_kernels import validate_recurrence, validate_sequence, zero_padding
 
 # %% ../../nbs/1_models/04_sru.ipynb #5d7744a4
 def loop(

@@ -23,20 +23,8 @@ import pandas as pd
 from ..core.errors import printable
 from ..core.files import atomic_write
 from ..core.records import read_json, write_csv
-from vad.reproduce.registry import (
-    ENTRIES,
-    SYNTHETIC,
-    Entry,
-    entry_seeds,
-    entry_state,
-    known,
-    number_of,
-    registered,
-    results_for,
-    results_in,
-    seconds_spent,
-    tables_of,
-)
+from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
+from .registry import registered, results_for, results_in, seconds_spent, tables_of
 from .results import Plan, plan_of, read_record, read_results, write_results
 
 # %% ../../nbs/6_engineering/25_report.ipynb #005

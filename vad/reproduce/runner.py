@@ -38,47 +38,17 @@ from ..core.crash_watch import read_by_the_dead
 from ..core.errors import Stopped, UserError
 from ..core.files import atomic_write, exclusive
 from ..core.progress_bar import progress, progress_file
-from ..core.provenance import Run, circumstances, commit, machine, now, versions
+from ..core.provenance import Run, circumstances, code_of, commit, machine, now, versions
 from ..core.records import read_json, write_csv, write_json
 from ..data.embedding import cluster
 from . import figures
 from .ablation import open_frames
 from .experiment import clip_facts, open_collection
-from vad.reproduce.registry import (
-    ENTRIES,
-    MEASURED_BY,
-    Entry,
-    chosen,
-    entry_state,
-    key_now,
-    measuring_order,
-    needed,
-    results_for,
-    results_in,
-    tables_of,
-)
-from vad.reproduce.report import (
-    Report,
-    described,
-    for_terminal,
-    overview,
-    publish_figures,
-    published_report,
-    read_notes,
-    report_of,
-    without_data,
-    write_page,
-)
-from vad.reproduce.results import (
-    Measurement,
-    Plan,
-    code_behind,
-    lines_of,
-    lock_of,
-    plan_facts,
-    read_result,
-    without_comments,
-)
+from .registry import ENTRIES, MEASURED_BY, Entry, chosen, entry_state, key_now
+from .registry import measuring_order, needed, results_for, results_in, tables_of
+from .report import Report, described, for_terminal, overview, publish_figures
+from .report import published_report, read_notes, report_of, without_data, write_page
+from .results import Measurement, Plan, code_behind, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
 import vad
@@ -335,7 +305,7 @@ def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     "A hash of all that shapes an entry's pictures: the results behind it, and the code that draws."
     import ast
     cells = [c for c in read_json(notebook_of(entry.paper))["cells"] if c["cell_type"] == "code"]
-    drawn_by = [without_comments(ast.parse("".join(c["source"])))
+    drawn_by = [code_of(ast.parse("".join(c["source"])))
                 for c in cells if "parameters" not in c["metadata"].get("tags", [])]
     shaped = [sorted(r["key"] for r in results_for(entry, plan, results)), code_behind(figures.__name__),
               drawn_by]

@@ -30,20 +30,9 @@ from ..core.provenance import Run
 from ..scores.metrics import decide
 from .inspect_clips import ClipExplanation, ClipInspector, draw_attention, draw_classes
 from .inspect_clips import draw_clip, draw_received
-from vad.use.inspect_frames import (
-    ONLINE,
-    PAPER,
-    FrameInspector,
-    FrameTrace,
-    draw_frame_view,
-    draw_panels,
-    item_colours,
-    panel_scales,
-    panels,
-    place_picture,
-    scores_by_name,
-    top_places,
-)
+from .inspect_frames import ONLINE, PAPER, FrameInspector, FrameTrace, draw_frame_view, draw_panels
+from .inspect_frames import item_colours, panel_scales, panels, place_picture, scores_by_name
+from .inspect_frames import top_places
 
 # %% ../../nbs/5_use/03_explorer.ipynb #006
 def load_widgets():

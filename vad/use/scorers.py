@@ -25,9 +25,8 @@ from ..data.frame_cache import normalise, resize_frame
 from ..models.mnad import MNAD, folded
 from ..scores import frame_scores
 from ..training.classifier import Classifier, chosen_weight, load_classifier, predict, weigh
-from vad.training.evaluation import (
-    TestMemory, answer, autocast, error_maps, keep_statistics, read_statistics, reference_scores,
-)
+from ..training.evaluation import TestMemory, answer, autocast, error_maps, keep_statistics
+from ..training.evaluation import read_statistics, reference_scores
 from ..training.splits import Clips
 from ..training.trainer import SCORING, Settings, load_model, load_tensors, input_and_target
 

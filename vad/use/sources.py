@@ -24,18 +24,8 @@ from urllib.parse import unquote, urlsplit
 import cv2
 import numpy as np
 from ..core.errors import UserError
-from vad.data.decoder import (
-    ASSUMED_FPS,
-    CONTAINERS,
-    Damage,
-    Listener,
-    Pixels,
-    choose_stream,
-    decoded_stream,
-    decoding,
-    pyav,
-    whole_pictures,
-)
+from ..data.decoder import ASSUMED_FPS, CONTAINERS, Damage, Listener, Pixels, choose_stream
+from ..data.decoder import decoded_stream, decoding, pyav, whole_pictures
 from ..data.video import Reading
 
 # %% ../../nbs/5_use/04a_sources.ipynb #c6afa3a8
