@@ -337,7 +337,7 @@ def test_settings_of_a_study_that_cannot_be(tmp_path, given, words):
     preset = given.pop("preset", "quick")
     message(lambda: runner.begin("srupp", str(tmp_path), preset, [0], "cpu", str(tmp_path / "out"), changes=given), words)
 
-def test_the_normal_class_can_be_named(tmp_path, monkeypatch):
+def test_the_normal_class_can_be_named(tmp_path):
     "of folders whose names say nothing: the plan, its jobs and the record of the run keep it, and another choice is another key"
     write_scenes(tmp_path / "street", cameras=3, frames=6, size=(48, 64))
     for old, new in zip(sorted(p for p in (tmp_path / "street").iterdir() if p.is_dir()), ("east", "west", "north")): old.rename(tmp_path / "street" / new)

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import NamedTuple
 
+from .errors import printable
+
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #005
 class SlotLine(NamedTuple):
     "A line of a slot: who reads what."
@@ -125,7 +127,7 @@ def last_words(
     if not read:
         return (f"The process died ({name}), and not over a film or picture: set PYTHONFAULTHANDLER=1 and "
                 "run the same command again to see in which library, and install that one anew.")
-    names = " or ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in path) for path in read)
+    names = " or ".join(map(printable, read))
     return (f"The process died ({name}) while it read {names}: it is probably damaged in a way that its "
             "decoder cannot bear; leave it out, or write it anew (a film: ffmpeg -i FILE NEW.mp4), "
             "and run the same command again.")

@@ -430,7 +430,8 @@ def measured_before(
 
 SCORING_CODE = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
                 "scores/frame_scores.py", "scores/metrics.py",
-                "scores/intervals.py", "scores/controls.py", "scores/detector.py", "scores/localization.py",
+                "scores/intervals.py", "scores/controls.py", "kernels/rank_areas.py", "scores/detector.py",
+                "scores/localization.py",
                 "training/checkpoints.py", "training/trainer.py",
                 "training/evaluation.py")
 
