@@ -100,7 +100,7 @@ def test_data_without_labels_is_scored(tiny, trained, tmp_path):
     rc, out, err = call(tmp_path, "evaluate", trained, tmp_path / "films", "--into", "films")
     assert rc == 0 and "no labels" in out, err
     t = pd.read_csv(trained / "films/scores.csv")
-    assert len(t) == 48 and "label" not in t and "causal" not in t
+    assert len(t) == 48 and "label" not in t and "online" not in t
 
 def test_original_weights_are_imported_and_evaluated(tiny, tmp_path):
     if shared("golden") is None: pytest.skip("the golden numbers are not in the shared folder (VAD_SHARED)")

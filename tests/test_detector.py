@@ -33,19 +33,19 @@ class Brightest:
 def test_a_detector_of_ten_lines_is_measured(data, tmp_path):
     "the anomalous square is brighter than any in training: it is found without fault"
     found = evaluation.evaluate(Brightest(), data, into=str(tmp_path / "brightest"))
-    assert found["causal"]["auc_micro"] == found["regularity"]["auc_micro"] == 1 and found["pixel_auc"] is None
-    assert found["causal"]["interval"]["auc_micro"] == (1, 1)
-    table = frame_scores.read_table(tmp_path / "brightest/scores.csv", "causal", "label")
-    assert len(table) == sum(v.frames for v in data.test) and (table.causal[table.label == 1] > 0).all()
+    assert found["online"]["auc_micro"] == found["regularity"]["auc_micro"] == 1 and found["pixel_auc"] is None
+    assert found["online"]["interval"]["auc_micro"] == (1, 1)
+    table = frame_scores.read_table(tmp_path / "brightest/scores.csv", "online", "label")
+    assert len(table) == sum(v.frames for v in data.test) and (table.online[table.label == 1] > 0).all()
     controls = pd.read_csv(tmp_path / "brightest/controls.csv").set_index("control")
     assert controls.auc_micro["perfect, 0 frames late"] == 1 and "frame difference" in controls.index
-    assert evaluation.read_metrics(tmp_path / "brightest")["causal"]["auc_micro"] == 1
+    assert evaluation.read_metrics(tmp_path / "brightest")["online"]["auc_micro"] == 1
 
 def test_the_first_frames_are_left_out_with_their_labels(data):
     found, lengths, _ = evaluation.collect_scores(fitted(Brightest(first=4), data), data)
     table = evaluation.frame_table(found, lengths, data, 4)
     assert list(lengths) == [16] * 3 and list(table.frame[:2]) == [4, 5]
-    assert (table.label == (table.causal > 0)).all()
+    assert (table.label == (table.online > 0)).all()
 
 def fitted(detector, data):
     detector.fit(data)
@@ -58,7 +58,7 @@ def test_frames_that_a_detector_leaves_out_are_missed(data):
 def test_a_training_threshold_is_honest(data):
     found = evaluation.evaluate(Brightest(), data)
     scores = np.concatenate([said.score for _, said in fitted(Brightest(), data).score(data.train)])
-    assert found["causal"]["at_threshold"]["threshold"] == np.quantile(scores, .99)
+    assert found["online"]["at_threshold"]["threshold"] == np.quantile(scores, .99)
 
 @pytest.mark.parametrize("first", [0, 1, 4, 25])
 @pytest.mark.parametrize("block", [BLOCK, 7, 1])
@@ -83,10 +83,10 @@ def test_the_memory_model_is_a_detector(data, tmp_path):
     detector = evaluation.MemoryDetector(TINY, tmp_path / "run", "cpu")
     ours = evaluation.evaluate(detector, data)
     theirs = evaluation.evaluate(tmp_path / "run", data, "cpu")
-    for kind in ("regularity", "causal"):
+    for kind in ("regularity", "online"):
         for name in ("auc_micro", "ap", "eer", "at_threshold"): assert ours[kind][name] == theirs[kind][name], (kind, name)
     assert ours["pixel_auc"] == theirs["pixel_auc"] and ours["rbdc"] == theirs["rbdc"]
 
 def test_without_labels_nothing_is_measured(data):
     found = evaluation.evaluate(Brightest(), replace(data, labels=None, masks=None))
-    assert "causal" not in found and found["frames_per_second"] > 0
+    assert "online" not in found and found["frames_per_second"] > 0

@@ -442,8 +442,8 @@ def test_the_batch_moves_results_by_float_rounding_alone(whole, data, tmp_path, 
     tables = {b: frame_scores.read_table(run / f"batch{b}/scores.csv") for b in found}
     for b, t in tables.items():
         np.testing.assert_allclose(t.psnr, tables[16].psnr, rtol=1e-6)
-        for name in ("distance", "irregularity", "regularity", "causal"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
-        for score_kind in ("regularity", "causal"):
+        for name in ("distance", "irregularity", "regularity", "online"): np.testing.assert_allclose(t[name], tables[16][name], rtol=0, atol=1e-4, err_msg=name)
+        for score_kind in ("regularity", "online"):
             m, want = found[b][score_kind], found[16][score_kind]
             assert abs(m["at_threshold"]["threshold"] - want["at_threshold"]["threshold"]) < 1e-4 and abs(m["auc_micro"] - want["auc_micro"]) < 1e-4
 
@@ -471,7 +471,7 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     m = evaluation.evaluate(tmp_path / "run", data, "cpu", batch=3)
     t = frame_scores.read_table(tmp_path / "run/scores.csv")
     assert len(t) == 3 * 16 and list(t.frame[:16]) == list(range(4, 20)) and t.label.sum() == 18
-    assert all(0 <= m[k] <= 1 for k in ("pixel_auc", "rbdc", "tbdc")) and set(m) >= {"regularity", "causal", "frames_per_second", "parameters", "truth"}
+    assert all(0 <= m[k] <= 1 for k in ("pixel_auc", "rbdc", "tbdc")) and set(m) >= {"regularity", "online", "frames_per_second", "parameters", "truth"}
     assert set(pd.read_csv(tmp_path / "run/controls.csv").columns) >= {"control", "auc_micro", "auc_macro"}
     record = read_json(tmp_path / "run/record.json")
     assert record["peak_memory_gb"] > 0 and record["evaluated"]["test"]["anomalous"] == 18

@@ -55,7 +55,7 @@ def test_numbers_do_not_depend_on_what_videos_are_called(tmp_path_factory, said,
     def measured(called):
         for k, z in enumerate((x[0], other)):
             (path / f"run{k}").mkdir(exist_ok=True)
-            write_csv(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, causal=x[1], label=y))
+            write_csv(path / f"run{k}/scores.csv", frame_scores.table(called, lengths, 4, regularity=z, online=x[1], label=y))
         t = frame_scores.read_table(path / "run0/scores.csv")
         assert list(dict.fromkeys(t.video)) == called and frame_scores.table_lengths(t).tolist() == lengths.tolist()
         draws = [ablation.drawn_again(frame_scores.read_table(path / f"run{k}/scores.csv"))["draws"] for k in (0, 1)]
@@ -109,7 +109,7 @@ def test_videos_called_like_numbers_and_nothing(tiny, tmp_path):
             figures.draw_run(run / into)
         m = read_json(run / into / "metrics.json")
         assert sorted(dict.fromkeys(frame_scores.read_table(run / into / "scores.csv").video)) == sorted(called)
-        return m["regularity"], m["causal"], (run / into / "controls.csv").read_text()
+        return m["regularity"], m["online"], (run / into / "controls.csv").read_text()
     plain = found(["a", "b", "c"], "plain")
     assert plain[0]["videos"] == 3
     for k, called in enumerate((["1", "01", "NA"], ["001", "null", "nan"], ["=1+1", "-1", "'=x"], ["a,b", 'c"d', "e\nf"], ["$x_{", "_y", "1e5"])):

@@ -110,23 +110,23 @@ def test_regularity_stays_in_bounds_and_falls_with_distance(case, alpha, seed):
 
 @quick
 @given(st.integers(2, 60), st.integers(0, 59), st.booleans(), st.integers(0, 99))
-def test_causal_score_of_a_prefix_is_the_prefix_of_the_score(n, cut, memory, seed):
+def test_online_score_of_a_prefix_is_the_prefix_of_the_score(n, cut, memory, seed):
     rng = np.random.default_rng(seed)
     p, d = rng.normal(35, 3, n), rng.random(n) if memory else None
     ref = frame_scores.reference(rng.normal(38, 2, 50), rng.random(50) if memory else None)
-    whole = frame_scores.causal(p, d, ref)
-    np.testing.assert_array_equal(frame_scores.causal(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
-    one = [frame_scores.causal(p[i], None if d is None else d[i], ref) for i in range(n)]
+    whole = frame_scores.online_score(p, d, ref)
+    np.testing.assert_array_equal(frame_scores.online_score(p[:cut], None if d is None else d[:cut], ref), whole[:cut])
+    one = [frame_scores.online_score(p[i], None if d is None else d[i], ref) for i in range(n)]
     np.testing.assert_array_equal(one, whole)
-    assert (frame_scores.causal(p - 1, d, ref) > whole).all()  # worse foreseen, more anomalous
-    if memory: assert (frame_scores.causal(p, d + 1, ref) > whole).all()
+    assert (frame_scores.online_score(p - 1, d, ref) > whole).all()  # worse predicted, more anomalous
+    if memory: assert (frame_scores.online_score(p, d + 1, ref) > whole).all()
 
 
 def test_reference_survives_json(tmp_path):
     ref = frame_scores.reference(np.arange(9.), np.arange(9.) ** 2)
     write_json(tmp_path / "r.json", ref.__dict__)
     again = frame_scores.Reference(**read_json(tmp_path / "r.json"))
-    assert frame_scores.causal(30., 2., again) == frame_scores.causal(30., 2., ref)
+    assert frame_scores.online_score(30., 2., again) == frame_scores.online_score(30., 2., ref)
 
 
 # metrics

@@ -50,7 +50,7 @@ def literal(places, ends, W, S, mode, judge):
     for k in range(end // S + 1):
         if k * S + W <= end and held(k * S, k * S + W): spans.append((k * S + W, held(k * S, k * S + W)))
     said = {x: judge(f[0], f[-1] + 1) for x, f in spans}
-    if mode == "causal": return [next((said[x] for x, _ in reversed(spans) if x <= ends[i]), np.nan) for i in range(len(places))]
+    if mode == "online": return [next((said[x] for x, _ in reversed(spans) if x <= ends[i]), np.nan) for i in range(len(places))]
     votes = [[said[x] for x, f in spans if i in f] for i in range(len(places))]
     k = next(k for k in range(end // S + 2) if k * S + W > end)
     tail = held(k * S, end)                      # of these a window to come would have had the say
@@ -67,7 +67,7 @@ def one_by_one(places, ends, w, judge):
 noise = np.random.default_rng(0).normal(size=400)
 def judge(a, b): return float(noise[a:b].max())
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 60), st.sampled_from(["overlap", "causal"]))
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 60), st.sampled_from(["overlap", "online"]))
 @fewer(deadline=None)
 def test_windows_in_time(steps, W, S, mode):
     "frames at any distance, gaps longer than windows among them: as the definition says, word for word"
@@ -77,7 +77,7 @@ def test_windows_in_time(steps, W, S, mode):
     got = one_by_one(*([w.ticks(t / 1000) for t in x] for x in (places, ends)), w, judge)
     np.testing.assert_allclose(got, literal(places, ends, W, S, mode, judge), atol=1e-9)
 
-@given(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.sampled_from(["overlap", "causal"]),
+@given(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.sampled_from(["overlap", "online"]),
        st.sampled_from([25., 10., 30000 / 1001, 24000 / 1001, 12.5]))
 @fewer(deadline=None)
 def test_at_a_constant_rate_it_is_as_it_was(length, n, stride, mode, fps):
@@ -94,18 +94,18 @@ def test_a_lost_frame_leaves_a_hole():
     "of frames that come evenly some are missing: the windows stay where they are"
     places = [0, 1, 2, 5, 6, 7, 8, 9]
     ends = [p + 1 for p in places]
-    np.testing.assert_allclose(one_by_one(places, ends, Windows(4, 2, "causal"), judge), literal(places, ends, 4, 2, "causal", judge))
+    np.testing.assert_allclose(one_by_one(places, ends, Windows(4, 2, "online"), judge), literal(places, ends, 4, 2, "online", judge))
 
 def test_a_film_of_two_rates(tmp_path):
     "thirty frames in a second, then five a second: a window of a second is a second in both halves"
     times = np.r_[np.arange(30) / 30, 1 + np.arange(20) / 5]
-    record = score_video(write_film(tmp_path / "film.mp4", times), Mean(), tmp_path / "out", name="x", window=1, stride=.5, mode="causal")
+    record = score_video(write_film(tmp_path / "film.mp4", times), Mean(), tmp_path / "out", name="x", window=1, stride=.5, mode="online")
     t = scores(tmp_path / "out")
     np.testing.assert_allclose(t.seconds, times, atol=.001)
     ends = np.r_[times[1:], times[-1] + 1 / record["source"]["fps"]]
     values = np.array([f.mean() for f in open_video(tmp_path / "film.mp4").read()])
     def us(x): return np.round(x * 1e6).astype(int).tolist()
-    expected = literal(us(times), us(ends), 10**6, 5 * 10**5, "causal", lambda a, b: values[a:b].mean())
+    expected = literal(us(times), us(ends), 10**6, 5 * 10**5, "online", lambda a, b: values[a:b].mean())
     np.testing.assert_allclose(t.score, expected, atol=1e-6)
     assert t.score[:29].isna().all() and t.score.notna()[29:].all()
     assert record["source"]["variable"] and record["latency"]["first_after"] == 1 and record["windows"]["unit"] == "seconds"
@@ -226,7 +226,7 @@ def test_a_film_on_a_server_ends_once(serve, tmp_path, name):
     "and has the scores of the file, in windows too"
     path = next(p for p in CASES if p.name == name)
     server, address = serve(path.parent)
-    for mode in ("overlap", "causal"):
+    for mode in ("overlap", "online"):
         common = dict(run=Mean(), out=tmp_path, window=.3, mode=mode, video=False)
         record = score_video(f"{address}/{name}", name="net", pause=.05, **common)
         file = score_video(path, name="file", **common)

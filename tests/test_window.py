@@ -71,7 +71,7 @@ def naive(values, n, stride, mode):
     "scores of frames from all of the film at once; a window's score is the mean of its values"
     length = len(values)
     spans = [(a, a + n) for a in range(0, length - n + 1, stride)]
-    if mode == "causal": return np.array([next((np.mean(values[a:b]) for a, b in reversed(spans) if b - 1 <= t), np.nan) for t in range(length)])
+    if mode == "online": return np.array([next((np.mean(values[a:b]) for a, b in reversed(spans) if b - 1 <= t), np.nan) for t in range(length)])
     places = [a for a, _ in spans]
     if not spans or spans[-1][1] < length: # a last window, moved back into the film, speaks for the frames it would have held
         places.append(len(spans) * stride)
@@ -81,7 +81,7 @@ def naive(values, n, stride, mode):
 
 # ---- windows
 
-films = st.tuples(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.sampled_from(["overlap", "causal"])).filter(lambda x: x[2] <= x[1])
+films = st.tuples(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.sampled_from(["overlap", "online"])).filter(lambda x: x[2] <= x[1])
 
 def join_all(values, n, stride, mode):
     w = Windows(n, stride, mode)
@@ -111,7 +111,7 @@ def test_the_past_stays(film, cut):
 
 def test_settings_that_cannot_be(tmp_path):
     frames = list(gray([1, 2, 3]))
-    for changes, word in ((dict(window=1, stride=2), "leaves frames out"), (dict(window=-1), "over 0"), (dict(mode="sideways"), "overlap or causal"),
+    for changes, word in ((dict(window=1, stride=2), "leaves frames out"), (dict(window=-1), "over 0"), (dict(mode="sideways"), "overlap or online"),
                           (dict(fps=0), "over 0"), (dict(duration=0), "over 0")):
         with pytest.raises(UserError, match=word): score_video(iter(frames), Mean(), tmp_path, **changes)
     with pytest.raises(UserError, match="gave no frame"): score_video(iter([]), Mean(), tmp_path)
@@ -132,7 +132,7 @@ def run(tiny, tmp_path_factory):
 def truth(run):
     "what the evaluation says of its first video"
     t = pd.read_csv(run / "scores.csv", dtype=dict(video=str))
-    return t[t.video == "01"].causal.to_numpy()
+    return t[t.video == "01"].online.to_numpy()
 
 def walk(tiny): return [cv2.imread(str(p)) for p in sorted((tiny / "testing/frames/01").iterdir())]
 
@@ -230,7 +230,7 @@ def test_a_window_is_a_clip(classifiers, tree, tmp_path, kind):
     mean = [np.mean([v for v, place, (a, b) in zip(values, places, spans) if place <= t < b]) for t in range(27)]
     np.testing.assert_allclose(table(tmp_path, "film").score, mean, atol=1e-5)
     assert record["latency"]["frames"] == 9 and record["source"]["rate"] == "stated"
-    score_video(film, classifiers[kind], tmp_path, mode="causal", watch="anomalous", **common)
+    score_video(film, classifiers[kind], tmp_path, mode="online", watch="anomalous", **common)
     held = [next((v for v, (a, b) in reversed(list(zip(values[:-1], spans[:-1]))) if b - 1 <= t), np.nan) for t in range(27)]
     np.testing.assert_allclose(table(tmp_path, "film").score, held, atol=1e-5)
 
@@ -309,7 +309,7 @@ def test_a_stream_that_breaks(camera, tmp_path):
     if lost: return # a machine too slow for a hundred frames a second
     gap = np.r_[0:9, 40:49, 70:79] # in each piece the first window has to end
     assert t.score.isna().to_numpy().nonzero()[0].tolist() == gap.tolist()
-    values = np.concatenate([naive(np.arange(a, b), 10, 5, "causal") for a, b in ((0, 40), (40, 70), (70, 100))])
+    values = np.concatenate([naive(np.arange(a, b), 10, 5, "online") for a, b in ((0, 40), (40, 70), (70, 100))])
     np.testing.assert_allclose(t.score.dropna(), values[~np.isnan(values)], atol=2.) # JPEG
 
 def test_a_film_on_a_server(tmp_path):
@@ -374,7 +374,7 @@ def test_too_slow_for_a_camera():
             due.release(5)
             while len(taken) < until: time.sleep(.001)
     reader = FrameReader(Source("x", "camera", "a test", 25., "given", read, live=True))
-    lag = [len(taken) - 1 - round(s.score) for s in score_frames(reader, Slow(), Windows(1, 1, "causal"))]
+    lag = [len(taken) - 1 - round(s.score) for s in score_frames(reader, Slow(), Windows(1, 1, "online"))]
     assert reader.dropped > 100 and len(lag) + reader.dropped == 200 and LIVE_QUEUE <= max(lag) <= LIVE_QUEUE + 12 # while one was scored, some more came
 
 
@@ -401,11 +401,11 @@ def test_the_copy(tmp_path, size, fps):
     np.testing.assert_allclose(shown, [f[0, 0, 0] for f in frames], atol=8)
 
 def test_too_short(tmp_path):
-    for mode, there in (("causal", 0), ("overlap", 5)):
+    for mode, there in (("online", 0), ("overlap", 5)):
         record = score_video(iter(list(gray(range(5)))), Mean(), tmp_path, window=2, mode=mode, name=mode)
         assert table(tmp_path, mode).score.notna().sum() == there == record["scored"] and ("too few" in str(record["ended"])) == (there == 0)
 
-@pytest.mark.parametrize("mode", ["overlap", "causal"])
+@pytest.mark.parametrize("mode", ["overlap", "online"])
 def test_frames_are_let_go(tmp_path, mode):
     "a long iterator: no more frames alive than the window needs, whatever is drawn"
     alive, most = set(), []

@@ -327,7 +327,7 @@ WINDOWS = dict(
     stride=(float, typer.Option(None,
         help="Seconds from one window to the next. Default: a quarter of the window.")),
     mode=(str, typer.Option(None,
-        help="overlap: the mean of a frame's windows; causal: the last finished window. Default: overlap "
+        help="overlap: the mean of a frame's windows; online: the last finished window. Default: overlap "
              "where the end is known.")),
     fps=(float, typer.Option(None, help="Frames a second, where the source does not say.")),
     threshold=(float, typer.Option(None, help="Alarm line. Default: the one that training scores set.")),

@@ -105,7 +105,7 @@ def measured_line(
     draws:dict,  # from `drawn_again`
 ) -> dict:
     "What a table needs of one model and one seed; AUCs and rates in %."
-    paper, online = m["regularity"], m.get("causal", {})
+    paper, online = m["regularity"], m.get("online", {})
     low, high = paper["interval"]["auc_micro"]
     at, best = online.get("at_threshold") or {}, paper["best_f1"] or {}
     rates = {k: percent(at.get(k)) for k in ("precision", "recall", "f1")}

@@ -79,7 +79,7 @@ def draw_roc(
 # %% ../../nbs/6_engineering/23_figures.ipynb #9d1c4fb1
 def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the classes
     "The confusion matrices of a run's metrics."
-    known = m["causal" if "causal" in m else "regularity"]
+    known = m["online" if "online" in m else "regularity"]
     plain = ("normal", "anomalous")
     return [("threshold from training scores (online score)",
              (known["at_threshold"] or known["best_f1"])["confusion"], plain),
@@ -130,7 +130,7 @@ def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
         return f"precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %"
     lines = [f"{printable(m['dataset'])}, labels: {printable(m['truth'])}"]
     for kind, name in (("regularity", "paper's score, min-max in each video"),
-                       ("causal", "online score, training statistics only")):
+                       ("online", "online score, training statistics only")):
         if kind not in m: continue
         k = m[kind]
         low, high = k["interval"]["auc_micro"]

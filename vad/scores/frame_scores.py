@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_DB', 'ALPHA', 'psnr', 'irregularity', 'frame_errors', 'frame_difference', 'split', 'validate_lengths', 'finite',
-           'align', 'minmax', 'regularity', 'Reference', 'reference', 'causal', 'table', 'read_table', 'table_lengths']
+           'align', 'minmax', 'regularity', 'Reference', 'reference', 'online_score', 'table', 'read_table',
+           'table_lengths']
 
 # %% ../../nbs/2_scores/01_frame_scores.ipynb #002
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def reference(
     return Reference(statistics(psnr, "PSNR"), of_distance)
 
 # %% ../../nbs/2_scores/01_frame_scores.ipynb #043
-def causal(
+def online_score(
     psnr,                # (N,) or one number, dB
     distance,            # the same of feature distances, or None
     reference:Reference, # from training frames
@@ -160,7 +161,7 @@ def table(
     videos,    # (V,) names
     lengths,   # (V,)
     first=0,   # the first frame that was scored in each video
-    **columns, # (N,) each: psnr, distance, irregularity, regularity, causal, label; None: left out
+    **columns, # (N,) each: psnr, distance, irregularity, regularity, online, label; None: left out
 ) -> pd.DataFrame:
     "One row a frame. Raises `UserError` naming video and frame of a number that is not finite."
     frame = np.concatenate([first + np.arange(n) for n in lengths])
@@ -174,7 +175,7 @@ def read_table(
     *needed:str, # further columns that must be there, without gaps
 ) -> pd.DataFrame:
     "A table of frames from CSV. Raises `UserError` where the file is missing or is another kind of table."
-    path, numbers = Path(path), ("psnr", "distance", "irregularity", "regularity", "causal", "label")
+    path, numbers = Path(path), ("psnr", "distance", "irregularity", "regularity", "online", "label")
     cure, missing = "delete it and evaluate the run again", "evaluate the run first"
     columns = dict(video=str, frame=int) | dict.fromkeys(numbers, float|None) | dict.fromkeys(needed, float)
     table = read_csv(path, columns, cure, missing, path.with_name("metrics.json"))

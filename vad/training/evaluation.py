@@ -163,10 +163,11 @@ def reference_scores(
                                        "training statistics")])
     lengths = np.bincount(np.searchsorted(frames.starts, clips, side="right") - 1,
                           minlength=len(frames.names))
-    ref = frame_scores.reference(c["psnr"], c.get("distance"))
-    regularity = frame_scores.regularity(c["psnr"], c.get("distance"), lengths, s.alpha)
-    return ref, dict(regularity=threshold_from(1 - regularity),
-                     causal=threshold_from(frame_scores.causal(c["psnr"], c.get("distance"), ref, s.alpha)))
+    psnr, distance = c["psnr"], c.get("distance")
+    ref = frame_scores.reference(psnr, distance)
+    regularity = frame_scores.regularity(psnr, distance, lengths, s.alpha)
+    online = frame_scores.online_score(psnr, distance, ref, s.alpha)
+    return ref, dict(regularity=threshold_from(1 - regularity), online=threshold_from(online))
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #f41fa736
 STATISTICS = dict(model=str, data=str, psnr=tuple[float, float], distance=tuple[float, float]|None,
@@ -238,7 +239,7 @@ class MemoryDetector:
         for v, a in answers(self.model, self.items, frames, s, self.device, self.batch):
             c = columns([a])
             if self.reference is None: online = -c["psnr"]
-            else: online = frame_scores.causal(c["psnr"], c.get("distance"), self.reference, s.alpha)
+            else: online = frame_scores.online_score(c["psnr"], c.get("distance"), self.reference, s.alpha)
             yield v, Scored(online, error_map(a), c)
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #e5f59cbc
@@ -303,7 +304,7 @@ def frame_table(
     first:int,                   # the first frame of a video that is scored
     alpha:float=frame_scores.ALPHA,     # weight of PSNR against feature distance
 ) -> pd.DataFrame:
-    "One row a scored frame: video, frame, what the model said, regularity, causal (the online score), label."
+    "One row a scored frame: video, frame, what the model said, regularity, online, label."
     found, labels = dict(found), None
     online = found.pop("score", None)
     if data.labels is not None:
@@ -315,14 +316,14 @@ def frame_table(
         regularity = frame_scores.regularity(found["psnr"], found.get("distance"), lengths, alpha)
     else: regularity = 1 - frame_scores.minmax(online, lengths)
     return frame_scores.table([v.name for v in data.test], lengths, first, **found, regularity=regularity,
-                       causal=online, label=labels)
+                       online=online, label=labels)
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #5ce75585
 def frame_measures(table:pd.DataFrame, thresholds:dict[str, float]) -> dict:
     "Metrics with 95 % intervals (bootstrap over videos) of both kinds of score; empty without labels."
     if "label" not in table: return {}
     lengths, result = frame_scores.table_lengths(table), {}
-    kinds = dict(regularity=1 - table.regularity) | (dict(causal=table.causal) if "causal" in table else {})
+    kinds = dict(regularity=1 - table.regularity) | (dict(online=table.online) if "online" in table else {})
     for kind, high in kinds.items():
         y, x = table.label.to_numpy(), high.to_numpy()
         interval = {m: bootstrap(y, x, lengths, m) for m in ("auc_micro", "auc_macro", "ap", "eer")}
@@ -348,7 +349,7 @@ def evaluate(
     table, thresholds = frame_table(found, lengths, data, detector.first), getattr(detector, "thresholds", {})
     if data.train and not thresholds:
         usual = np.concatenate([said.score for _, said in detector.score(data.train)])
-        thresholds = dict(causal=threshold_from(usual))
+        thresholds = dict(online=threshold_from(usual))
     result = dict(key={}, dataset=data.name, truth=data.truth, frames_per_second=float(speed), **where,
                   parameters=None, **frame_measures(table, thresholds))
     if into: write_evaluation(Run(into).folder, result, table, data, FrameDifference(first=detector.first))
@@ -378,7 +379,7 @@ def evaluate_run(
     begun = time.perf_counter()
     found, lengths, where = collect_scores(detector, data)
     seconds = time.perf_counter() - begun
-    if detector.reference: keep_statistics(folder, data, s, detector.reference, detector.thresholds["causal"])
+    if detector.reference: keep_statistics(folder, data, s, detector.reference, detector.thresholds["online"])
     else: found.pop("score") # minus the PSNR is no online score
     table = frame_table(found, lengths, data, s.first, s.alpha)
     parameters = sum(p.numel() for p in detector.plain.parameters())
@@ -450,6 +451,6 @@ def read_metrics(folder:Path) -> dict:
     "What an evaluation has left in metrics.json. Raises `UserError` where it is missing or damaged."
     path, cure = Path(folder) / "metrics.json", "delete it and evaluate the run again"
     found = read_json(path, METRICS, cure, "evaluate the run first")
-    kinds = [kind for kind in ("regularity", "causal") if kind in found]
+    kinds = [kind for kind in ("regularity", "online") if kind in found]
     validate_fields(found, dict.fromkeys(kinds, MEASURES), path, cure)
     return dict.fromkeys(METRICS) | found | {kind: dict.fromkeys(MEASURES) | found[kind] for kind in kinds}

@@ -106,7 +106,7 @@ class Block(NamedTuple):
     gates: tuple[np.ndarray, ...]  # (B, h, w) float16 each, coarse to fine; none without gates
     memory: np.ndarray|None        # (B, h, w) float16: the gates' mean on the memory's grid
     reads: np.ndarray|None         # (B, M, h, w) float16; None without memory
-    numbers: dict[str, np.ndarray] # psnr, distance, regular: (B,) each
+    numbers: dict[str, np.ndarray] # psnr, distance, irregularity: (B,) each
     items: Tensor|None             # (M, D) as the next block finds them; None without memory
 
     @property
@@ -149,14 +149,14 @@ ONLINE, PAPER = "by training statistics", "as published, within the video"
 
 def scores_by_name(table:pd.DataFrame) -> dict[str, np.ndarray]: # (rows,) each, high = anomalous
     "The scores that a table of frames holds, by what they are called."
-    online = {ONLINE: table.causal.to_numpy()} if "causal" in table else {}
+    online = {ONLINE: table.online.to_numpy()} if "online" in table else {}
     return online | {PAPER: 1 - table.regularity.to_numpy()}
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #048a0ab6
 @dataclass(frozen=True)
 class FrameTrace:
     "The numbers of one video's T scored frames."
-    table: pd.DataFrame    # (T rows) frame, psnr, distance, regular, regularity, causal, label; where known
+    table: pd.DataFrame    # (T rows) frame, psnr, distance, irregularity, regularity, online, label
     peak: float            # the squared error that is drawn at full colour
     weights: np.ndarray    # (T, M) the strongest read of each item in each frame; M = 0 without memory
     places: np.ndarray     # (T, M, 2) row and column of it, on the memory's grid
@@ -329,7 +329,7 @@ def trace_video(inspector:FrameInspector, v:int, report) -> FrameTrace: # report
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #768003fa
 def trace_table(
     inspector:FrameInspector, v:int,
-    numbers:dict[str, np.ndarray], # psnr, distance, regular: (T,) each
+    numbers:dict[str, np.ndarray], # psnr, distance, irregularity: (T,) each
 ) -> pd.DataFrame:
     "Scores and labels of a video's frames: those of the evaluation, or made from what was seen."
     s, name, n, labels = inspector.settings, inspector.names[v], len(numbers["psnr"]), inspector.data.labels
@@ -337,7 +337,7 @@ def trace_table(
         return inspector.evaluated[mine].drop(columns="video").reset_index(drop=True)
     kept, psnr, distance = read_statistics(inspector.folder, s), numbers["psnr"], numbers.get("distance")
     made = dict(numbers, regularity=frame_scores.regularity(psnr, distance, [n], s.alpha))
-    if kept: made["causal"] = frame_scores.causal(psnr, distance, kept[0], s.alpha)
+    if kept: made["online"] = frame_scores.online_score(psnr, distance, kept[0], s.alpha)
     if labels is not None: made["label"] = labels[v][s.first:]
     return frame_scores.table([name], [n], s.first, **made).drop(columns="video")
 

@@ -39,7 +39,7 @@ def training_statistics(
     if training is not None:
         data = open_dataset(training, None, False, s.length)
         ref, thresholds = reference_scores(model, items, data, s, device, 16)
-        keep_statistics(run, data, s, ref, thresholds["causal"])
+        keep_statistics(run, data, s, ref, thresholds["online"])
     if found := read_statistics(run, s): return found
     raise UserError(f"{run} holds no statistics of how training frames score: "
                   "evaluate it on a dataset with training videos, "
@@ -114,7 +114,7 @@ def online_frame_scores(
     with autocast(s, device):
         for a in answer(scorer.model, scorer.memory, *clips_from(frames, s, device), s):
             distance = None if a.distance is None else a.distance.double().cpu().numpy()
-            scores = frame_scores.causal(a.psnr.double().cpu().numpy(), distance, scorer.ref, s.alpha)
+            scores = frame_scores.online_score(a.psnr.double().cpu().numpy(), distance, scorer.ref, s.alpha)
             maps = error_maps(a, s.size).astype(np.float16) if scorer.heat else [None] * len(scores)
             yield from zip(scores.tolist(), maps)
 

@@ -276,7 +276,7 @@ class StreamSettings:
     "How a video or a stream is scored."
     window: float|None = None     # seconds; None: 2 for a classifier (best: as its clips), else one frame
     stride: float|None = None     # seconds; None: a quarter of the window
-    mode: str|None = None         # overlap | causal; None: overlap for what has a known end, else causal
+    mode: str|None = None         # overlap | online; None: overlap for what has a known end, else online
     fps: float|None = None        # frames a second; None: what the source says, 25 where it says nothing
     threshold: float|None = None  # where an alarm begins; None: the run's, from training frames
     video: bool = True            # write a copy of the video with score and errors
@@ -294,7 +294,7 @@ class StreamSettings:
 def default_windows(scorer, source:Source, s:StreamSettings) -> Windows:
     "The windows of some settings; what is left open is chosen by scorer and source, see `StreamSettings`."
     window = 2. if s.window is None and isinstance(scorer, ClassScorer) else s.window
-    mode = s.mode or ("overlap" if source.ends else "causal")
+    mode = s.mode or ("overlap" if source.ends else "online")
     w = windows_of(window, s.stride, mode, source.fps, source.even or source.slack > 0)
     if source.even or window is None or not source.slack: return w
     return replace(w, size=w.size / w.fps, stride=w.stride / w.fps, unit="seconds", slack=source.slack)
@@ -359,7 +359,7 @@ def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:
                      f"use --fps {rate:.1f}.")
     if stopped: notes.append(f"{stopped} after {files.frames} frames; what was scored is kept.")
     if not files.scored:
-        cure = "use mode overlap, or a shorter window" if windows.mode == "causal" else "use a longer video"
+        cure = "use mode overlap, or a shorter window" if windows.mode == "online" else "use a longer video"
         notes.append(f"No frame has a score, since {files.frames} frames are too few: {cure}.")
     return notes
 

@@ -22,7 +22,7 @@ class Windows:
     "How windows slide over a video, and how their scores become scores of frames."
     size: float            # length of a window, W
     stride: float          # from one window to the next, S
-    mode: str = "overlap"  # overlap: mean over the windows that hold a frame | causal: the latest to end
+    mode: str = "overlap"  # overlap: mean over the windows that hold a frame | online: the latest to end
     fps: float = 25.       # frames a second
     unit: str = "frames"   # what size and stride count: frames, which come evenly | seconds
     slack: float = 0.      # seconds by which a frame may come early and count as on time
@@ -32,7 +32,7 @@ class Windows:
     @property
     def wait(self) -> float:
         "Frames or seconds that must follow a frame before its score is final."
-        if self.mode == "causal": return 0
+        if self.mode == "online": return 0
         return self.size - 1 if self.unit == "frames" else self.size
 
     def ticks(self, place:float) -> int: # frames or seconds -> frames or microseconds
@@ -52,8 +52,8 @@ class Windows:
 # %% ../../nbs/5_use/04_windows.ipynb #010
 def validate_windows(w:Windows):
     "Raise `UserError` on windows that cannot be."
-    if w.mode not in ("overlap", "causal"):
-        raise UserError(f"mode = {w.mode!r} is unknown: use overlap or causal.")
+    if w.mode not in ("overlap", "online"):
+        raise UserError(f"mode = {w.mode!r} is unknown: use overlap or online.")
     if not (1 if w.unit == "frames" else 1e-6) <= w.stride <= w.size:
         raise UserError(f"A stride of {w.stride:g} {w.unit} with windows of {w.size:g} leaves frames out: "
                       "use a stride from 1 frame to the window's length.")
@@ -62,7 +62,7 @@ def validate_windows(w:Windows):
 def windows_of(
     window:float|None, # seconds; None: one frame
     stride:float|None, # seconds; None: a quarter of the window
-    mode:str,          # overlap | causal
+    mode:str,          # overlap | online
     fps:float,         # frames a second
     even:bool=True,    # whether frames come evenly
 ) -> Windows:
@@ -148,7 +148,7 @@ class WindowAggregator:
         w, spans = self.windows, self.spans.add(place, until)
         if w.mode == "overlap": self.sums.append([0., 0])
         for a, b in spans: self.take(a, b)
-        if w.mode == "causal": return [self.latest]
+        if w.mode == "online": return [self.latest]
         return self.release(self.spans.count(w.begins(self.spans.k)) - self.spans.seen + len(self.sums))
 
     def take(self, a:int, b:int):
