@@ -28,7 +28,9 @@ def differs(
     bits,            # (N,) int64 in order, the label in the last bit
 ) -> np.ndarray:     # (N,) bool, the first True
     "Whether each score differs from the one before."
-    return np.r_[True, bits[1:] >> 1 != bits[:-1] >> 1]
+    keys, new = bits >> 1, np.ones(len(bits), bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    return new
 
 # %% ../../nbs/6_engineering/13_rank_areas.ipynb #008
 def rank_sums(
@@ -37,11 +39,13 @@ def rank_sums(
     starts, # (P,) where the parts begin, none empty
 ) -> tuple: # (P,) sum of the ranks of ones inside each part, (P,) their number
     "Equal scores share their mean rank."
-    at, counts = np.flatnonzero(new), np.add.reduceat(y, starts)
-    if len(at) == len(y): sums = np.add.reduceat(y * np.arange(1., len(y) + 1), starts)
-    else:
-        mean = at + (np.diff(np.r_[at, len(y)]) + 1) / 2
-        sums = np.add.reduceat(np.add.reduceat(y, at) * mean, np.searchsorted(at, starts))
+    ones = np.flatnonzero(y)
+    ranks = ones + 1.
+    if not new.all():
+        at = np.flatnonzero(new)
+        ranks = (at + (np.diff(np.r_[at, len(y)]) + 1) / 2)[np.searchsorted(at, ones, side="right") - 1]
+    which = np.searchsorted(ones, np.r_[starts, len(y)]) # the first one of each part
+    counts, sums = np.diff(which), np.diff(np.r_[0, np.cumsum(ranks)][which])
     return sums - starts * counts, counts
 
 # %% ../../nbs/6_engineering/13_rank_areas.ipynb #011
@@ -57,8 +61,9 @@ def sorted_rank_sums(
     inside = keys.copy()
     keys.sort()
     new = differs(bits)
-    tiny = (known != 0) & (np.abs(known) < 1e-300) # of which a bit is much
-    if not len(keys) or tiny.any() or new.sum() != 1 + (known[1:] != known[:-1]).sum(): return None
+    tiny = known[slice(*np.searchsorted(known, (-1e-300, 1e-300)))] # of which a bit is much
+    different = np.count_nonzero(known[1:] != known[:-1])
+    if not len(keys) or tiny.any() or np.count_nonzero(new) != 1 + different: return None
     full, (won, counts) = np.flatnonzero(lengths), np.zeros((2, len(lengths)))
     starts = (np.cumsum(lengths) - lengths)[full]
     for start, n in zip(starts, lengths[full]): inside[start:start + n].sort()
