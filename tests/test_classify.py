@@ -26,7 +26,7 @@ from vad.data.synthetic import write_scenes
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart
 
-TINY = ClassifierSettings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2)
+TINY = ClassifierSettings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2, precision="fp32")
 
 def clips(n=24, frames=6, width=5, classes=2, seed=0):
     "random clips of which the first feature tells the class; four of each source, some padded"

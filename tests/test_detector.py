@@ -14,7 +14,7 @@ from vad.data.datasets import open_dataset
 from vad.scores.detector import BLOCK, FrameDifference, Scored
 from vad.training.trainer import Settings
 
-TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, schedule="step")
+TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=1, lr=1e-3, schedule="step", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -27,13 +27,15 @@ from vad.scores import frame_scores, localization
 from vad.training import classifier, evaluation, trainer
 from vad.core.errors import UserError
 from vad.core.provenance import Run, shared
+from vad.core import devices
 from vad.core.records import read_json
 from vad.data import frame_cache
 from vad.data.datasets import open_dataset
 from vad.training.trainer import Settings, fit, load_model
 
-TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step") # 32 clips, 8 steps an epoch
-KINDS = dict(plain=TINY, gated=replace(TINY, attention="gate", schedule="epoch"))
+TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", precision="fp32") # 32 clips, 8 steps an epoch
+KINDS = dict(plain=TINY, gated=replace(TINY, attention="gate", schedule="epoch"),
+             half=replace(TINY, attention="gate", precision="bf16"))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,8 @@ def train(root, s, folder, minutes=0, death=None, go=None):
     ("gated", ("save_checkpoint", 16)),
     ("plain", ("audit", 1)),          # trained to the end, nothing yet made of it
     ("gated", ("save_model", 1)),
+    ("half", ("train_step", 5)),
+    ("half", ("save_checkpoint", 8)),
 ])
 def test_a_killed_run_resumes_to_the_same_bits(tiny, data, whole, tmp_path, kind, death):
     code, _, err = Apart(tmp_path, train, tiny, KINDS[kind], tmp_path / "run", 0, death).end()
@@ -98,6 +102,26 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny, data, whole, tmp_path, kind
     assert (tmp_path / "run/checkpoint.safetensors").exists() and not (tmp_path / "run/model.safetensors").exists()
     identical(fit(KINDS[kind], data, tmp_path / "run", "cpu"), whole[kind])
     assert not (tmp_path / "run/checkpoint.safetensors").exists()
+
+@pytest.mark.parametrize("kind, precision", [("gated", "fp32"), ("half", "bf16")])
+def test_a_run_goes_on_in_the_precision_in_which_it_began(tiny, data, whole, tmp_path, kind, precision):
+    "whatever this machine would choose: auto is decided when a run begins"
+    Apart(tmp_path, train, tiny, KINDS[kind], tmp_path / "run", 0, ("train_step", 5)).end()
+    run = fit(replace(KINDS[kind], precision="auto"), data, tmp_path / "run", "cpu")
+    assert run.record["settings"]["precision"] == precision == fit(replace(KINDS[kind], precision="auto"), data, run.folder, "cpu").record["settings"]["precision"]
+    identical(run, whole[kind])
+
+def test_auto_is_what_the_processor_is_quick_at(data, tmp_path):
+    run = fit(replace(TINY, precision="auto", epochs=1), data, tmp_path / "run", "cpu")
+    chosen = "bf16" if devices.has_bf16_units("cpu") else "fp32"
+    assert run.record["settings"]["precision"] == load_model(run.folder)[2].precision == chosen
+
+@pytest.mark.parametrize("name, flags, expected", [
+    ("intel", "flags\t\t: fpu avx512f avx512_bf16 amx_bf16", True), ("older", "flags\t\t: fpu avx2 avx512f", False),
+    ("arm", "Features\t: fp asimd bf16 i8mm", True), ("unreadable", "", False)])
+def test_units_for_half_precision_are_read_from_the_system(monkeypatch, name, flags, expected):
+    monkeypatch.setattr(devices, "lines_of_file", lambda path: ["processor\t: 0", flags])
+    assert devices.has_bf16_units.__wrapped__("cpu") == (expected and torch.backends.mkldnn.is_available())
 
 def test_many_short_lives_make_one_run(tiny, data, whole, tmp_path):
     lives = 0
@@ -402,7 +426,7 @@ def one_at_a_time(model, items, frames, s):
         for first in range(a, b - s.length + 1):
             x = frames.batch([first], s.length)
             inputs, target = (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
-            with torch.inference_mode(): out = model(inputs, items)
+            with torch.inference_mode(), evaluation.autocast(s, "cpu"): out = model(inputs, items)
             regular = frame_scores.irregularity(out.prediction, target)
             rows.append((v, float(frame_scores.psnr(out.prediction, target)), float(out.compactness) if s.memory else 0., float(regular)))
             if s.memory and (s.test_update == "always" or s.test_update == "gated" and regular < s.threshold):

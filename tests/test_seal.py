@@ -30,7 +30,7 @@ from vad.training.trainer import Settings, fit, load_tensors, save_tensors
 from vad.reproduce.results import Plan, plan_facts, read_plan, read_result
 from vad.data.video import open_video
 
-TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step")
+TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", precision="fp32")
 CNN = dict(method="cnn", frames=5, width=16, size=32, batch=4, device="cpu")
 
 

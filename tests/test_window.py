@@ -31,7 +31,7 @@ from vad.use.streaming import score_frames, score_video
 from vad.data.video import open_video
 from vad.use.windows import WindowAggregator, Windows
 
-TINY = trainer.Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", threshold=.002)
+TINY = trainer.Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", threshold=.002, precision="fp32")
 
 
 class Mean:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'SCORING', 'TRACKERS', 'tensors_seal', 'save_tensors', 'load_tensors', 'settings_of',
-           'validate_same_settings', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate', 'model_part',
-           'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer', 'stop_flag',
-           'run_lock']
+           'validate_same_settings', 'with_precision', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate',
+           'model_part', 'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer',
+           'stop_flag', 'run_lock']
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #3f6b854f
 import json
@@ -16,7 +16,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -25,10 +25,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from ..core.devices import pick_device
+from ..core.devices import pick_device, pick_precision
 from ..core.errors import UserError, reading, short_reason
 from ..core.files import atomic_write, exclusive
-from ..core.records import parse_json, validate_fields
+from ..core.records import parse_json, read_json, validate_fields
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #7b10599a
 def tensors_seal(
@@ -98,6 +98,19 @@ def validate_same_settings(theirs, ours, path):
             raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for now: "
                           "choose another folder, or the same settings.")
 
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #dd70e5f5
+def with_precision(
+    s,           # settings with a precision: auto | fp32 | bf16 | fp16
+    folder:Path, # of the run
+    device,
+):
+    "Settings with `auto` decided: as the run in the folder has begun, else by what the device is quick at."
+    if s.precision != "auto": return s
+    path = folder / "record.json"
+    begun = read_json(path, dict(settings=dict|None)).get("settings") if path.exists() else None
+    known = (begun or {}).get("precision", "auto")
+    return replace(s, precision=pick_precision("auto", device) if known == "auto" else known)
+
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #88eb199b
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
@@ -111,12 +124,14 @@ def accelerator_for(
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state(reset_partial_state=True) # it would remember the last run's precision
-    chosen, precision = pick_device(device), "no" if s.precision == "fp32" else s.precision
+    chosen = pick_device(device)
+    precision = pick_precision("auto", chosen) if s.precision == "auto" else s.precision
     if track and track not in TRACKERS:
         raise UserError(f"There is no tracker {track!r}: use {', '.join(TRACKERS)}.")
     if track and not find_spec(track):
         raise UserError(f"The tracker {track} is not installed: pip install {track}.")
-    try: accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision=precision, log_with=track,
+    try: accelerator = Accelerator(cpu=chosen.type == "cpu", log_with=track,
+                                   mixed_precision=precision.replace("fp32", "no"),
                                    project_dir=folder if track else None)
     except ValueError as e:
         raise UserError(f"Precision {s.precision} does not work on {chosen} ({e}): use another.") from None
@@ -128,10 +143,10 @@ def accelerator_for(
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #fea9126e
 def autocast(s, device): # settings with precision
-    "The precision of the settings, for convolutions."
-    if s.precision == "fp32": return nullcontext()
-    return torch.autocast(torch.device(device).type,
-                          torch.bfloat16 if s.precision == "bf16" else torch.float16)
+    "The precision to score in: that of training where the device has units for it, else single precision."
+    precision = pick_precision(s.precision, device)
+    if precision == "fp32": return nullcontext()
+    return torch.autocast(torch.device(device).type, dict(bf16=torch.bfloat16, fp16=torch.float16)[precision])
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #3aeff99d
 def compiled(model:torch.nn.Module):

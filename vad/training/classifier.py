@@ -22,7 +22,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, f1_score,
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from ..core.devices import room_on, seed_all
+from ..core.devices import PRECISION_CHOICES, pick_device, room_on, seed_all
 from ..core.errors import UserError, reading
 from ..core.progress_bar import progress
 from ..core.provenance import Run
@@ -32,6 +32,7 @@ from ..models.sru import SRU
 from ..models.srupp import SRUpp
 from .splits import Clips, SplitSettings, class_sizes, folds, split_clips
 from .splits import validate_part, validate_split
+from .checkpoints import with_precision
 from .trainer import AGAIN, validate_values, finished, learn, load_tensors, settings_of
 
 # %% ../../nbs/4_training/04_classifier.ipynb #007
@@ -83,7 +84,7 @@ class ClassifierSettings:
     norms: float = 1e-5          # weight of the sum of the parameters' norms
     momentum: float = .9         # of the class centres, moved after each step
     seed: int = 0                # of weights, dropout and the order of clips
-    precision: str = "fp32"      # fp32 | bf16 | fp16
+    precision: str = "auto"      # of products: fp32 | bf16 | fp16 | auto: bf16 where there are units
 
     def __post_init__(self): validate_classifier_settings(self)
 
@@ -91,7 +92,7 @@ class ClassifierSettings:
 def validate_classifier_settings(s:ClassifierSettings):
     "Raise `UserError` on a value that cannot be, or two that do not go together."
     choices = dict(inputs=("features", "change"), cell=("sru", "srupp"), pool=("last", "mean"),
-                   schedule=("constant", "epoch", "step"), precision=("fp32", "bf16", "fp16"))
+                   schedule=("constant", "epoch", "step"), precision=PRECISION_CHOICES)
     least = dict(hidden=1, layers=1, projection=1, heads=1, epochs=1, batch=1, lr=1e-12) \
         | dict.fromkeys(("dropout", "hide", "norms", "momentum"), 0)
     validate_values(s, choices, least)
@@ -279,7 +280,8 @@ def fit_classifier(
     device:str="auto", resume:bool=True, track:str|None=None, # see `vad.training.trainer.fit`
 ) -> Run:
     "Train a classifier, or finish training. Raises `UserError` as `vad.training.trainer.fit` does."
-    if finished(folder := Path(folder), s, data): return Run(folder)
+    s = with_precision(s, folder := Path(folder), pick_device(device))
+    if finished(folder, s, data): return Run(folder)
     if len(data) < s.batch:
         raise UserError(f"{data.name} has {len(data)} training clips, fewer than a batch of {s.batch}: "
                         "use a smaller batch.")

@@ -137,8 +137,8 @@ def answers(
             mine = clips[video == v]
             for k in range(0, len(mine), batch):
                 x = frames.batch(mine[k:k + batch], s.length, device).contiguous(memory_format=s.layout)
-                with autocast(s, device):
-                    for a in answer(model, m, *input_and_target(x, s), s): yield v, a
+                with autocast(s, device): found = list(answer(model, m, *input_and_target(x, s), s))
+                for a in found: yield v, a # outside, where the caller's own products keep their precision
                 bar.update(len(x))
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #83be22f4

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core.devices import keep_memory, seed_all
+from ..core.devices import PRECISION_CHOICES, keep_memory, pick_device, seed_all
 from ..core.errors import Stopped, UserError, reading
 from ..core.progress_bar import progress
 from ..core.provenance import Run, code_fingerprint
@@ -37,7 +37,7 @@ from .checkpoints import AGAIN, accelerator_for, adam, compiled
 from .checkpoints import load_checkpoint, load_tensors, model_part
 from .checkpoints import SCORING  # noqa: F401 (known to others as this module's)
 from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, run_lock
-from .checkpoints import validate_same_settings, writer
+from .checkpoints import validate_same_settings, with_precision, writer
 
 # %% ../../nbs/4_training/01_trainer.ipynb #005
 def validate_values(
@@ -75,7 +75,7 @@ class Settings:
     compactness: float = .1        # weight of the compactness loss; users report 0.01 for reconstruction
     separateness: float = .1       # weight of the separateness loss; likewise
     seed: int = 0                  # of initial weights, items and the order of clips
-    precision: str = "fp32"        # fp32 | bf16 | fp16: of convolutions; memory, losses, scores stay in fp32
+    precision: str = "auto"        # of convolutions: fp32 | bf16 | fp16 | auto: bf16 where there are units
     channels_last: bool = True     # memory layout; the same numbers up to rounding, faster
     compile: bool = False          # torch.compile: faster, the same up to rounding; needs a C compiler
     alpha: float = .6              # weight of PSNR against feature distance; 1: PSNR only
@@ -98,7 +98,7 @@ def validate_settings(s:Settings):
     "Raise `UserError` on values that cannot be, or not together."
     choices = dict(channels=(1, 3), interpolation=("linear", "area"), task=("predict", "reconstruct"),
                    attention=("none", "gate"), gates=("trained", "frozen"), update_over=("all", "own"),
-                   schedule=("epoch", "step", "constant"), precision=("fp32", "bf16", "fp16"),
+                   schedule=("epoch", "step", "constant"), precision=PRECISION_CHOICES,
                    test_update=("gated", "always", "never"), test_memory=("carry", "reset"))
     least = dict(items=2, epochs=1, batch=1, width=1, clip=2, lr=1e-12, compactness=0, separateness=0,
                  alpha=0, threshold=0)
@@ -405,7 +405,8 @@ def fit(
     track:str|None=None,  # tensorboard | wandb | mlflow, through accelerate
 ) -> Run:
     "Train, or finish training. Raises `UserError` on bad data and on training that went wrong."
-    if finished(folder := Path(folder), s, data): return Run(folder)
+    s = with_precision(s, folder := Path(folder), pick_device(device))
+    if finished(folder, s, data): return Run(folder)
     return learn(Normality(s, *training_frames(s, data)), data, folder, device, resume, track)
 
 # %% ../../nbs/4_training/01_trainer.ipynb #062
