@@ -72,11 +72,7 @@ def arrow(
     return route
 
 # %% ../../nbs/6_engineering/08_diagram.ipynb #d739cd14
-def group(
-    *boxes:Box,
-    label:str="",
-    margin:float=.14, # between boxes and frame, inches
-):
+def group(*boxes:Box, label:str="", margin:float=.14): # between boxes and frame, inches
     "Draw a dashed frame around boxes that belong together."
     corners = np.array([(b.x + s * b.width / 2, b.y + s * b.height / 2) for b in boxes for s in (-1, 1)])
     low, high = corners.min(0) - margin, corners.max(0) + margin

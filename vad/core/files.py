@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DAY', 'NO_ROOM', 'open_lock', 'take_lock', 'exclusive', 'is_dead', 'sweep_parts', 'own_part', 'part_of', 'room_for',
-           'place_for', 'atomic_write', 'atomic_folder']
+           'validate_room', 'place_for', 'atomic_write', 'atomic_folder']
 
 # %% ../../nbs/6_engineering/03_files.ipynb #002
 import errno
@@ -112,17 +112,21 @@ NO_ROOM = {errno.ENOSPC: "The disk is full", errno.EDQUOT: "The disk's quota is 
            errno.EFBIG: "A file may not grow so large here (ulimit -f)"}
 
 @contextmanager
-def room_for(
-    path, # what is being written
-):
+def room_for(path):
     "Turn a full disk into a `UserError` that says what was not written."
     try: yield
     except OSError as e:
         short = e.errno is None and "requested and" in str(e) # numpy's tofile
         if e.errno not in NO_ROOM and not short: raise
-        why = NO_ROOM.get(e.errno, NO_ROOM[errno.ENOSPC])
-        raise UserError(f"{why}: {path} was not written. "
-                        "Free some space and run the same command again.") from e
+        why = f"{NO_ROOM.get(e.errno, NO_ROOM[errno.ENOSPC])}: {path} was not written"
+        raise UserError(f"{why}. Free some space and run the same command again.") from e
+
+# %% ../../nbs/6_engineering/03_files.ipynb #d4f6b803
+def validate_room(what, size:int, folder:Path, cure:str): # bytes
+    "Raise `UserError` where a folder's disk has no room for something."
+    free, gb = shutil.disk_usage(folder).free, 1e9
+    if size <= free: return
+    raise UserError(f"{what} needs {size / gb:.3f} GB and its disk has {free / gb:.3f} GB left: {cure}.")
 
 # %% ../../nbs/6_engineering/03_files.ipynb #019
 def place_for(path:str|Path) -> Path:

@@ -18,9 +18,7 @@ from . import memory
 from .attention_gate import Attention, Gates
 
 # %% ../../nbs/1_models/03_mnad.ipynb #834e0d2a
-def block(
-    inp:int, out:int, # channels
-) -> nn.Sequential:
+def block(inp:int, out:int) -> nn.Sequential: # channels
     "Two 3 x 3 convolutions, each followed by batch normalisation and ReLU."
     layers = []
     for channels in (inp, out):
@@ -28,9 +26,7 @@ def block(
     return nn.Sequential(*layers)
 
 # %% ../../nbs/1_models/03_mnad.ipynb #d47a19e9
-def upsample(
-    inp:int, out:int, # channels
-) -> nn.Sequential:
+def upsample(inp:int, out:int) -> nn.Sequential: # channels
     "A transposed convolution that doubles height and width, batch normalisation, ReLU."
     up = nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(up, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
@@ -88,13 +84,11 @@ class Decoder(nn.Module):
 # %% ../../nbs/1_models/03_mnad.ipynb #dd487be9
 def validate_variant(task:str, clip:int, memory:bool, attention:str):
     "Raise `UserError` on parts that cannot work together."
-    if task not in ("predict", "reconstruct"):
-        raise UserError(f"There is no task {task!r}: use predict or reconstruct.")
-    if attention not in ("none", "gate"):
-        raise UserError(f"There is no attention {attention!r}: use none or gate.")
+    choices = ("task", task, ("predict", "reconstruct")), ("attention", attention, ("none", "gate"))
+    for name, given, known in choices:
+        if given not in known: raise UserError(f"There is no {name} {given!r}: use {' or '.join(known)}.")
     if attention == "gate" and not (memory and task == "predict"):
-        raise UserError("Attention gates sit on skips and ask by what was read: "
-                      "use them with task predict and memory.")
+        raise UserError("Attention gates sit on skips and ask by what was read: use task predict and memory.")
     if task == "predict" and clip < 2:
         raise UserError(f"A clip of {clip} frame(s) leaves none to predict from: use 2 or more.")
 

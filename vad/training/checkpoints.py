@@ -31,10 +31,7 @@ from ..core.files import atomic_write, exclusive
 from ..core.records import parse_json, validate_fields
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #7b10599a
-def tensors_seal(
-    tensors:dict[str, Tensor], # on the CPU, contiguous
-    facts:str,                 # JSON
-) -> str:                      # 8 hexadecimal digits
+def tensors_seal(tensors:dict[str, Tensor], facts:str) -> str: # contiguous, on the CPU; JSON -> 8 hex digits
     "The checksum of a file of weights: names, types, shapes and bytes of the tensors, and the facts."
     crc = zlib.crc32(facts.encode())
     for name, x in sorted(tensors.items()):
@@ -43,26 +40,21 @@ def tensors_seal(
     return f"{crc:08x}"
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #3760398b
-def save_tensors(
-    path:str|Path,
-    tensors:dict[str, Tensor],
-    **facts, # JSON
-):
+def save_tensors(path:str|Path, tensors:dict[str, Tensor], **facts): # facts: JSON
     "Tensors, facts and a seal over both in one safetensors file, whole or not at all."
     tensors, facts = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.dumps(facts)
     with atomic_write(path) as part:
         try: save_file(tensors, part, metadata=dict(facts=facts, seal=tensors_seal(tensors, facts)))
         except SafetensorError as e: # it reports a full disk in words of its own
-            raise UserError(f"{path} was not written ({e}): free some space and run the same command "
-                          "again.") from None
+            raise UserError(f"{path} was not written ({e}): free some space and run again.") from None
 
 AGAIN = "restore it, or delete it and train again"
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #e94674ec
 def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
     "Tensors and facts of a safetensors file. Raises `UserError` where it is missing, broken, or changed."
-    with reading(path, AGAIN, "name the folder of a run that has been trained",
-                 "a readable safetensors file"):
+    missing = "name the folder of a run that has been trained"
+    with reading(path, AGAIN, missing, "a readable safetensors file"):
         open(path, "rb").close() # what the system refuses has an error number here
         with safe_open(path, "pt") as f:
             tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
@@ -73,11 +65,7 @@ def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, validate_fields(facts, dict(settings=dict) if "settings" in facts else {}, path, AGAIN)
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #b8bfdea0
-def settings_of(
-    facts:dict, # of the file
-    path,
-    kind,       # the dataclass of settings
-):
+def settings_of(facts:dict, path, kind): # an instance of `kind`, a dataclass
     "The settings that a file of a run holds. Raises `UserError` where it holds none."
     known, given = {f.name: f.type for f in fields(kind)}, facts.get("settings")
     if not isinstance(given, dict) or not given.keys() <= known.keys():
@@ -94,9 +82,8 @@ def validate_same_settings(theirs, ours, path):
     "Raise `UserError` naming the first setting of training in which two differ."
     for f in fields(ours):
         a, b = getattr(theirs, f.name), getattr(ours, f.name)
-        if a != b and f.name not in SCORING:
-            raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for now: "
-                          "choose another folder, or the same settings.")
+        if a == b or f.name in SCORING: continue
+        raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for: choose another folder.")
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #88eb199b
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -120,25 +107,22 @@ def accelerator_for(
                                    project_dir=folder if track else None)
     except ValueError as e:
         raise UserError(f"Precision {s.precision} does not work on {chosen} ({e}): use another.") from None
-    if s.batch % accelerator.num_processes:
-        raise UserError(f"A batch of {s.batch} clips cannot be shared by {accelerator.num_processes} "
-                      "processes: use a multiple.")
+    if s.batch % (n := accelerator.num_processes):
+        raise UserError(f"A batch of {s.batch} clips cannot be shared by {n} processes: use a multiple.")
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #fea9126e
 def autocast(s, device): # settings with precision
     "The precision of the settings, for convolutions."
-    if s.precision == "fp32": return nullcontext()
-    return torch.autocast(torch.device(device).type,
-                          torch.bfloat16 if s.precision == "bf16" else torch.float16)
+    kind = dict(bf16=torch.bfloat16, fp16=torch.float16).get(s.precision)
+    return torch.autocast(torch.device(device).type, kind) if kind else nullcontext()
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #3aeff99d
 def compiled(model:torch.nn.Module):
     "Have a model compiled at its first call. Raises `UserError` where there is no compiler."
     if not any(which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
-        raise UserError("compile needs a C++ compiler, and there is none here: "
-                      "install g++, or leave compile out.")
+        raise UserError("compile needs a C++ compiler: install g++, or leave compile out.")
     model.compile()
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #6dca7bca
@@ -162,20 +146,13 @@ def model_part(tensors:dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #23a2a18e
-def flat(
-    optimiser:torch.optim.Optimizer,
-    names:list[str], # of its parameters, in order
-) -> dict[str, Tensor]:
+def flat(optimiser:torch.optim.Optimizer, names:list[str]) -> dict[str, Tensor]: # of parameters, in order
     "The optimiser's moments under the names of their parameters."
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{names[i]}.{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items()}
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #70d25d12
-def unflat(
-    optimiser:torch.optim.Optimizer,
-    names:list[str],
-    tensors:dict[str, Tensor],
-):
+def unflat(optimiser:torch.optim.Optimizer, names:list[str], tensors:dict[str, Tensor]):
     "Give the optimiser its moments back."
     state = {}
     for key, value in tensors.items():
@@ -192,18 +169,13 @@ def checkpoint_of(l) -> tuple[dict[str, Tensor], dict]: # l: a `Learner`
     if l.device.type == "cuda": tensors["random_cuda"] = torch.cuda.get_rng_state(l.device)
     scaler = getattr(l.accelerator, "scaler", None)
     return tensors, dict(settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun,
-                         table=l.table,
-                         schedule=l.schedule.last_epoch, scaler=scaler and scaler.state_dict())
+                         table=l.table, schedule=l.schedule.last_epoch, scaler=scaler and scaler.state_dict())
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #9255304d
-def save_checkpoint(
-    l,                  # a `Learner`
-    path,
-    write=None,         # as `save_tensors`; from `writer`
-):
+def save_checkpoint(l, path, write=save_tensors): # l: a `Learner`; write: from `writer`
     "Write the state of a training to a file."
     tensors, facts = checkpoint_of(l)
-    (write or save_tensors)(path, tensors, **facts)
+    write(path, tensors, **facts)
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #42b2c84c
 def load_checkpoint(l, path):

@@ -26,11 +26,9 @@ PROTOCOLS = dict(as_published=SplitSettings("clip", "before"), by_clip=SplitSett
 
 # %% ../../nbs/4_training/05_protocols.ipynb #007
 def leaks(
-    labels:np.ndarray,   # (N,)
-    sources:np.ndarray,  # (N,)
-    pairs:pd.DataFrame,  # of near-duplicates, from `near_duplicates`
-    split:SplitSettings,
-    seed:int=42,
+    labels:np.ndarray, sources:np.ndarray, # (N,) each
+    pairs:pd.DataFrame,                    # of near-duplicates, from `near_duplicates`
+    split:SplitSettings, seed:int=42,
 ) -> dict:               # mirror_image, same_source, near_duplicate: shares of test clips, in %
     "How many test clips have a mirror image, a clip of the same source, or a near-duplicate in training."
     n, found, (a, b) = len(labels), [], (pairs["first"], pairs["second"])
@@ -64,9 +62,7 @@ PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Setti
     quick=dict(hidden=32, projection=32, heads=4, normalise=True, inputs="change", pool="mean",
                dropout=.5, lr=3e-3, epochs=10, batch=16, schedule="step"),
     cpu=dict(hidden=64, projection=64, heads=4, normalise=True, inputs="change", pool="mean",
-             dropout=.5, hide=.7, epochs=16, batch=16, schedule="step"),
-    paper=dict(),
-)
+             dropout=.5, hide=.7, epochs=16, batch=16, schedule="step"), paper=dict())
 
 def preset_settings(preset:str, **changes) -> ClassifierSettings:
     "A preset's settings with `changes`. Raises `UserError` on names that do not exist."

@@ -89,12 +89,11 @@ def clips_of(
     made = {k: e.record[k] for k in ("recipe", "network") if k in e.record}
     clips = Clips(name, e.x, labels, frames, source, t.video.to_numpy(str), classes, made, has_normal)
     good = np.flatnonzero(frames)
-    if not len(good):
-        raise UserError(f"{name} holds no clip that was embedded: its manifest gives the reasons.")
+    if not len(good): raise UserError(f"{name} holds no clip that was embedded: its manifest says why.")
     if len(good) == len(e): return clips
     if not e.record: # where there is one, they were named when they were embedded
-        warnings.warn(f"{len(e) - len(good)} of {len(e)} clips in {name} hold only zeros, the first of them "
-                      f"{t.video[int(frames.argmin())]} (counted from 0): they are left out.", stacklevel=2)
+        which = f"{len(e) - len(good)} of {len(e)} clips, the first {t.video[int(frames.argmin())]} (from 0)"
+        warnings.warn(f"{which}, in {name} hold only zeros: they are left out.", stacklevel=2)
     return clips.take(good)
 
 # %% ../../nbs/4_training/03_splits.ipynb #22820e96
@@ -117,11 +116,7 @@ class SplitSettings:
     k: int = 5              # parts, each of which is the test set once; five make the published 80:20
 
 # %% ../../nbs/4_training/03_splits.ipynb #1fa40128
-def class_sizes(
-    kind:str,           # clip | source
-    labels:np.ndarray,  # (N,) 0 to K - 1
-    sources:np.ndarray, # (N,)
-) -> np.ndarray:        # (K,)
+def class_sizes(kind:str, labels:np.ndarray, sources:np.ndarray) -> np.ndarray: # (N,) each -> (K,)
     "How many clips, or source videos, each class has. Raises `UserError` on a kind that does not exist."
     if kind not in ("clip", "source"):
         raise UserError(f"There is no split {kind!r}: use clip (published) or source.")
@@ -129,57 +124,38 @@ def class_sizes(
     return np.array([len(set(sources[labels == k])) for k in range(labels.max() + 1)])
 
 # %% ../../nbs/4_training/03_splits.ipynb #009
-def validate_split(
-    kind:str,           # clip | source
-    labels:np.ndarray,  # (N,)
-    sources:np.ndarray, # (N,)
-    parts:int,          # into which the clips are to be split
-    classes:tuple=(),   # their names, for the message
-):
-    "Raise `UserError` where a class has too few members for so many parts."
+def validate_split(kind:str, labels:np.ndarray, sources:np.ndarray, parts:int, classes:tuple=()):
+    "Raise `UserError` where a class (called so in `classes`) has too few members for so many parts."
     counts = class_sizes(kind, labels, sources)
     counts = np.pad(counts, (0, max(0, len(classes) - len(counts))))
     if counts.min() >= parts: return
     names = classes or range(len(counts))
-    what = "clips" if kind == "clip" else "source videos"
-    raise UserError(f"Class {names[counts.argmin()]} has {counts.min()} {what}, too few for {parts} parts "
-                    f"({', '.join(f'{n}: {c}' for n, c in zip(names, counts))}): "
-                    "use fewer folds (two at least) or more videos.")
+    has = f"{counts.min()} {'clips' if kind == 'clip' else 'source videos'}, too few for {parts} parts"
+    every = ", ".join(f"{n}: {c}" for n, c in zip(names, counts))
+    raise UserError(f"Class {names[counts.argmin()]} has {has} ({every}): use fewer folds or more videos.")
 
 # %% ../../nbs/4_training/03_splits.ipynb #6982543b
-def validate_part(
-    labels:np.ndarray, # (n,) of the clips in a part of a split
-    classes:tuple,     # K names
-    what:str,          # the part, for the message
-):
+def validate_part(labels:np.ndarray, classes:tuple, what:str): # (n,) of the part called so; K names
     "Raise `UserError` where a part of a split has no clip of some class."
     counts = np.bincount(labels, minlength=len(classes))
     if counts.all(): return
-    raise UserError(f"{what} would have no clip of class {classes[counts.argmin()]} "
-                    f"({', '.join(f'{n}: {c}' for n, c in zip(classes, counts))}): "
-                    "use fewer folds, more videos of it, or another split.")
+    every = ", ".join(f"{n}: {c}" for n, c in zip(classes, counts))
+    lack = f"no clip of class {classes[counts.argmin()]} ({every})"
+    raise UserError(f"{what} would have {lack}: use fewer folds, more videos of it, or another split.")
 
 # %% ../../nbs/4_training/03_splits.ipynb #b6e14826
 def folds(
-    labels:np.ndarray,  # (N,) classes
-    sources:np.ndarray, # (N,) source videos
-    kind:str="source",  # source | clip (published)
-    k:int=5,
-    seed:int=42,        # of the published split
-) -> list[tuple[np.ndarray, np.ndarray]]: # k pairs of rows: training, test
+    labels:np.ndarray, sources:np.ndarray,   # (N,) classes and source videos
+    kind:str="source", k:int=5, seed:int=42, # source | clip (published); the published seed
+) -> list[tuple[np.ndarray, np.ndarray]]:    # k pairs of rows: training, test
     "Split clips into k parts with like shares of each class; each part is the test set once."
     validate_split(kind, labels, sources, k)
     split = (StratifiedKFold if kind == "clip" else StratifiedGroupKFold)(k, shuffle=True, random_state=seed)
     return list(split.split(np.zeros(len(labels)), labels, None if kind == "clip" else sources))
 
 # %% ../../nbs/4_training/03_splits.ipynb #012
-def mirrored_split(
-    labels:np.ndarray,  # (N,)
-    sources:np.ndarray, # (N,)
-    split:SplitSettings=SplitSettings(),
-    seed:int=42,
-) -> list[tuple[np.ndarray, np.ndarray]]: # k pairs of rows of the clips followed by their mirror images
-    "Folds over clips and their mirror images."
+def mirrored_split(labels:np.ndarray, sources:np.ndarray, split:SplitSettings=SplitSettings(), seed:int=42):
+    "Folds over clips and their mirror images: k pairs of rows of the clips followed by their images."
     n, augment = len(labels), split.augment
     if augment not in ("after", "before", "none"):
         raise UserError(f"There is no augmentation {augment!r}: use after, before (published) or none.")
@@ -188,12 +164,8 @@ def mirrored_split(
     return [(np.concatenate([a, a + n]) if augment == "after" else a, b) for a, b in pairs]
 
 # %% ../../nbs/4_training/03_splits.ipynb #c03cea04
-def split_clips(
-    clips:Clips,
-    split:SplitSettings=SplitSettings(),
-    seed:int=42,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]: # k pairs of rows: training, test; see `mirrored_split`
-    "Folds that are good to train on. Raises `UserError` at one of which a side lacks a class."
+def split_clips(clips:Clips, split:SplitSettings=SplitSettings(), seed:int=42) -> Iterator[tuple]:
+    "Folds of `mirrored_split` that are good to train on. Raises `UserError` where a side lacks a class."
     if len(set(clips.labels.tolist())) < 2:
         raise UserError(f"{clips.name} has clips of one class only: add clips of another.")
     validate_split(split.kind, clips.labels, clips.sources, split.k, clips.classes)
