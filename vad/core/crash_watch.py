@@ -106,10 +106,7 @@ def read_when_it_died(slots:ReadingSlots, pid:int, trace:bytes) -> list[str]: # 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #014
 CRASHES = signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT
 
-def last_words(
-    number:int,      # of the signal
-    read:list[str],  # paths of what was being read
-) -> str:            # empty: whoever sent the signal knows why
+def last_words(number:int, read:list[str]) -> str: # of the signal; paths; empty: its sender knows why
     "What to say of a process that died from a signal, and the cure."
     if number == signal.SIGKILL:
         return ("The process was killed from outside (SIGKILL), probably for want of memory: lower --batch, "

@@ -17,9 +17,7 @@ from matplotlib.path import Path
 from . import plot
 
 # %% ../../nbs/6_engineering/08_diagram.ipynb #203bd842
-def canvas(
-    width:float, height:float, # inches
-) -> Axes:                     # x to the right, y upwards, both in inches from the lower left corner
+def canvas(width:float, height:float) -> Axes: # all in inches, from the lower left corner
     "An empty sheet to draw boxes and arrows on."
     with plot.style(): fig = plt.figure(figsize=(width, height), facecolor="w", dpi=90)
     return plot.bare(fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height)))

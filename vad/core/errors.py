@@ -66,9 +66,7 @@ def temporary_error(path, e:BaseException) -> TemporaryError:
 SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
            stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
-def regular_file(
-    path:str|Path, # links are followed
-) -> Path:         # the same, safe to open
+def regular_file(path:str|Path) -> Path: # the same, safe to open; links are followed
     "Raise `UserError` for what cannot be read to its end: a pipe, a device, a folder, a link to nothing."
     path = Path(path)
     try: kind = stat.S_IFMT(path.stat().st_mode)
@@ -94,12 +92,7 @@ def no_link(path:str, flags:int) -> int:
 CURE, MISSING = "restore it, or delete its folder and run again", "name a folder in which a run has finished"
 
 @contextmanager
-def reading(
-    path,                # what is read inside
-    cure:str=CURE,       # what to do where it is broken
-    missing:str=MISSING, # what to do where there is no such file
-    what:str="readable", # what it should be
-):
+def reading(path, cure:str=CURE, missing:str=MISSING, what:str="readable"): # what: what it should be
     "Turn what fails while a file is read into a `UserError`, or a `TemporaryError` where the system failed."
     try:
         if os.path.lexists(path): regular_file(path)

@@ -52,10 +52,8 @@ def grid(rows:int, columns:int, size=(2., 1.6), **kwargs): # of one cell, inches
     with style(): return plt.subplots(rows, columns, **kwargs)
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #014
-def as_image(
-    x,           # (C, H, W) in [-1, 1], or (H, W) or (H, W, C) uint8; one channel or BGR
-) -> np.ndarray: # (H, W) or (H, W, 3) RGB, 0 to 1
-    "A frame as matplotlib wants it."
+def as_image(x) -> np.ndarray: # (C, H, W) in [-1, 1], or (H, W) or (H, W, C) uint8; one channel or BGR
+    "A frame as matplotlib wants it: (H, W), or (H, W, 3) RGB, from 0 to 1."
     if isinstance(x, torch.Tensor): x = x.detach().cpu().float().numpy()
     x = x / 255 if x.dtype == np.uint8 else np.moveaxis((x + 1) / 2, 0, -1)
     if x.ndim == 3: x = x[..., 0] if x.shape[2] == 1 else x[..., ::-1]
@@ -250,8 +248,7 @@ def gains(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # as `bars`, in points
 def losses(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # losses.csv of a run
     "Training losses, relative to their first epoch."
     ax = axes(ax, (4.2, 2.6))
-    for name in ("prediction", "compactness", "separateness"):
-        loss = table[name]
+    for name, loss in table[["prediction", "compactness", "separateness"]].items():
         if loss.iloc[0] > 0: ax.plot(table.epoch, loss / loss.iloc[0], marker="o", ms=3, lw=1.4, label=name)
     ax.set(xlabel="epoch", ylabel="loss / first epoch's", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'FORMULA', 'EXACT', 'to_json_types', 'seal_of', 'sealed', 'unsealed', 'file_seal', 'file_seals',
            'validate_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields',
            'write_json', 'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv',
-           'validate_numbers', 'read_csv', 'seals_in', 'read_array']
+           'validate_numbers', 'read_csv', 'read_array']
 
 # %% ../../nbs/6_engineering/04_records.ipynb #002
 import csv
@@ -147,8 +147,7 @@ def write_json(path, obj):
 # %% ../../nbs/6_engineering/04_records.ipynb #025
 def read_json(path, kind=None, cure:str=CURE, missing:str=MISSING) -> dict: # kind: see `schema_error`
     "The object of a JSON file. Raises `UserError` where it is missing, broken, or changed."
-    with reading(path, cure, missing, "valid JSON"):
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
+    with reading(path, cure, missing, "valid JSON"): found = parse_json(Path(path).read_text("utf-8"))
     if not isinstance(found, dict): raise UserError(f"{path} holds no JSON object: {cure}.")
     try: found = unsealed(found)
     except ValueError:
@@ -209,9 +208,8 @@ def validate_numbers(column:pd.Series, kind, where:tuple, cure:str): # where: th
     "Raise `UserError` with the line of the first cell that is no such number."
     numbers = column if column.dtype.kind in "iuf" else column.map(str) # as text even 400 digits are a number
     numbers = pd.to_numeric(numbers, errors="coerce")
-    good = np.isfinite(numbers)
+    good = np.isfinite(numbers) | column.isna() & is_optional(kind)
     if kind is int: good &= numbers == np.floor(numbers)
-    good |= column.isna() & is_optional(kind)
     if good.all(): return
     (path, name), line, what = where, int(np.argmin(good)) + 2, "whole number" if kind is int else "number"
     raise UserError(f"{path}, line {line}, holds no {what} in its column {name!r}: {cure}.")
@@ -230,7 +228,8 @@ def read_csv(
     "A table from CSV. Raises `UserError` where it is missing, broken, changed, or lacks a column."
     path = Path(path)
     if record and record.exists():
-        validate_seals(path.parent, {n: s for n, s in seals_in(record).items() if n == path.name}, cure)
+        seals = read_json(record, dict(seals=dict[str, str]|None)).get("seals") or {}
+        validate_seals(path.parent, {n: s for n, s in seals.items() if n == path.name}, cure)
     texts, odd = {c for c, kind in columns.items() if str in (kind, *get_args(kind))}, "surrogateescape"
     how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False, encoding_errors=odd)
     with reading(path, cure, missing, "readable CSV"):
@@ -243,11 +242,6 @@ def read_csv(
         if c not in table and not is_optional(kind): raise UserError(f"{path} has no column {c!r}: {cure}.")
         if c in table and c not in texts: validate_numbers(table[c], kind, (path, c), cure)
     return table
-
-# %% ../../nbs/6_engineering/04_records.ipynb #039
-def seals_in(record:Path) -> dict[str, str]:
-    "The seals that a JSON file holds of other files."
-    return read_json(record, dict(seals=dict[str, str]|None)).get("seals") or {}
 
 # %% ../../nbs/6_engineering/04_records.ipynb #042
 def read_array(path, cure:str=CURE, missing:str=MISSING, mapped:str|None=None) -> np.ndarray: # as `mmap_mode`

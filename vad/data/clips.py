@@ -92,10 +92,9 @@ def pick_normal(names:list[str], given:str|tuple|None, where:str|Path) -> list[s
 
 # %% ../../nbs/3_data/07_clips.ipynb #5b3ff644
 def order_classes(
-    names:list[str],        # of folders or classes
-    kind:str,               # auto | binary | multiclass
-    normal:str|tuple|None,  # what the normal class is called; None: recognised by the rule
-    where:str|Path,         # for messages
+    names:list[str], kind:str, # of folders or classes; auto | binary | multiclass
+    normal:str|tuple|None,     # what the normal class is called; None: recognised by the rule
+    where:str|Path,            # for messages
 ) -> tuple[dict[str, str], bool]: # name -> class, the normal one first; whether there is a normal one
     "What class each name stands for. Raises `UserError` where nothing says which is normal."
     if kind not in ("auto", "binary", "multiclass"):
@@ -263,9 +262,7 @@ def ucf_line(
 CRIMES = ("Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents",
           "Robbery", "Shooting", "Shoplifting", "Stealing", "Vandalism")
 
-def read_ucf(
-    folder:str|Path,    # with Anomaly_Train.txt and Temporal_Anomaly_Annotation.txt
-) -> pd.DataFrame:      # name (of the file), label, split (train | test), ranges (see `ucf_line`), line
+def read_ucf(folder:str|Path) -> pd.DataFrame: # name of the file, label, split, ranges (see `ucf_line`), line
     "UCF-Crime's official lists (Sultani et al. 2018). Raises `UserError` where one is missing or broken."
     rows, known = {}, {c.casefold(): c for c in ("normal", *CRIMES)}
     for name, split in (("Anomaly_Train.txt", "train"), ("Temporal_Anomaly_Annotation.txt", "test")):

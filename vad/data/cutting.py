@@ -138,9 +138,8 @@ def is_copy(path:Path, film:Film, first:int, stop:int) -> bool:
     times = film.video.times()[first:stop]
     if clip.frames != len(times) or clip.damaged: return False
     if np.abs(clip.seconds - (times - times[0])).max() > .002: return False
-    def first_picture(path): return Pixels(gray=False)(next(decoded(path)))
-    alike = first > 0 # later clips are written like the first
-    return alike or np.array_equal(first_picture(path), first_picture(film.video.path))
+    pictures = (Pixels(gray=False)(next(decoded(p))) for p in (path, film.video.path))
+    return first > 0 or np.array_equal(*pictures) # later clips are written like the first
 
 # %% ../../nbs/3_data/08_cutting.ipynb #012
 def encode_clips(film:Film, at:list[int], paths:list[Path]):

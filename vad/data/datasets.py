@@ -240,12 +240,8 @@ def labels_of(layout:Layout, truth:str, videos:list[Video]) -> list: # for each 
 # %% ../../nbs/3_data/04_datasets.ipynb #2715e8df
 LEFT_OUT = " (Left out.)" # where a finding costs a video
 
-def open_all(
-    paths:list[Path],
-    findings:list[str], # what is wrong is added here
-    partial:bool=False, # True: every film is decoded once, so that its damage is known
-) -> list[Video]:
-    "Open videos side by side; those that cannot be opened at all are left out."
+def open_all(paths:list[Path], findings:list[str], partial:bool=False) -> list[Video]:
+    "Open videos side by side; those that cannot be opened at all are left out. Adds what is wrong."
     def one(path): # the video, what is wrong with it
         try: return open_video(path, partial), None
         except UserError as e: wrong = str(e)
@@ -345,12 +341,8 @@ def validate_findings(findings:list[str], partial:bool, root:Path) -> tuple[str,
     return tuple(f.replace(str(root), root.name).replace(ALL_THE_SAME, "") for f in findings)
 
 # %% ../../nbs/3_data/04_datasets.ipynb #a1b62397
-def mask_doubts(
-    videos:list[Video],
-    paths:list,         # of their masks; None where a video has none
-    labels=None,        # for each video its frames with any anomalous pixel; None: its masks are read
-) -> list[str]:
-    "What looks wrong about the masks of a dataset's test videos."
+def mask_doubts(videos:list[Video], paths:list, labels=None) -> list[str]: # masks' paths, or None
+    "What looks wrong about the masks of test videos; without labels made of them they are read."
     out, marked, cure = [], [], "with its source."
     for v, p, y in zip(videos, paths, labels or [None] * len(videos)):
         if p is None: continue

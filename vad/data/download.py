@@ -57,11 +57,7 @@ OFFICIAL = dict(
             Archive(CUHK + "ground_truth_demo.zip", ("testing_label_mask",), into="ground_truth_demo")))
 
 # %% ../../nbs/3_data/10_download.ipynb #25e42f9b
-def download(
-    url:str,
-    folder:Path,   # where to put it, under its own name
-    retries:int=3, # further attempts after a failed one
-) -> Path:
+def download(url:str, folder:Path, retries:int=3) -> Path: # further attempts after a failed one
     "Download a file, or take it where it lies already. Raises `UserError` where it cannot be had whole."
     import pooch
     import requests

@@ -458,8 +458,8 @@ def validate_vectors(x:np.ndarray, frames, names, path:Path): # (N, T, D); (N,) 
         with np.errstate(over="ignore"): good = np.isfinite(row.astype(np.float32, copy=False)).all(1)
         if good.all(): continue
         if not (n and good[:n].all()):
-            at = f"video {i} ({names[i]}), frame {int(good.argmin())}, both counted from 0"
-            raise UserError(f"{path} holds a number that is not finite (NaN or infinite) in {at}: embed again.")
+            at = f"video {i} ({names[i]}), frame {int(good.argmin())}, both counted from 0: embed again"
+            raise UserError(f"{path} holds a number that is not finite (NaN or infinite) in {at}.")
         x[i, n:] = 0
 
 # %% ../../nbs/3_data/09_embedding.ipynb #066
@@ -546,10 +546,9 @@ def manifest_of(videos:Collection, done:dict, recipe:Recipe) -> pd.DataFrame: # 
     status = np.select([t.unread, t.reason != ""], ["unread", "failed"], "ok")
     reason = t.reason.where(t.reason != "", t.notes.where(t.notes != "", note))
     table = videos.table[["video", "label", "source"]].reset_index(drop=True)
-    table = table.assign(frames=t.frames, padded=recipe.frames - t.frames, damaged=t.damaged,
-                         status=status, reason=reason, seconds=t.seconds)
     def utf8(x): return x.encode("utf-8", "backslashreplace").decode() if isinstance(x, str) else x
-    return table.map(utf8) # a file's name may be any bytes
+    return table.assign(frames=t.frames, padded=recipe.frames - t.frames, damaged=t.damaged, status=status,
+                        reason=reason, seconds=t.seconds).map(utf8) # a file's name may be any bytes
 
 # %% ../../nbs/3_data/09_embedding.ipynb #079
 def publish(output:Path, rows:Rows, videos:Collection, recipe:Recipe, record:dict):

@@ -229,12 +229,8 @@ def shadow(bodies, size):
 # %% ../../nbs/3_data/05_synthetic.ipynb #5db50ea3
 OUT = 26 # units beyond the edge where actors wait to enter
 
-def render(
-    back,              # (H, W) uint8, the empty ground
-    actors,            # everybody
-    t,                 # frame
-) -> tuple:            # (H, W) uint8 light; (H, W) uint8, 0 or 1 + the place in `KINDS` of whose pixel it is
-    "One frame without the camera's faults, and whose each of its pixels is."
+def render(back, actors, t) -> tuple: # (H, W) uint8: the light; 0, or 1 + the place in `KINDS` of whose it is
+    "Frame `t` on an empty ground, without the camera's faults, and whose each of its pixels is."
     size, unit = back.shape, FINE * back.shape[0] / HIGH
     where, wide = [a.at(t)[:2] for a in actors], HIGH * size[1] / size[0]
     there = sorted((y, i) for i, (x, y) in enumerate(where) if -2 * OUT < x < wide + 2 * OUT

@@ -154,11 +154,8 @@ def build_timm(name:str) -> nn.Module: # mobilenetv1_075, convnext_tiny.fb_in1k,
     raise UserError(f"There is no network {name!r}: use cnn, resnet50, vit or a name of timm's{such}.")
 
 # %% ../../nbs/1_models/06_backbones.ipynb #022
-def fetch_weights(
-    name:str,      # resnet50, or a name of timm's
-    net:nn.Module, # as built by `build_timm`, or torchvision's
-) -> tuple[dict[str, Tensor], str]: # tensors; whence
-    "ImageNet weights: a file put in place by hand, else the library's own download."
+def fetch_weights(name:str, net:nn.Module) -> tuple[dict[str, Tensor], str]: # tensors; whence
+    "ImageNet weights of torchvision's resnet50 or of timm's: a file put in place by hand, else a download."
     if path := find_weights(name): return read_weights(path), f"{path.name} {file_fingerprint(path)}"
     cure = "or give weights=FILE or weights='none'."
     if name == "resnet50":
@@ -191,10 +188,7 @@ class Readers(TorchDispatchMode):
         return operation(*args, **kwargs or {})
 
 # %% ../../nbs/1_models/06_backbones.ipynb #e08daf51
-def to_fold(
-    net:nn.Module,         # in eval mode
-    example:Tensor,        # (1, 3, H, W)
-) -> list[tuple[str, str]]: # names of convolution and normalisation
+def to_fold(net:nn.Module, example:Tensor) -> list[tuple[str, str]]: # names of convolution and normalisation
     "The convolutions whose output is read by one batch normalisation and nothing else."
     names, calls, readers = {m: n for n, m in net.named_modules()}, Counter(), Readers()
     def is_norm(m): return isinstance(m, nn.BatchNorm2d) and m.running_var is not None
@@ -217,10 +211,7 @@ def to_fold(
 # %% ../../nbs/1_models/06_backbones.ipynb #026
 ROUNDING = 1e-3 # of the largest number; folding changes nearly all networks by 3e-6, one by 4e-4
 
-def fold(
-    net:nn.Module,   # in eval mode; stays as it is
-    example:Tensor,  # (1, 3, H, W) of random numbers
-) -> nn.Module:
+def fold(net:nn.Module, example:Tensor) -> nn.Module: # in eval mode; (1, 3, H, W) of random numbers
     "A copy with folded batch normalisations, or the network itself where that changes its output."
     folded = copy.deepcopy(net)
     for conv, norm in to_fold(net, example):
@@ -357,12 +348,8 @@ def make_backbone(
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 # %% ../../nbs/1_models/06_backbones.ipynb #7852d546
-def backbone_or_cnn(
-    fallback:str|None, # cnn: use it where the weights cannot be had, and say so in `facts`; None: no way out
-    method:str,
-    **options,         # of `make_backbone`
-) -> Backbone:
-    "The network of a method, or the randomly initialised cnn in its place where that is asked for."
+def backbone_or_cnn(fallback:str|None, method:str, **options) -> Backbone: # of `make_backbone`
+    "The network of a method; where its weights cannot be had and fallback is cnn, that, as its `facts` say."
     if fallback not in (None, "cnn"): raise UserError(f"fallback={fallback!r} is not cnn, the only one.")
     try: return make_backbone(method, **options)
     except UserError as e:

@@ -67,10 +67,7 @@ def other_than_weights(path:Path) -> str|None: # None where it may hold weights
 WRAPPERS = ("state_dict", "model_state_dict", "model") # what scripts wrap weights in
 PREFIXES = ("module", "_orig_mod")                     # what DataParallel and torch.compile add
 
-def weights_in(
-    found,                        # by `load_plain`
-    source:str="This state_dict", # whence, for the message
-) -> dict[str, Tensor]:           # by the names that their model has
+def weights_in(found, source:str="This state_dict") -> dict[str, Tensor]: # by `load_plain`; for the message
     "The weights in what a training script saved. Raises `UserError` on none, or on anything else among them."
     def wrapped(x): return next((x[k] for k in WRAPPERS if isinstance(x.get(k), dict)), None)
     while isinstance(found, dict) and (inner := wrapped(found)) is not None: found = inner

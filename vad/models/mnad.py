@@ -34,20 +34,15 @@ def upsample(inp:int, out:int) -> nn.Sequential: # channels
 # %% ../../nbs/1_models/03_mnad.ipynb #e8088091
 class Encoder(nn.Module):
     "Turn frames into features at an eighth of the size, and keep the three grids on the way."
-    def __init__(self,
-        inp:int,   # channels of the stacked frames
-        width:int, # channels of the first block, 64 in the paper
-    ):
+    def __init__(self, inp:int, width:int): # channels of the stacked frames; of the first block (paper: 64)
         super().__init__()
         last = block(4 * width, 8 * width)[:4]
         first = [block(inp, width), block(width, 2 * width), block(2 * width, 4 * width)]
         self.blocks = nn.ModuleList([*first, last])
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self,
-        frames:Tensor,                # (B, inp, H, W), H and W divisible by 8
-    ) -> tuple[Tensor, list[Tensor]]: # (B, 8 width, H/8, W/8); skips: 4, 2, 1 width at H/4, H/2, H
-        "Features and skips."
+    def forward(self, frames:Tensor) -> tuple[Tensor, list[Tensor]]: # (B, inp, H, W), divisible by 8
+        "Features (B, 8 width, H/8, W/8) and skips, of 4, 2 and 1 width at H/4, H/2 and H."
         skips, x = [], frames
         for b in self.blocks[:-1]:
             skips.insert(0, b(x))
@@ -57,12 +52,7 @@ class Encoder(nn.Module):
 # %% ../../nbs/1_models/03_mnad.ipynb #7f35c82b
 class Decoder(nn.Module):
     "Turn features, and skips where there are any, into a frame in [-1, 1]."
-    def __init__(self,
-        inp:int,    # channels of the features
-        out:int,    # channels of the frame
-        width:int,  # as in the encoder
-        skips:bool, # True: predict; False: reconstruct
-    ):
+    def __init__(self, inp:int, out:int, width:int, skips:bool): # channels; as in the encoder; True: predict
         super().__init__()
         wide = [8 * width, 4 * width, 2 * width]
         self.bottom = block(inp, 8 * width)

@@ -31,7 +31,7 @@ from ..data.embedding import mask_of
 from ..models.sru import SRU
 from ..models.srupp import SRUpp
 from .splits import Clips, SplitSettings, class_sizes, folds, split_clips
-from .splits import validate_part, validate_split
+from .splits import validate_classes, validate_part, validate_split
 from .checkpoints import AGAIN, load_tensors, model_part, settings_of
 from .trainer import finished, learn, validate_enough, validate_values
 
@@ -258,8 +258,7 @@ def fit_classifier(s:ClassifierSettings, data:Clips, folder:str|Path, device:str
     "Train a classifier, or finish training. Options and errors as of `vad.training.trainer.fit`."
     if finished(folder := Path(folder), s, data): return Run(folder)
     validate_enough(data.name, len(data), s.batch)
-    if len(set(data.labels.tolist())) < 2:
-        raise UserError(f"{data.name} has training clips of one class only: add clips of another.")
+    validate_classes(data)
     return learn(Classes(s, data), data, folder, device, **options)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #049

@@ -127,12 +127,8 @@ def compare_protocols(
     return pd.DataFrame(lines)
 
 # %% ../../nbs/4_training/05_protocols.ipynb #3f48c3f8
-def predictions(
-    measured:pd.DataFrame, # lines of one pipeline and protocol, from `measure_pipelines`
-    folder:str|Path,       # that it was given
-    seed:int=0,
-) -> pd.DataFrame:         # video, source, label, and a probability for each class
-    "What a pipeline predicted for every clip while that clip's fold was the test."
+def predictions(measured:pd.DataFrame, folder:str|Path, seed:int=0) -> pd.DataFrame: # of `measure_pipelines`
+    "What one pipeline and protocol predicted for clips of a test fold: video, source, label, probabilities."
     t, facts = measured[measured.seed == seed], ["video", "source", "label"]
     kind = "weighted " if t.weighting.iloc[0] else "plain "
     columns, folders = dict.fromkeys(facts, str), [Path(folder) / run for run in t.run]

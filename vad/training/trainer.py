@@ -444,11 +444,7 @@ def load_model(folder:str|Path, device="cpu") -> tuple[MNAD, Tensor|None, Settin
     return model.to(device, memory_format=s.layout).eval(), items, s
 
 # %% ../../nbs/4_training/01_trainer.ipynb #073
-def import_original(
-    state,  # file of the published model's state_dict
-    items,  # file of its memory items, keys.pt
-    folder, # run folder to write
-) -> Run:
+def import_original(state, items, folder) -> Run: # files of a published state_dict and keys.pt; a new folder
     "A run of original weights and items. Raises `UserError` on other files, or a folder that holds a run."
     if (Path(folder) / "record.json").exists():
         raise UserError(f"{folder} holds a run already: name another folder.")
