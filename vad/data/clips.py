@@ -194,8 +194,8 @@ def read_sources(root:Path, clips:list[str]) -> dict[str, str]: # clip -> source
         if len(found) > 1:
             raise UserError(f"{line}: {name!r} may be {found[0]} or {found[1]}: write folder and suffix too.")
         if source and known.setdefault(found[0], source) != source:
-            both = f"{source!r} here and from {known[found[0]]!r} before"
-            raise UserError(f"{line}: {found[0]} comes from {both}: remove one of the lines.")
+            both = f"{source!r} here and from {known[found[0]]!r} in a line before"
+            raise UserError(f"{line}: {found[0]} comes from {both}: remove one of them.")
     return known
 
 # %% ../../nbs/3_data/07_clips.ipynb #c3e5a702
@@ -206,9 +206,10 @@ def sources_by_rule(clips:list[str], rule:str) -> dict[str, str]: # clip -> sour
         raise UserError(f"source={rule!r} is no regular expression ({e}): try '(.*)_[0-9]+$'.") from None
     matches = {c: m for c in clips if (m := pattern.search(Path(c).stem))}
     read = {c: s for c, m in matches.items() if (s := m[1] if m.groups() else m[0])}
-    n, left = len(clips), [c for c in clips if c not in read]
-    if clips and not read: raise UserError(f"source={rule!r} fits none of {n} clips, such as {left[0]}.")
-    if left: warnings.warn(f"source={rule!r} fits {len(read)} of {n} clips, and not {left[0]}.", stacklevel=4)
+    if not (left := [c for c in clips if c not in read]): return read
+    if not read: raise UserError(f"source={rule!r} fits none of {len(clips)} clips ({left[0]}): correct it.")
+    fits = f"source={rule!r} fits {len(read)} of {len(clips)} clips"
+    warnings.warn(f"{fits}; the others, such as {left[0]}, count as a source each.", stacklevel=4)
     return read
 
 # %% ../../nbs/3_data/07_clips.ipynb #421ea23d

@@ -36,7 +36,7 @@ def read_labels(path:Path) -> np.ndarray: # .npy of shape (N,), (1, N) or (N, 1)
     if labels.size != max(labels.shape, default=0) or labels.size == 0:
         raise UserError(f"{path} has shape {labels.shape}: it should hold one number a frame.")
     bad = labels[(labels != 0) & (labels != 1)] if labels.dtype.kind in "biuf" else [f"type {labels.dtype}"]
-    if len(bad): raise UserError(f"{path} holds {bad[0]}: labels are 0 (normal) and 1 (anomalous).")
+    if len(bad): raise UserError(f"{path} holds {bad[0]}, correct it: labels are 0 (normal), 1 (anomalous).")
     return labels.ravel().astype(np.uint8)
 
 # %% ../../nbs/3_data/03_labels.ipynb #008
