@@ -39,9 +39,7 @@ class ReadingSlots:
     "A file in memory in which threads write down what they read, for whoever outlives them."
     def __init__(self, fd:int): self.fd, self.free, self.lock = fd, [], threading.Lock()
 
-    def fill(self,
-        path,      # of a film or picture
-    ) -> int|None: # the slot's place in bytes; None: the system gives no room
+    def fill(self, path) -> int|None: # the slot's place in bytes; None: the system gives no room
         "Write down what this thread reads."
         name = str(path).encode(errors="backslashreplace")
         line = b"%d %d %d %s" % (os.getpid(), os.getppid(), threading.get_ident(), name)
@@ -73,10 +71,8 @@ class ReadingSlots:
 SLOTS, SLOTS_AT = "vad-slots", "VAD_SLOTS" # the file's name; the variable that says where it is
 
 @cache
-def slots_of(
-    pid:int,             # of this process: after a fork the file is opened anew, for a lock of its own
-) -> ReadingSlots|None:  # None: nobody watches
-    "The slots that the environment names."
+def slots_of(pid:int) -> ReadingSlots|None: # of this process: after a fork the file is opened anew
+    "The slots that the environment names; None where nobody watches."
     with suppress(OSError):
         path = os.environ.get(SLOTS_AT, "")
         if SLOTS not in os.readlink(path): return None # the number may be another file's
@@ -101,11 +97,7 @@ def read_by_the_dead() -> list[str]: # paths
     return list(dict.fromkeys(r.path for r in found))
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #012
-def read_when_it_died(
-    slots:ReadingSlots,
-    pid:int,      # of a dead process
-    trace:bytes,  # what its faulthandler wrote
-) -> list[str]:   # paths
+def read_when_it_died(slots:ReadingSlots, pid:int, trace:bytes) -> list[str]: # trace: by its faulthandler
     "What a process read when it died: in the thread that failed, where that is known, else in all."
     failed = re.search(rb"^Current thread 0x(\w+)", trace, re.M)
     mine = [r for r in slots.filled() if r.process == pid and (not failed or r.thread == int(failed[1], 16))]
@@ -114,23 +106,18 @@ def read_when_it_died(
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #014
 CRASHES = signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT
 
-def last_words(
-    number:int,      # of the signal
-    read:list[str],  # paths of what was being read
-) -> str:            # empty: whoever sent the signal knows why
+def last_words(number:int, read:list[str]) -> str: # of the signal; paths; empty: its sender knows why
     "What to say of a process that died from a signal, and the cure."
     if number == signal.SIGKILL:
         return ("The process was killed from outside (SIGKILL), probably for want of memory: lower --batch, "
                 "--size, --window or --workers, whichever the command has, or end other programs.")
     if number not in CRASHES: return ""
-    name = signal.Signals(number).name
+    said = f"The process died ({signal.Signals(number).name})"
     if not read:
-        return (f"The process died ({name}), and not over a film or picture: set PYTHONFAULTHANDLER=1 and "
-                "run the same command again to see in which library, and install that one anew.")
-    names = " or ".join(map(printable, read))
-    return (f"The process died ({name}) while it read {names}: it is probably damaged in a way that its "
-            "decoder cannot bear; leave it out, or write it anew (a film: ffmpeg -i FILE NEW.mp4), "
-            "and run the same command again.")
+        return (f"{said}, and not over a film or picture: set PYTHONFAULTHANDLER=1 and run the same command "
+                "again to see in which library, and install that one anew.")
+    cure = "leave it out, or write it anew (a film: ffmpeg -i FILE NEW.mp4), and run the same command again"
+    return f"{said} while it read {' or '.join(map(printable, read))}: it is probably damaged; {cure}."
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #017
 PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
@@ -144,22 +131,14 @@ def is_pending(child:int, number:int) -> bool:
     return False
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #018
-def has_received(
-    child:int,
-    number:int,    # of a signal
-    received:int,  # the pipe's end from which to read what the child received
-) -> bool:
+def has_received(child:int, number:int, received:int) -> bool: # received: a pipe's end that tells of signals
     "Whether the child got a signal itself."
     if number not in (signal.SIGINT, signal.SIGTERM): return False # Python tells of no others
     told = select.select([received], [], [], .3)[0] and number in os.read(received, 2**16)
     return bool(told) or is_pending(child, number)
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #019
-def pass_on(
-    sent,          # a signal, as `signal.sigwaitinfo` gives it
-    child:int,
-    received:int,  # as in `has_received`
-):
+def pass_on(sent, child:int, received:int): # as `signal.sigwaitinfo` gives it; as in `has_received`
     "Give the child a signal that came to this process alone."
     number = sent.si_signo
     from_terminal = sent.si_code > 0 # which tells the child itself
@@ -178,12 +157,7 @@ def wait_for(child:int, received:int) -> int: # exit code; a signal's number, ne
         elif (ended := os.waitpid(child, os.WNOHANG))[0]: return os.waitstatus_to_exitcode(ended[1])
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #022
-def begin_watched(
-    parent:int,  # its process
-    slots:int,   # open file of the slots
-    trace:int,   # open file for the faulthandler
-    tell:int,    # the pipe's end that tells the parent of signals
-):
+def begin_watched(parent:int, slots:int, trace:int, tell:int): # its process, and what its `watched` opened
     "What the child does first: it ends with its parent, and tells it what it reads, receives and dies of."
     set_death_signal = 1 # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
@@ -194,10 +168,7 @@ def begin_watched(
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
 
 # %% ../../nbs/6_engineering/09_crash_watch.ipynb #023
-def end_as(
-    code:int,      # exit code; a signal's number, negative
-    read:list[str],
-):
+def end_as(code:int, read:list[str]): # exit code; a signal's number, negative
     "End as the child did, and say what it died of."
     said = last_words(-code, read) if code < 0 else ""
     over_progress_bar = "\r\033[K" if sys.stderr.isatty() else "\n"

@@ -20,18 +20,14 @@ import torch
 from .errors import UserError
 
 # %% ../../nbs/6_engineering/05_devices.ipynb #005
-def seed_all(
-    seed:int, # any integer
-):
+def seed_all(seed:int): # any integer
     "Seed Python, NumPy and PyTorch (every device)."
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 # %% ../../nbs/6_engineering/05_devices.ipynb #008
-def pick_device(
-    name:str="auto", # auto | cpu | cuda | cuda:N | mps
-) -> torch.device:
+def pick_device(name:str="auto") -> torch.device: # auto | cpu | cuda | cuda:N | mps
     "The device called `name`. Raises `UserError` where this machine lacks it."
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto": name = "cuda" if cuda else "mps" if mps else "cpu"

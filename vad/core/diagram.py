@@ -17,9 +17,7 @@ from matplotlib.path import Path
 from . import plot
 
 # %% ../../nbs/6_engineering/08_diagram.ipynb #203bd842
-def canvas(
-    width:float, height:float, # inches
-) -> Axes:                     # x to the right, y upwards, both in inches from the lower left corner
+def canvas(width:float, height:float) -> Axes: # all in inches, from the lower left corner
     "An empty sheet to draw boxes and arrows on."
     with plot.style(): fig = plt.figure(figsize=(width, height), facecolor="w", dpi=90)
     return plot.bare(fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height)))
@@ -72,11 +70,7 @@ def arrow(
     return route
 
 # %% ../../nbs/6_engineering/08_diagram.ipynb #d739cd14
-def group(
-    *boxes:Box,
-    label:str="",
-    margin:float=.14, # between boxes and frame, inches
-):
+def group(*boxes:Box, label:str="", margin:float=.14): # between boxes and frame, inches
     "Draw a dashed frame around boxes that belong together."
     corners = np.array([(b.x + s * b.width / 2, b.y + s * b.height / 2) for b in boxes for s in (-1, 1)])
     low, high = corners.min(0) - margin, corners.max(0) + margin

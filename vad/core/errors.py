@@ -56,35 +56,29 @@ def short_reason(e:BaseException) -> str:
     return (line if len(line) <= 120 else line[:117] + "...") or type(e).__name__
 
 # %% ../../nbs/6_engineering/01_errors.ipynb #017
-def temporary_error(
-    path,            # what could not be read
-    e:BaseException, # why
-) -> TemporaryError:
-    "What to raise where the system failed."
+def temporary_error(path, e:BaseException) -> TemporaryError:
+    "What to raise where the system failed to read a path."
     why = "there is no memory left" if is_out_of_memory(e) else short_reason(e)
-    return TemporaryError(f"{path} cannot be read now ({why}): nothing is lost; "
-                          "mend the memory, permissions or disk, and run the same command again.")
+    cure = "mend the memory, permissions or disk, and run the same command again"
+    return TemporaryError(f"{path} cannot be read now ({why}): nothing is lost; {cure}.")
 
 # %% ../../nbs/6_engineering/01_errors.ipynb #020
 SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
            stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
-def regular_file(
-    path:str|Path, # links are followed
-) -> Path:         # the same, safe to open
+def regular_file(path:str|Path) -> Path: # the same, safe to open; links are followed
     "Raise `UserError` for what cannot be read to its end: a pipe, a device, a folder, a link to nothing."
     path = Path(path)
     try: kind = stat.S_IFMT(path.stat().st_mode)
     except ValueError: # a null byte
         raise UserError(f"{str(path)!r} cannot be the name of a file: name another.") from None
     except OSError as e:
-        if e.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
-            why = "it is a link that leads to no file"
-            raise UserError(f"{path} cannot be read ({why}): mend or remove it.") from None
-        if e.errno == errno.ENOENT:
+        lost = e.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink()
+        if e.errno == errno.ENOENT and not lost:
             raise UserError(f"{path} does not exist: restore it, or name another file.") from None
-        kind = TemporaryError if is_temporary(e) else UserError
-        raise kind(f"{path} cannot be read ({e.strerror}): mend or remove it.") from None
+        kind = TemporaryError if is_temporary(e) and not lost else UserError
+        why = "it is a link that leads to no file" if lost else e.strerror
+        raise kind(f"{path} cannot be read ({why}): mend or remove it.") from None
     if kind == stat.S_IFREG: return path
     what = SPECIAL.get(kind, "something else")
     raise UserError(f"{path} is {what}, not a file: put a file in its place, or remove it.")
@@ -98,12 +92,7 @@ def no_link(path:str, flags:int) -> int:
 CURE, MISSING = "restore it, or delete its folder and run again", "name a folder in which a run has finished"
 
 @contextmanager
-def reading(
-    path,                # what is read inside
-    cure:str=CURE,       # what to do where it is broken
-    missing:str=MISSING, # what to do where there is no such file
-    what:str="readable", # what it should be
-):
+def reading(path, cure:str=CURE, missing:str=MISSING, what:str="readable"): # what: what it should be
     "Turn what fails while a file is read into a `UserError`, or a `TemporaryError` where the system failed."
     try:
         if os.path.lexists(path): regular_file(path)
@@ -115,10 +104,7 @@ def reading(
         raise UserError(f"{path} is not {what} ({short_reason(e)}): {cure}.") from None
 
 # %% ../../nbs/6_engineering/01_errors.ipynb #027
-def list_some(
-    names,      # of files
-    most:int=5, # named at most
-) -> str:
+def list_some(names, most:int=5) -> str:
     "How many files there are, and the first of them by name."
     names = list(names)
     more = f", and {len(names) - most} more" if len(names) > most else ""

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DAY', 'NO_ROOM', 'open_lock', 'take_lock', 'exclusive', 'is_dead', 'sweep_parts', 'own_part', 'part_of', 'room_for',
-           'place_for', 'atomic_write', 'atomic_folder']
+           'validate_room', 'place_for', 'atomic_write', 'atomic_folder']
 
 # %% ../../nbs/6_engineering/03_files.ipynb #002
 import errno
@@ -33,10 +33,7 @@ def open_lock(path:Path) -> int:
     raise UserError(f"{path} is no lock file of ours: remove it, and run the same command again.") from None
 
 # %% ../../nbs/6_engineering/03_files.ipynb #006
-def take_lock(
-    fd:int,          # of an open file
-    wait:bool=False, # for another process to let go
-) -> bool|None:      # None: this file system knows no locks
+def take_lock(fd:int, wait:bool=False) -> bool|None: # None: this file system knows no locks
     "Whether this process has the file's lock now. It keeps it until it closes the file."
     try: fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError: return False
@@ -59,10 +56,7 @@ def exclusive(path:Path, wait:bool=True):
 # %% ../../nbs/6_engineering/03_files.ipynb #010
 DAY = 24 * 3600 # seconds
 
-def is_dead(
-    part:Path,      # a hidden folder
-    held:bool|None, # what `take_lock` said of its lock
-) -> bool:
+def is_dead(part:Path, held:bool|None) -> bool: # held: what `take_lock` said of its lock
     "Whether the process that filled a hidden folder is gone."
     if held is not None: return held
     newest = max((p.lstat().st_mtime for p in (part, *part.rglob("*"))), default=0)
@@ -112,17 +106,21 @@ NO_ROOM = {errno.ENOSPC: "The disk is full", errno.EDQUOT: "The disk's quota is 
            errno.EFBIG: "A file may not grow so large here (ulimit -f)"}
 
 @contextmanager
-def room_for(
-    path, # what is being written
-):
+def room_for(path):
     "Turn a full disk into a `UserError` that says what was not written."
     try: yield
     except OSError as e:
         short = e.errno is None and "requested and" in str(e) # numpy's tofile
         if e.errno not in NO_ROOM and not short: raise
-        why = NO_ROOM.get(e.errno, NO_ROOM[errno.ENOSPC])
-        raise UserError(f"{why}: {path} was not written. "
-                        "Free some space and run the same command again.") from e
+        why = f"{NO_ROOM.get(e.errno, NO_ROOM[errno.ENOSPC])}: {path} was not written"
+        raise UserError(f"{why}. Free some space and run the same command again.") from e
+
+# %% ../../nbs/6_engineering/03_files.ipynb #d4f6b803
+def validate_room(what, size:int, folder:Path, cure:str): # bytes
+    "Raise `UserError` where a folder's disk has no room for something."
+    free, gb = shutil.disk_usage(folder).free, 1e9
+    if size <= free: return
+    raise UserError(f"{what} needs {size / gb:.3f} GB and its disk has {free / gb:.3f} GB left: {cure}.")
 
 # %% ../../nbs/6_engineering/03_files.ipynb #019
 def place_for(path:str|Path) -> Path:
@@ -134,10 +132,8 @@ def place_for(path:str|Path) -> Path:
 
 # %% ../../nbs/6_engineering/03_files.ipynb #020
 @contextmanager
-def atomic_write(
-    path:str|Path, # where the file is to stand; a link there is replaced, not followed
-):                 # a temporary path beside it, with the same suffix
-    "Write a file whole or not at all: it takes its name only when the block ends well."
+def atomic_write(path:str|Path): # -> a temporary path beside it, with the same suffix
+    "Write a file whole or not at all: it takes its name, even a link's, only when the block ends well."
     path = place_for(path)
     with room_for(path), part_of(path) as folder:
         part = folder / path.name
@@ -150,14 +146,11 @@ def atomic_write(
 
 # %% ../../nbs/6_engineering/03_files.ipynb #023
 @contextmanager
-def atomic_folder(
-    path:str|Path, # where the folder is to stand: nothing yet, or an empty folder
-):                 # a hidden folder beside it to fill
+def atomic_folder(path:str|Path): # new, or an empty folder -> a hidden folder beside it to fill
     "Make a folder whole or not at all: it takes its name only when the block ends well."
-    path = Path(path)
-    with room_for(path), part_of(path) as part:
+    with room_for(path), part_of(Path(path)) as part:
         yield part
         try: os.replace(part, path)
         except OSError as e: # another process was first, and its folder is as whole as ours
             if e.errno not in (errno.ENOTEMPTY, errno.EEXIST): raise
-        else: (path / ".lock").unlink(missing_ok=True)
+        else: Path(path, ".lock").unlink(missing_ok=True)

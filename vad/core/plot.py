@@ -40,29 +40,20 @@ def named(text) -> str:
     return f" {text}" if text.startswith("_") else text
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #010
-def axes(
-    ax:Axes|None,         # None: new ones, in our style
-    size=(5, 2.6),        # inches
-) -> Axes:
-    "The Axes to draw on."
+def axes(ax:Axes|None, size=(5, 2.6)) -> Axes: # inches
+    "The Axes to draw on; new ones, in our style, where there are none."
     if ax is not None: return ax
     with style(): return plt.subplots(figsize=size, layout="constrained")[1]
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #011
-def grid(
-    rows:int, columns:int,
-    size=(2., 1.6), # inches, of one cell
-    **kwargs,       # of plt.subplots
-):                  # figure, (rows, columns) array of Axes
-    "A figure of equal cells in our style."
+def grid(rows:int, columns:int, size=(2., 1.6), **kwargs): # of one cell, inches; of plt.subplots
+    "A figure of equal cells in our style, and its (rows, columns) array of Axes."
     kwargs |= dict(figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="constrained")
     with style(): return plt.subplots(rows, columns, **kwargs)
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #014
-def as_image(
-    x,           # (C, H, W) in [-1, 1], or (H, W) or (H, W, C) uint8; one channel or BGR
-) -> np.ndarray: # (H, W) or (H, W, 3) RGB, 0 to 1
-    "A frame as matplotlib wants it."
+def as_image(x) -> np.ndarray: # (C, H, W) in [-1, 1], or (H, W) or (H, W, C) uint8; one channel or BGR
+    "A frame as matplotlib wants it: (H, W), or (H, W, 3) RGB, from 0 to 1."
     if isinstance(x, torch.Tensor): x = x.detach().cpu().float().numpy()
     x = x / 255 if x.dtype == np.uint8 else np.moveaxis((x + 1) / 2, 0, -1)
     if x.ndim == 3: x = x[..., 0] if x.shape[2] == 1 else x[..., ::-1]
@@ -85,13 +76,8 @@ def frame(x, ax:Axes|None=None, title:str="") -> Axes:
     return bare(ax)
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #019
-def sheet(
-    rows:list[list],         # of frames
-    row_titles:list[str]=(),
-    column_titles:list[str]=(),
-    size=(2., 1.5),          # inches, of one frame
-):                           # figure
-    "Frames in rows and columns."
+def sheet(rows:list[list], row_titles:list[str]=(), column_titles:list[str]=(), size=(2., 1.5)): # inches
+    "A figure with frames in rows and columns."
     fig, axs = grid(len(rows), max(len(row) for row in rows), size)
     for ax in axs.flat: bare(ax)
     for row, shown in zip(axs, rows):
@@ -101,13 +87,8 @@ def sheet(
     return fig
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #022
-def heat(
-    x,                    # (H, W)
-    ax:Axes|None=None,
-    vmax:float|None=None, # where the scale ends; None: the map's own maximum
-    label:str="",         # with a label, a colour bar
-) -> Axes:
-    "Show a map."
+def heat(x, ax:Axes|None=None, vmax:float|None=None, label:str="") -> Axes: # (H, W); where the scale ends
+    "Show a map; with a label, a colour bar too."
     ax = axes(ax, (2.9, 2))
     shown = ax.imshow(torch.as_tensor(x).detach().cpu().float().numpy(), cmap="viridis", vmin=0, vmax=vmax)
     if label: ax.figure.colorbar(shown, ax=ax, label=label)
@@ -136,20 +117,14 @@ def overlay(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #027
-def contour(
-    mask,  # (H, W) bool
-    ax:Axes,
-    color:str=VERMILION,
-) -> Axes:
+def contour(mask, ax:Axes, color:str=VERMILION) -> Axes: # (H, W) bool
     "Outline what is true in a mask."
     if np.any(mask): ax.contour(np.asarray(mask, float), levels=[.5], colors=[color], linewidths=1.4)
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #030
-def spans(
-    labels,                 # (N,) 1 = anomalous
-) -> list[tuple[int, int]]: # first and last index of each run of ones
-    "The anomalous spans."
+def spans(labels) -> list[tuple[int, int]]: # (N,) 1 = anomalous
+    "First and last index of each anomalous span."
     edges = np.flatnonzero(np.diff(np.r_[0, np.asarray(labels, int), 0]))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2])]
 
@@ -178,23 +153,15 @@ def score(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #035
-def unit_square(
-    ax:Axes|None,
-    labels,          # (N,) of what will be drawn
-    xlabel:str, ylabel:str,
-) -> tuple[Axes, bool]: # whether labels of both classes are there
-    "Axes from 0 to 1 for a curve over all thresholds."
+def unit_square(ax:Axes|None, labels, xlabel:str, ylabel:str) -> tuple[Axes, bool]: # (N,)
+    "Axes from 0 to 1 for a curve over all thresholds, and whether labels of both classes are there."
     ax, both = axes(ax, (3.6, 3.4)), len(np.unique(labels)) > 1
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-.01, 1.01), ylim=(-.01, 1.01), aspect="equal")
     if not both: ax.text(.5, .5, "one class only", ha="center", transform=ax.transAxes)
     return ax, both
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #036
-def roc(
-    labels, scores,     # (N,) each, high = anomalous
-    ax:Axes|None=None,
-    name:str="",
-) -> Axes:
+def roc(labels, scores, ax:Axes|None=None, name:str="") -> Axes: # (N,) each, high = anomalous
     "ROC curve; the legend says the area."
     ax, both = unit_square(ax, labels, "false positive rate", "true positive rate")
     if not both: return ax
@@ -205,11 +172,7 @@ def roc(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #037
-def pr(
-    labels, scores,     # (N,) each, high = anomalous
-    ax:Axes|None=None,
-    name:str="",
-) -> Axes:
+def pr(labels, scores, ax:Axes|None=None, name:str="") -> Axes: # (N,) each, high = anomalous
     "Precision against recall; the legend says the average precision, the dotted line is chance."
     ax, both = unit_square(ax, labels, "recall", "precision")
     if not both: return ax
@@ -242,12 +205,8 @@ def confusion(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #043
-def bars(
-    table:pd.DataFrame, # row, published, ours, low, high; %
-    ax:Axes|None=None,
-    unit:str="frame AUC, %",
-) -> Axes:
-    "Published values and ours with intervals, a row each."
+def bars(table:pd.DataFrame, ax:Axes|None=None, unit:str="frame AUC, %") -> Axes:
+    "Values `published` and `ours` with intervals from `low` to `high`, a `row` each."
     ax = axes(ax, (6.4, .9 + .42 * len(table)))
     y = np.arange(len(table))[::-1]
     spread = np.abs(np.stack([table.ours - table.low, table.high - table.ours]).astype(float))
@@ -279,24 +238,17 @@ def beside(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #048
-def gains(
-    table:pd.DataFrame, # row, published, ours, low, high; points
-    ax:Axes|None=None,
-) -> Axes:
+def gains(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # as `bars`, in points
     "What rows gain over others, about zero."
     ax = bars(table, ax, "gained, points of frame AUC")
     ax.axvline(0, color="k", lw=.8)
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #051
-def losses(
-    table:pd.DataFrame, # losses.csv of a run: epoch, prediction, compactness, separateness
-    ax:Axes|None=None,
-) -> Axes:
+def losses(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # losses.csv of a run
     "Training losses, relative to their first epoch."
     ax = axes(ax, (4.2, 2.6))
-    for name in ("prediction", "compactness", "separateness"):
-        loss = table[name]
+    for name, loss in table[["prediction", "compactness", "separateness"]].items():
         if loss.iloc[0] > 0: ax.plot(table.epoch, loss / loss.iloc[0], marker="o", ms=3, lw=1.4, label=name)
     ax.set(xlabel="epoch", ylabel="loss / first epoch's", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -304,11 +256,7 @@ def losses(
     return ax
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #054
-def save(
-    fig,
-    path,               # of the picture, .png; the table goes beside it as .csv
-    table:pd.DataFrame,
-):
-    "Write a figure and its table."
+def save(fig, path, table:pd.DataFrame): # path of the picture, .png
+    "Write a figure, and its table beside it as .csv."
     with atomic_write(path) as part: fig.savefig(part, dpi=STYLE["savefig.dpi"], metadata=dict(Software=None))
     write_csv(str(path).removesuffix(".png") + ".csv", table)

@@ -24,13 +24,7 @@ def progress_file():
     return file if kind in (stat.S_IFREG, stat.S_IFCHR) else sys.stderr
 
 # %% ../../nbs/6_engineering/02_progress_bar.ipynb #006
-def progress(
-    items=None,      # what to loop over; None for a bar moved by hand
-    label:str="",    # what is being done
-    unit:str="it",   # what one item is
-    total:int=None,  # how many there are, where `items` cannot say
-    **kwargs,
-):
+def progress(items=None, label:str="", unit:str="it", total:int=None, **kwargs): # items None: moved by hand
     "A progress bar with rate and time left. In a log it writes seldom."
     file = progress_file()
     live = file.isatty()

@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'FORMULA', 'EXACT', 'to_json_types', 'seal_of', 'sealed', 'unsealed', 'file_seal', 'file_seals',
            'validate_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields',
            'write_json', 'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv',
-           'validate_numbers', 'read_csv', 'seals_in', 'read_array']
+           'validate_numbers', 'read_csv', 'read_array']
 
 # %% ../../nbs/6_engineering/04_records.ipynb #002
 import csv
@@ -36,12 +36,9 @@ def to_json_types(x):
     return x if x is None or isinstance(x, (bool, int, str)) else str(x)
 
 # %% ../../nbs/6_engineering/04_records.ipynb #007
-def seal_of(
-    fields:dict,   # in JSON's types
-    start:int=0,   # checksum of what else is sealed with them
-) -> str:          # 8 hexadecimal digits
+def seal_of(fields:dict) -> str: # in JSON's types -> 8 hexadecimal digits
     "The checksum of an object's content. Neither its layout nor the order of its fields matters."
-    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode(), start):08x}"
+    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"
 
 # %% ../../nbs/6_engineering/04_records.ipynb #008
 def sealed(fields:dict) -> dict:
@@ -71,17 +68,12 @@ def file_seals(folder:Path, *names:str) -> dict[str, str]:
     return {n: file_seal(folder / n) for n in names}
 
 # %% ../../nbs/6_engineering/04_records.ipynb #014
-def validate_seals(
-    folder:Path,
-    seals:dict[str, str], # from `file_seals`
-    cure:str=CURE,
-):
+def validate_seals(folder:Path, seals:dict[str, str], cure:str=CURE): # from `file_seals`
     "Raise `UserError` naming the first of some files that is not as it was sealed."
-    for name, seal in seals.items():
-        with reading(folder / name, cure, cure): found = file_seal(folder / name)
+    for path, seal in ((folder / name, seal) for name, seal in seals.items()):
+        with reading(path, cure, cure): found = file_seal(path)
         if found == seal: continue
-        raise UserError(f"{folder / name} is damaged "
-                        f"(its checksum is {found}, it was written with {seal}): {cure}.")
+        raise UserError(f"{path} is damaged (its checksum is {found}, it was written with {seal}): {cure}.")
 
 # %% ../../nbs/6_engineering/04_records.ipynb #017
 def is_optional(kind) -> bool:
@@ -140,13 +132,8 @@ def parse_json(text:str):
     return found
 
 # %% ../../nbs/6_engineering/04_records.ipynb #023
-def validate_fields(
-    found:dict,    # from the file `path`
-    kind:dict,     # see `schema_error`
-    path,
-    cure:str=CURE,
-) -> dict:         # `found`
-    "Raise `UserError` where an object of a file does not fit `kind`."
+def validate_fields(found:dict, kind:dict, path, cure:str=CURE) -> dict: # `found`, of the file `path`
+    "Raise `UserError` where an object of a file does not fit `kind` (see `schema_error`)."
     if bad := schema_error(found, kind): raise UserError(f"{path} is not as it was written ({bad}): {cure}.")
     return found
 
@@ -158,20 +145,14 @@ def write_json(path, obj):
     with atomic_write(path) as part: part.write_text(text, encoding="utf-8")
 
 # %% ../../nbs/6_engineering/04_records.ipynb #025
-def read_json(
-    path,
-    kind=None,           # what its fields should be, see `schema_error`; None: any
-    cure:str=CURE,       # what to do where it is broken
-    missing:str=MISSING, # what to do where there is no such file
-) -> dict:
+def read_json(path, kind=None, cure:str=CURE, missing:str=MISSING) -> dict: # kind: see `schema_error`
     "The object of a JSON file. Raises `UserError` where it is missing, broken, or changed."
-    with reading(path, cure, missing, "valid JSON"):
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
+    with reading(path, cure, missing, "valid JSON"): found = parse_json(Path(path).read_text("utf-8"))
     if not isinstance(found, dict): raise UserError(f"{path} holds no JSON object: {cure}.")
     try: found = unsealed(found)
     except ValueError:
-        raise UserError(f"{path} is damaged (its seal does not fit): {cure}; "
-                        'if you changed it yourself, take out its line "seal".') from None
+        changed = 'if you changed it yourself, take out its line "seal"'
+        raise UserError(f"{path} is damaged (its seal does not fit): {cure}; {changed}.") from None
     return validate_fields(found, kind or {}, path, cure)
 
 # %% ../../nbs/6_engineering/04_records.ipynb #028
@@ -180,10 +161,7 @@ def line_of(fields:dict) -> str:
     return json.dumps(sealed(fields)) + "\n"
 
 # %% ../../nbs/6_engineering/04_records.ipynb #029
-def lines_in(
-    text:str,  # of a journal
-    kind:dict, # what the objects should be, see `schema_error`
-) -> list[dict]:
+def lines_in(text:str, kind:dict) -> list[dict]: # kind: see `schema_error`
     "The objects of a journal, without lines that are damaged or that a process began to write and died."
     found = []
     for line in text.splitlines():
@@ -226,23 +204,15 @@ def write_csv(path, table:pd.DataFrame):
         cells.to_csv(part, index=False, quoting=quoting, errors="surrogateescape")
 
 # %% ../../nbs/6_engineering/04_records.ipynb #037
-def validate_numbers(
-    column:pd.Series,
-    kind,              # int, float, int|None or float|None
-    where:tuple,       # the file, the column's name
-    cure:str,
-):
+def validate_numbers(column:pd.Series, kind, where:tuple, cure:str): # where: the file, the column's name
     "Raise `UserError` with the line of the first cell that is no such number."
     numbers = column if column.dtype.kind in "iuf" else column.map(str) # as text even 400 digits are a number
     numbers = pd.to_numeric(numbers, errors="coerce")
-    good = np.isfinite(numbers)
+    good = np.isfinite(numbers) | column.isna() & is_optional(kind)
     if kind is int: good &= numbers == np.floor(numbers)
-    good |= column.isna() & is_optional(kind)
     if good.all(): return
-    path, name = where
-    whole = "whole " * (kind is int)
-    line = int(np.argmin(good)) + 2
-    raise UserError(f"{path}, line {line}, holds no {whole}number in its column {name!r}: {cure}.")
+    (path, name), line, what = where, int(np.argmin(good)) + 2, "whole number" if kind is int else "number"
+    raise UserError(f"{path}, line {line}, holds no {what} in its column {name!r}: {cure}.")
 
 # %% ../../nbs/6_engineering/04_records.ipynb #038
 EXACT = {} # later versions of pandas read every digit unasked
@@ -258,13 +228,12 @@ def read_csv(
     "A table from CSV. Raises `UserError` where it is missing, broken, changed, or lacks a column."
     path = Path(path)
     if record and record.exists():
-        validate_seals(path.parent, {n: s for n, s in seals_in(record).items() if n == path.name}, cure)
-    texts = {c for c, kind in columns.items() if str in (kind, *get_args(kind))}
-    how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False,
-               encoding_errors="surrogateescape")
+        seals = read_json(record, dict(seals=dict[str, str]|None)).get("seals") or {}
+        validate_seals(path.parent, {n: s for n, s in seals.items() if n == path.name}, cure)
+    texts, odd = {c for c, kind in columns.items() if str in (kind, *get_args(kind))}, "surrogateescape"
+    how = dict(keep_default_na=False, low_memory=False, skip_blank_lines=False, encoding_errors=odd)
     with reading(path, cure, missing, "readable CSV"):
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f:
-            names = next(csv.reader(f), [])
+        with open(path, encoding="utf-8", errors=odd, newline="") as f: names = next(csv.reader(f), [])
         as_text = {c: str for c in names if from_cell(c) in texts}
         empty = {c: ["", "nan", "NaN"] for c in names if c not in as_text} # a text such as NA is a text
         table = pd.read_csv(path, dtype=as_text, na_values=empty, **how, **EXACT)
@@ -274,18 +243,8 @@ def read_csv(
         if c in table and c not in texts: validate_numbers(table[c], kind, (path, c), cure)
     return table
 
-# %% ../../nbs/6_engineering/04_records.ipynb #039
-def seals_in(record:Path) -> dict[str, str]:
-    "The seals that a JSON file holds of other files."
-    return read_json(record, dict(seals=dict[str, str]|None)).get("seals") or {}
-
 # %% ../../nbs/6_engineering/04_records.ipynb #042
-def read_array(
-    path,
-    cure:str=CURE,
-    missing:str=MISSING,
-    mapped:str|None=None, # r: leave it on the disk; c: the same, and what is written to it stays in memory
-) -> np.ndarray:
+def read_array(path, cure:str=CURE, missing:str=MISSING, mapped:str|None=None) -> np.ndarray: # as `mmap_mode`
     "An array from a `.npy` file. Raises `UserError` where it is missing or broken. Nothing is unpickled."
     with reading(path, cure, missing, "a readable array"):
         found = np.load(path, mmap_mode=mapped, allow_pickle=False)

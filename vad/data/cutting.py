@@ -30,15 +30,10 @@ from .decoder import Listener, Pixels, decoded, decoding, open_film, pyav
 from .video import Video, contents, film_fault, open_video
 
 # %% ../../nbs/3_data/08_cutting.ipynb #006
-def marks(
-    ticks:np.ndarray,   # (frames + 1,) when each frame begins; the last: when the film ends
-    length:int,         # ticks of a clip
-    shortest:int,       # ticks that the last clip must have
-) -> list[int]:         # the frames with which clips begin, and where the last one ends; []: none
-    "Cut in front of the frame that begins nearest to `length` after the last cut."
+def marks(ticks:np.ndarray, length:int, shortest:int) -> list[int]: # as in `Film`; of a clip, of the last one
+    "Cut in front of the frame that begins nearest to `length` after the last cut; []: the film is too short."
     at = [0]
-    while ticks[-1] - ticks[at[-1]] >= length:
-        wanted = ticks[at[-1]] + length
+    while (wanted := ticks[at[-1]] + length) <= ticks[-1]:
         later = np.searchsorted(ticks, wanted) # the first frame at that time or after it
         nearest = later - (ticks[later] - wanted > wanted - ticks[later - 1])
         at.append(int(max(nearest, at[-1] + 1)))
@@ -47,12 +42,10 @@ def marks(
 
 # %% ../../nbs/3_data/08_cutting.ipynb #26d722e6
 def clip_label(
-    label:str,          # class of the film
-    ranges:list|None,   # annotated (first, last) frames; None: nobody annotated it
-    first:int,          # frames of the clip: first ..
-    stop:int,           # .. stop - 1, counted from 0
-    share:float,        # of the clip's frames that must be annotated for it to have the film's class
-) -> tuple[str, str]:   # class, whence: frames | film
+    label:str, ranges:list|None, # of the film: its class, its annotated (first, last) frames where it has any
+    first:int, stop:int,         # frames of the clip, counted from 0, without the last
+    share:float,                 # of the clip's frames that must be annotated for it to have the film's class
+) -> tuple[str, str]:            # class, whence: frames | film
     "What happens in a clip."
     if ranges is None: return label, "film"
     annotated = frame_labels(ranges, stop)[first:].mean()
@@ -68,15 +61,11 @@ class Film:
     keys: dict[int, int]   # frame in front of which it can be cut by copying -> the packet that holds it
 
 # %% ../../nbs/3_data/08_cutting.ipynb #58ae033e
-def read_film(
-    path:Path,
-    partial:bool=False, # True: a damaged or truncated film is used as far as it goes; it is not copied
-) -> Film:
+def read_film(path:Path, partial:bool=False) -> Film: # partial: what is damaged is used, and not copied
     "Open a film and find where it can be cut. Raises `UserError` where it is broken or lacks its speed."
-    video = open_video(path, partial)
+    video, cure = open_video(path, partial), f"write it anew (ffmpeg -framerate FPS -i {path.name} NEW.mp4)"
     if video.rate == "assumed":
-        raise UserError(f"{path} does not say how many frames it has a second: "
-                        f"write it as a film that does (ffmpeg -framerate FPS -i {path.name} NEW.mp4).")
+        raise UserError(f"{path} does not say how many frames it has a second: {cure}.")
     times, unit = video.times(), video.fps if video.even else 1000.
     ticks = np.rint(np.append(times, times[-1] + 1 / video.fps) * unit).astype(int)
     keys = {} if partial and film_fault(path, thorough=True) else key_packets(video)
@@ -101,13 +90,8 @@ def key_packets(video:Video) -> dict[int, int]: # see `Film.keys`
     return {int(order[i]): i for i, (_, key, _) in enumerate(packets) if key and parts[i]}
 
 # %% ../../nbs/3_data/08_cutting.ipynb #010
-def snap(
-    at:list[int],       # cut points, as from `marks`
-    keys,               # frames in front of which the film can be cut
-    ticks:np.ndarray,   # (frames + 1,) when each frame begins; the last: when the film ends
-    tolerance:int,      # ticks that a cut may move
-) -> list[int]|None:    # key frames (and the film's end); None where one is too far
-    "Move each cut to the nearest key frame."
+def snap(at:list[int], keys, ticks:np.ndarray, tolerance:int) -> list[int]|None: # `Film`'s; ticks
+    "Move each cut to the nearest key frame, or to the film's end; None where one would move too far."
     places = np.array([*keys, len(ticks) - 1])
     near = [int(places[np.abs(ticks[places] - ticks[a]).argmin()]) for a in at]
     too_far = (np.abs(ticks[at] - ticks[near]) > tolerance).any()
@@ -147,21 +131,15 @@ def write_packets(packets, stream, path:Path):
             out.mux(packet)
 
 # %% ../../nbs/3_data/08_cutting.ipynb #ec7e8085
-def is_copy(
-    path:Path,    # a clip
-    film:Film,
-    first:int,    # the frames of the film that it should show: first ..
-    stop:int,     # .. stop - 1
-) -> bool:
-    "Whether a clip shows as many frames, none damaged, at the same times, and begins with the same picture."
+def is_copy(path:Path, film:Film, first:int, stop:int) -> bool:
+    "Whether a clip shows the film's frames from `first` to before `stop`: whole, in time, the same picture."
     try: clip = contents(path, thorough=True)
     except UserError: return False
     times = film.video.times()[first:stop]
-    if clip.frames != stop - first or clip.damaged: return False
+    if clip.frames != len(times) or clip.damaged: return False
     if np.abs(clip.seconds - (times - times[0])).max() > .002: return False
-    def first_picture(path): return Pixels(gray=False)(next(decoded(path)))
-    if first > 0: return True # later clips are written like the first
-    return np.array_equal(first_picture(path), first_picture(film.video.path))
+    pictures = (Pixels(gray=False)(next(decoded(p))) for p in (path, film.video.path))
+    return first > 0 or np.array_equal(*pictures) # later clips are written like the first
 
 # %% ../../nbs/3_data/08_cutting.ipynb #012
 def encode_clips(film:Film, at:list[int], paths:list[Path]):
@@ -205,8 +183,8 @@ class Cutting:
         if self.cut not in ("auto", "copy", "encode"):
             raise UserError(f"cut={self.cut!r} is unknown: use auto, copy or encode.")
         if self.seconds <= 0 or not 0 <= self.share <= 1 or self.tolerance < 0 or self.shortest < 0:
-            raise UserError("Clips cannot be cut so: seconds is more than 0, share between 0 and 1, "
-                            "tolerance and shortest at least 0.")
+            others = "share between 0 and 1, tolerance and shortest at least 0"
+            raise UserError(f"Clips cannot be cut so: seconds is more than 0, {others}.")
 
 # %% ../../nbs/3_data/08_cutting.ipynb #fab0558b
 def clip_names(videos:Collection) -> list[str]:
@@ -217,18 +195,14 @@ def clip_names(videos:Collection) -> list[str]:
     return [n + p.suffix.replace(".", "_") if twice[n] > 1 else n for n, p in zip(names, paths)]
 
 # %% ../../nbs/3_data/08_cutting.ipynb #db86ceda
-def why_no_copy(
-    film:Film,
-    near:list|None, # what `snap` found
-    how:Cutting,
-) -> str:
+def why_no_copy(film:Film, near:list|None, how:Cutting) -> str: # near: what `snap` found
     "What there is to say of a film whose packets cannot be parted."
     path, fault = film.video.path, film_fault(film.video.path, thorough=True)
     if fault and not how.partial: return fault
     if fault: return f"{path} is damaged or truncated, and so would be its copy: use cut='encode'."
     if near: return f"{path} would show other frames if its packets were copied: use cut='encode'."
-    return (f"{path} has no key frames within {how.tolerance:g} seconds of the cuts: "
-            "use cut='encode', or a larger tolerance.")
+    far = f"{how.tolerance:g} seconds of the cuts"
+    return f"{path} has no key frames within {far}: use cut='encode', or a larger tolerance."
 
 # %% ../../nbs/3_data/08_cutting.ipynb #85f623df
 def write_clips(
@@ -236,7 +210,7 @@ def write_clips(
     film:Film,
     at:list[int],   # the cuts
     name:str,       # of the clips
-    row,            # of the collection's table
+    row,            # of the collection's table: video, label, source, ranges where annotated
     output:Path,
     share:float,    # see `clip_label`
 ) -> list[dict]:    # a line a clip
@@ -258,20 +232,12 @@ def write_clips(
     return lines
 
 # %% ../../nbs/3_data/08_cutting.ipynb #017
-def cut_film(
-    path:Path,
-    name:str,           # of its clips
-    row,                # of the collection's table: video, label, source, ranges where annotated
-    output:Path,
-    how:Cutting,
-) -> list[dict]:        # a line a clip
+def cut_film(path:Path, name:str, row, output:Path, how:Cutting) -> list[dict]: # as of `write_clips`
     "Cut one film, or leave nothing. Raises `UserError` where it cannot be read, or not be cut as asked."
     film = read_film(path, how.partial)
     length, shortest, tolerance = (round(s * film.unit) for s in (how.seconds, how.shortest, how.tolerance))
     wanted = marks(film.ticks, max(1, length), shortest)
-    if not wanted:
-        raise UserError(f"{path} is shorter than {how.shortest:g} seconds: "
-                        "leave it out, or allow a shorter last clip.")
+    if not wanted: raise UserError(f"{path} is shorter than {how.shortest:g} seconds: leave it out.")
     near = snap(wanted, film.keys, film.ticks, tolerance) if how.cut != "encode" else None
     if near:
         try: return write_clips(copy_clips, film, near, name, row, output, how.share)
@@ -306,18 +272,12 @@ def read_journal(path:Path, key:str) -> dict[str, list]: # film -> its clips
     facts = lines_in(text, dict(key=str|None, video=str|None, clips=list[dict]|None))
     if text and (not facts or "key" not in facts[0]): raise UserError(f"{path} is damaged: {cure}.")
     if facts and facts[0]["key"] != key:
-        raise UserError(f"{path.parent} holds a run with other settings or films that was not finished: "
-                        f"{cure}.")
+        raise UserError(f"{path.parent} holds an unfinished run with other settings or films: {cure}.")
     return {fact["video"]: fact["clips"] for fact in facts[1:]}
 
 # %% ../../nbs/3_data/08_cutting.ipynb #d744933b
-def cut_films(
-    jobs:list,              # of (path, name, row), see `cut_film`
-    cut,                    # what cuts one of them
-    journal:Path,
-    workers:int,
-) -> dict[str, list]:       # film -> its clips
-    "Cut films side by side, and note in the journal, in order, which are done."
+def cut_films(jobs:list, cut, journal:Path, workers:int) -> dict[str, list]: # film -> its clips
+    "Have `cut` do jobs (see `cut_film`) side by side, and note in the journal, in order, which are done."
     done, pool = {}, ThreadPoolExecutor(workers)
     with open(journal, "a", encoding="utf-8", opener=no_link) as lines:
         try:

@@ -7,7 +7,7 @@ __all__ = ['ASSUMED_FPS', 'HARMLESS', 'OF_THE_SYSTEM', 'CONTAINERS', 'MOST_PIXEL
            'UNCOUNTED', 'pyav', 'Decoding', 'decoding', 'decoding_of', 'Listener', 'what_it_is', 'refuse_film',
            'choose_stream', 'open_film', 'looks_like_film', 'ShownFrame', 'Damage', 'decoded_stream', 'decoded',
            'deinterlacer', 'deinterlaced', 'plane_of', 'colourless', 'Pixels', 'whole_pictures', 'capture',
-           'opencv_frames', 'film_frames', 'Contents', 'Stamps', 'packet_stamps', 'frame_times', 'Clock',
+           'opencv_frames', 'film_frames', 'Contents', 'Stamps', 'size_in', 'packet_stamps', 'frame_times', 'Clock',
            'last_box_ends', 'matroska_end', 'ogg_end', 'asf_end', 'flv_end', 'said_end', 'stamped_contents',
            'opencv_contents', 'film_contents']
 
@@ -36,8 +36,7 @@ def pyav():
     "The package av. Raises `UserError` where it is not installed."
     try: import av
     except ImportError:
-        raise UserError("Reading film takes PyAV: pip install av, or set VAD_DECODER=opencv to read it with "
-                      "OpenCV all the same.") from None
+        raise UserError("Reading film takes PyAV: pip install av, or set VAD_DECODER=opencv.") from None
     av.logging.set_level(av.logging.ERROR) # its complaints are what tells damage: see `Listener`
     av.logging.set_skip_repeated(False)    # the same complaint of the next film counts too
     return av
@@ -67,9 +66,7 @@ def decoding() -> Decoding:
     return Decoding(os.environ.get("VAD_DECODER") or "pyav", os.environ.get("VAD_FIELDS") or "deinterlaced")
 
 # %% ../../nbs/3_data/02_decoder.ipynb #012
-def decoding_of(
-    paths, # of videos
-) -> dict|None: # None: there is no film among them
+def decoding_of(paths) -> dict|None: # None: there is no film among these videos
     "The record of how films are decoded; a machine without PyAV can work with folders of pictures."
     return decoding().record() if any(Path(p).is_file() for p in paths) else None
 
@@ -112,16 +109,14 @@ def refuse_film(path:Path, e:Exception):
     if isinstance(e, MemoryError) or getattr(e, "errno", None) == errno.ENOMEM:
         try: bytearray(2**26)
         except MemoryError: raise MemoryError(f"There is no memory to read {path}.") from None
-        raise UserError(f"{path} asks for more memory than a film takes, its header is damaged: "
-                      f"{cure}.") from None
+        raise UserError(f"{path} asks for more memory than a film takes, it is damaged: {cure}.") from None
     if getattr(e, "errno", None) in OF_THE_SYSTEM:
         raise OSError(e.errno, os.strerror(e.errno), str(path)) from None
     if isinstance(e, UnicodeError):
         raise UserError(f"{str(path)!a} has a name that is no text in UTF-8: rename the file.") from None
     if what := what_it_is(path):
         raise UserError(f"{path} is not a video but {what}: name a film, or leave the file out.") from None
-    raise UserError(f"{path} cannot be opened as a video, it may be truncated: {cure}, or convert "
-                  "it.") from None
+    raise UserError(f"{path} cannot be opened as a video, it may be truncated: {cure}.") from None
 
 # %% ../../nbs/3_data/02_decoder.ipynb #021
 def choose_stream(container, path:Path):
@@ -133,10 +128,9 @@ def choose_stream(container, path:Path):
         raise UserError(f"{path} holds {what}: name a film with pictures, or leave the file out.")
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
-    if stream.codec_context is None:
-        raise UserError(f"{path} is in a codec that this FFmpeg does not know: convert it (ffmpeg -i FILE "
-                      "-c:v libx264 NEW.mp4).")
-    return stream
+    if stream.codec_context is not None: return stream
+    cure = "convert it (ffmpeg -i FILE -c:v libx264 NEW.mp4)"
+    raise UserError(f"{path} is in a codec that this FFmpeg does not know: {cure}.")
 
 # %% ../../nbs/3_data/02_decoder.ipynb #022
 CONTAINERS = tuple( # FFmpeg's names of those that hold film
@@ -236,10 +230,7 @@ def decoded_stream(
     damage.end()
 
 # %% ../../nbs/3_data/02_decoder.ipynb #032
-def decoded(
-    path:Path,
-    damage:Damage|None=None, # keeps count of what is lost
-) -> Iterator[ShownFrame]:
+def decoded(path:Path, damage:Damage|None=None) -> Iterator[ShownFrame]:
     "The frames of a film in order, from its first key frame on. Errors as of `open_film`."
     def failed(e, packet):
         if isinstance(e, MemoryError) or e.errno in OF_THE_SYSTEM: refuse_film(path, e)
@@ -329,27 +320,24 @@ def whole_pictures(frames:Iterator[ShownFrame]) -> Iterator[ShownFrame]:
 def capture(path:Path): # -> cv2.VideoCapture
     "An open decoder of OpenCV. Raises `UserError` where `path` is no video that it can read."
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8") # what is wrong with a file is said once, by us
-    path, cure = regular_file(path), "restore the file from its source"
-    if path.stat().st_size == 0: raise UserError(f"{path} is empty (0 bytes): {cure}.")
+    if regular_file(path).stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes): restore the file from its source.")
     try: str(path).encode()
     except UnicodeEncodeError as e: refuse_film(path, e) # OpenCV crashes on it
     with reading_now(path):
         film = cv2.VideoCapture(str(path.absolute()), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
-        if not film.isOpened():
-            raise UserError(f"{path} cannot be opened as a video, it may be truncated: {cure}.")
+        if not film.isOpened(): refuse_film(path, ValueError())
         yield film
 
 # %% ../../nbs/3_data/02_decoder.ipynb #049
 def opencv_frames(path:Path, gray:bool, keep) -> Iterator[tuple[np.ndarray|None, ShownFrame]]:
     "As `film_frames` by OpenCV, which knows neither times nor damage."
     with capture(path) as film:
-        i = 0
-        while film.grab():
+        for i, _ in enumerate(iter(film.grab, False)):
             ok, frame = film.retrieve() if keep(i) else (True, None)
             if not ok: return
             if gray and frame is not None: frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
             yield frame, ShownFrame(None, None, False, 0)
-            i += 1
 
 # %% ../../nbs/3_data/02_decoder.ipynb #051
 def film_frames(
@@ -393,6 +381,13 @@ class Stamps(NamedTuple):
     container: str
     size: tuple|None # (height, width) of the first picture
 
+# %% ../../nbs/3_data/02_decoder.ipynb #a7c1e0f3
+def size_in(packet) -> tuple[int, int]|None: # (height, width)
+    "The size of a packet's picture, as it is to be seen; None where it holds none."
+    try: frames = packet.decode()
+    except pyav().FFmpegError: return None
+    return next(((f.width, f.height) if f.rotation % 180 else (f.height, f.width) for f in frames), None)
+
 # %% ../../nbs/3_data/02_decoder.ipynb #058
 BARE = ( # containers that are none: pictures one after another, without times
     "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpegvideo", "mjpeg")
@@ -400,16 +395,12 @@ BARE = ( # containers that are none: pictures one after another, without times
 def packet_stamps(path:Path) -> Stamps:
     "Read all packets of a film, decoding but its first picture. Errors as of `open_film`."
     av, packets, size, begun = pyav(), [], None, False
-    def size_in(packet): # of a picture, as it is to be seen; the next reader need not open the film for it
-        try: frames = packet.decode()
-        except av.FFmpegError: return None
-        return next(((f.width, f.height) if f.rotation % 180 else (f.height, f.width) for f in frames), None)
     with open_film(path) as (container, stream), Listener() as listener:
         try:
             for p in container.demux(stream):
                 if p.size: packets.append((p.pts, p.is_keyframe, p.is_corrupt, p.is_discard))
                 begun = begun or p.is_keyframe # nothing before it is shown
-                if begun and size is None: size = size_in(p)
+                if begun and size is None: size = size_in(p) # the next reader need not open the film for it
         except (av.FFmpegError, OSError) as e:
             if e.errno in OF_THE_SYSTEM: refuse_film(path, e)
             packets = []
@@ -430,12 +421,8 @@ def packet_stamps(path:Path) -> Stamps:
                       codec.name, kind, size)
 
 # %% ../../nbs/3_data/02_decoder.ipynb #060
-def frame_times(
-    pts:list,      # of the frames in order; None: without one
-    base:float,    # seconds of a unit; 0: they mean nothing
-    rates:tuple,   # frames a second that the stream may have
-) -> tuple[np.ndarray, float, str]: # (frames,) seconds since the first, frames a second, stated | assumed
-    "When frames are shown."
+def frame_times(pts:list, base:float, rates:tuple) -> tuple[np.ndarray, float, str]: # see `Stamps`
+    "When frames are shown, in seconds since the first; frames a second; whence: stated or assumed."
     rates, n = [r for r in rates if 0 < r <= 1000], len(pts)
     if n < 2 or not base or None in pts or (np.diff(pts) <= 0).any():
         fps, rate = (rates[0], "stated") if rates else (ASSUMED_FPS, "assumed")
@@ -455,17 +442,12 @@ class Clock:
         seconds, self.fps, self.rate = frame_times(stamps.pts, stamps.base, stamps.rates)
         self.even = bool((seconds == np.arange(len(seconds)) / self.fps).all()) # 1 / fps apart
 
-    def seconds(self,
-        pts,       # (n,) of frames
-        first:int, # time stamp of the first frame that is shown
-    ) -> np.ndarray: # (n,)
+    def seconds(self, pts, first:int) -> np.ndarray: # (n,) of frames, of the first that is shown -> (n,)
         "When frames are shown."
         seconds = (np.asarray(pts, float) - first) * self.base
         return np.round(seconds * self.fps) / self.fps if self.even else seconds
 
-    def following(self,
-        pts:int, # of a frame
-    ) -> int|None: # None: it is the last
+    def following(self, pts:int) -> int|None: # None: it is the last
         "The next frame's time stamp."
         at = bisect_right(self.pts, pts)
         return self.pts[at] if at < len(self.pts) else None
@@ -548,13 +530,8 @@ def said_end(path:Path) -> int: # bytes from the start of the file
 # %% ../../nbs/3_data/02_decoder.ipynb #076
 UNCOUNTED = ("matroska,webm", "ogg", "asf", "flv") # containers that say where they end, and no count
 
-def stamped_contents(
-    path:Path,
-    s:Stamps,              # of all packets
-    pts:list|None=None,    # of the frames that are shown, where they have been decoded
-    damaged:int|None=None, # how many of them are wrong or lost
-) -> Contents:
-    "What a film holds by its packets. A frame that is lost leaves a hole in the times."
+def stamped_contents(path:Path, s:Stamps, pts:list|None=None, damaged:int|None=None) -> Contents:
+    "What a film holds by its packets or, once decoded, its frames. A lost frame leaves a hole in the times."
     pts = s.pts if pts is None else pts
     whole = not (s.said or s.container in UNCOUNTED) or said_end(path) <= path.stat().st_size
     times = frame_times(pts, s.base, s.rates)
@@ -567,23 +544,17 @@ def stamped_contents(
 def opencv_contents(path:Path) -> Contents:
     "What a film holds by OpenCV: frames are counted one by one, and time stamps are not known."
     with capture(path) as film:
-        said, fps, n = int(film.get(cv2.CAP_PROP_FRAME_COUNT)), film.get(cv2.CAP_PROP_FPS), 0
-        while film.grab(): n += 1
+        said, fps = int(film.get(cv2.CAP_PROP_FRAME_COUNT)), film.get(cv2.CAP_PROP_FPS)
+        n = sum(iter(film.grab, False))
     if not n: raise UserError(f"{path} holds no frame that can be decoded: restore the file from its source.")
     if path.suffix.lower() not in (".mp4", ".mov", ".avi"): said = 0 # a guess
     whole = said_end(path) <= path.stat().st_size
     return Contents(n, *frame_times([None] * n, 1., (fps,)), said, whole, "", "", None)
 
 # %% ../../nbs/3_data/02_decoder.ipynb #080
-@lru_cache(4096)
-def film_contents(
-    path:Path,
-    size:int,       # bytes
-    mtime_ns:int,   # when it was changed; both make the memory of this function forget an old content
-    thorough:bool,  # True: decode all of it, and say what is damaged
-    how:Decoding,
-) -> Contents:
-    "What a film holds. Errors as of `open_film`; `UserError` where not a single frame can be decoded."
+@lru_cache(4096) # whose memory forgets a content of another size or date
+def film_contents(path:Path, size:int, mtime_ns:int, thorough:bool, how:Decoding) -> Contents:
+    "What a film holds; `thorough`: all of it is decoded. Errors as of `open_film`; `UserError` on no frame."
     if how.decoder == "opencv": return opencv_contents(path)
     s, damage = packet_stamps(path), Damage()
     found = stamped_contents(path, s)
@@ -591,6 +562,5 @@ def film_contents(
         shown = [(f.pts, f.damaged) for f in decoded(path, damage)]
         found = stamped_contents(path, s, [p for p, _ in shown], sum(d for _, d in shown) + damage.lost)
     if not found.frames:
-        raise UserError(f"{path} holds no frame that can be decoded (codec {s.codec}): restore the file from "
-                      "its source, or convert it.")
+        raise UserError(f"{path} holds no frame that decodes (codec {s.codec}): restore or convert it.")
     return found

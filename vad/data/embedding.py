@@ -38,7 +38,7 @@ from ..core import devices, provenance
 from ..core.devices import keep_memory, pick_device
 from ..core.errors import TemporaryError, UserError, is_temporary, no_link, reading, regular_file
 from ..core.errors import temporary_error
-from ..core.files import atomic_write, exclusive, room_for
+from ..core.files import atomic_write, exclusive, room_for, validate_room
 from ..core.progress_bar import progress
 from ..core.records import validate_seals, file_seals, line_of, lines_in, parse_json, read_array, read_csv
 from ..core.records import read_json, schema_error, write_csv, write_json
@@ -100,13 +100,7 @@ def network(recipe:Recipe) -> Backbone:
     return backbone_or_cnn(recipe.fallback, **{n: getattr(recipe, n) for n in names}).to(recipe.device)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #015
-def plan(
-    method:str|None,
-    device:str,      # auto | cpu | cuda | cuda:N | mps
-    frames:int|None,
-    batch:int|None,
-    **others,        # further fields of a recipe
-) -> Recipe:
+def plan(method:str|None, device:str, frames:int|None, batch:int|None, **others) -> Recipe:
     "A recipe. Without a method: MobileNet on a CPU where its weights are, else the published ResNet50."
     device = pick_device(device)
     method = method or (MOBILENET if device.type == "cpu" and find_weights(MOBILENET) else "resnet50")
@@ -115,10 +109,7 @@ def plan(
     return Recipe(method, frames=frames, batch=batch, device=str(device), **others)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #020
-def run_batch(
-    recipe:Recipe,
-    frames:list,      # at most recipe.batch of (H, W, 3) uint8 RGB
-) -> np.ndarray:      # (len(frames), width) float32
+def run_batch(recipe:Recipe, frames:list) -> np.ndarray: # (H, W, 3) uint8 RGB each -> (n, width) float32
     "Vectors of some frames, in a batch of constant size."
     net = network(recipe)
     x = np.zeros((recipe.batch, *net.size, 3), np.uint8)
@@ -167,11 +158,9 @@ def failure(index:int, path:Path, e:Exception) -> Outcome:
 
 # %% ../../nbs/3_data/09_embedding.ipynb #030
 def decode_into(
-    recipe:Recipe,
-    size:tuple,  # (height, width) of the network's frames
-    index:int,   # of the video
-    path:Path,
-    put,         # put((index, place, frame)) for each frame; frame (height, width, 3) uint8 RGB
+    recipe:Recipe, size:tuple, # (height, width) of the network's frames
+    index:int, path:Path,      # of the video
+    put,                       # put((index, place, frame)) for each frame; frame (height, width, 3) uint8 RGB
 ) -> tuple[int, int, Outcome]: # index, number of frames, outcome, yet without features
     "Decode a video and put its frames into the queue; what is wrong with the video becomes its outcome."
     begin, n, outcome = time.perf_counter(), 0, Outcome(index, None, "", 0.)
@@ -260,13 +249,8 @@ class Batcher:
             yield outcome._replace(features=x)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #037
-def stream(
-    recipe:Recipe,
-    jobs:list[tuple[int, Path]], # index and path of each video
-    workers:int,                 # videos decoded at once
-    threads:int,                 # batches worked on at once
-) -> Iterator[Outcome]:          # as they get ready
-    "Embed videos on this machine."
+def stream(recipe:Recipe, jobs:list[tuple[int, Path]], workers:int, threads:int) -> Iterator[Outcome]:
+    "Embed videos, by index and path, on this machine; `Workload` says what workers and threads do."
     keep_memory()
     with one_thread() if recipe.device == "cpu" else nullcontext():
         batcher, size = Batcher(recipe, threads), network(recipe).size
@@ -294,10 +278,7 @@ def begin_rows(
     folder.mkdir(parents=True, exist_ok=True)
     if lines.is_file() and not array.is_file() and target.is_file(): os.replace(target, array) # it died then
     if not is_array_of(array, shape):
-        need, free = 4 * int(np.prod(shape)), shutil.disk_usage(folder).free
-        if need > free:
-            raise UserError(f"{target} needs {need / 1e9:.3f} GB and its disk has {free / 1e9:.3f} GB left: "
-                            "free some space, or name another folder.")
+        validate_room(target, 4 * int(np.prod(shape)), folder, "free some space, or name another folder")
         open_memmap(array, "w+", np.float32, shape) # writes the header and makes room for the rest
         lines.write_text("")
     mark.write_text(key)
@@ -391,11 +372,9 @@ def cluster(engine:str, address:str|None):
             finally:
                 if mine: ray.shutdown()
     except ImportError as e:
-        packages = "dask distributed" if engine == "dask" else "ray"
-        raise UserError(f"engine={engine!r} takes the package {e.name}: pip install {packages}.") from None
+        raise UserError(f"engine={engine!r} takes {e.name}: pip install dask distributed, or ray.") from None
     except (OSError, TimeoutError, ConnectionError) as e:
-        raise UserError(f"No {engine} cluster answers at {address} ({e}): "
-                        "start one, or correct the address.") from None
+        raise UserError(f"No {engine} cluster answers at {address} ({e}): start one there.") from None
 
 # %% ../../nbs/3_data/09_embedding.ipynb #051
 _shard = Lock() # a process works on one shard at a time: a shard uses all threads that it was given
@@ -405,12 +384,8 @@ def embed_shard(recipe:Recipe, jobs:list, workers:int, threads:int) -> list[Outc
     with _shard: return list(stream(recipe, jobs, workers, threads))
 
 # %% ../../nbs/3_data/09_embedding.ipynb #053
-def embed_on_cluster(
-    recipe:Recipe,
-    jobs:list[tuple[int, Path]], # index and path of each video
-    work:Workload,
-) -> Iterator[Outcome]:
-    "Embed videos on a cluster."
+def embed_on_cluster(recipe:Recipe, jobs:list[tuple[int, Path]], work:Workload) -> Iterator[Outcome]:
+    "Embed videos, by index and path, on a cluster."
     from joblib import Parallel, delayed, effective_n_jobs
     shards = [jobs[i:i + work.shard] for i in range(0, len(jobs), work.shard)]
     with cluster(work.engine, work.address):
@@ -422,11 +397,8 @@ def embed_on_cluster(
             for done in run(calls): yield from done
 
 # %% ../../nbs/3_data/09_embedding.ipynb #055
-def mask_of(
-    counts,         # (N,) real frames of each video; 0: failed
-    frames:int,     # length of the padded sequences
-) -> np.ndarray:    # (N, frames) bool, True = a frame, False = padding
-    "The padding mask."
+def mask_of(counts, frames:int) -> np.ndarray: # (N,) real frames of each video -> (N, frames) bool
+    "Which frames of sequences that are padded to one length are real."
     return np.arange(frames) < np.asarray(counts, np.int64)[:, None]
 
 # %% ../../nbs/3_data/09_embedding.ipynb #057
@@ -452,17 +424,12 @@ class Embeddings:
         return f"Embeddings({n} videos x {frames} frames x {width}, {(~self.mask.any(1)).sum()} failed)"
 
 # %% ../../nbs/3_data/09_embedding.ipynb #060
-def flat_labels(
-    y:np.ndarray,  # (N,), (N, 1), (1, N), or one-hot (N, K)
-    n:int,         # videos
-    path:Path,     # for messages
-) -> np.ndarray:   # (N,) int64, or words
-    "A label for each video. Raises `UserError` on labels that are no classes, or not as many as videos."
+def flat_labels(y:np.ndarray, n:int, path:Path) -> np.ndarray: # (N,), (N, 1), (1, N), one-hot (N, K) -> (N,)
+    "A number or word for each video. Raises `UserError` where labels are no classes, or not as many."
     rows = y.ndim == 2 and y.shape[0] == n and y.shape[1] > 1 and y.dtype.kind in "biuf"
     if rows and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all(): y = y.argmax(1) # one-hot
     if y.shape not in ((n,), (n, 1), (1, n)):
-        raise UserError(f"{path} has shape {y.shape}: they should be {n} labels, "
-                        "one for each video, or one-hot.")
+        raise UserError(f"{path} has shape {y.shape}: they should be {n} labels, one a video, or one-hot.")
     y, cure = y.ravel(), "labels are whole numbers or words"
     if y.dtype.kind == "S": y = np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind == "U" and all(s.strip() for s in y): return np.char.strip(y)
@@ -473,36 +440,26 @@ def flat_labels(
     return y.astype(np.int64)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #062
-def load_pair(
-    embeddings:Path,  # {method}_embeddings.npy
-    labels:Path,      # {method}_labels.npy
-) -> tuple[np.ndarray, np.ndarray]: # (N, T, D), (N,) int64 or words
+def load_pair(embeddings:Path, labels:Path) -> tuple[np.ndarray, np.ndarray]: # (N, T, D); (N,) int64 or words
     "The two arrays, the first mapped. Raises `UserError` where one is missing or broken, or they do not fit."
     cure = "embed the videos again, or save one array with numpy.save"
     missing = "embed the videos first, or name another file"
     x, y = read_array(embeddings, cure, missing, mapped="c"), read_array(labels, cure, missing)
     if x.ndim != 3 or x.dtype.kind not in "fiu":
-        raise UserError(f"{embeddings} has shape {x.shape} and type {x.dtype}: it should be "
-                        "(videos, frames, width) numbers; of vectors without frames make one frame each.")
+        raise UserError(f"{embeddings} is {x.dtype} {x.shape}: it should be numbers (videos, frames, width).")
     if not x.size: raise UserError(f"{embeddings} holds no videos: embed some.")
     return x, flat_labels(y, len(x), labels)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #064
-def validate_vectors(
-    x:np.ndarray,    # (N, T, D), written to where padding holds anything but numbers
-    frames,          # (N,) how many of the T rows are real
-    names,           # (N,) of the videos
-    path:Path,       # for the message
-):
+def validate_vectors(x:np.ndarray, frames, names, path:Path): # (N, T, D); (N,) real frames, names of videos
     "Raise `UserError` at a number that is not finite in single precision; set such padding to zero."
     if x.dtype.kind != "f": return
     for i, (row, n) in enumerate(zip(x, frames)):
         with np.errstate(over="ignore"): good = np.isfinite(row.astype(np.float32, copy=False)).all(1)
         if good.all(): continue
         if not (n and good[:n].all()):
-            raise UserError(f"{path} holds a number that is not finite (NaN or infinite) in video {i} "
-                            f"({names[i]}), frame {int(good.argmin())}, both counted from 0: "
-                            "embed the videos again.")
+            at = f"video {i} ({names[i]}), frame {int(good.argmin())}, both counted from 0: embed again"
+            raise UserError(f"{path} holds a number that is not finite (NaN or infinite) in {at}.")
         x[i, n:] = 0
 
 # %% ../../nbs/3_data/09_embedding.ipynb #066
@@ -551,16 +508,11 @@ def read_manifest(path:Path, x:np.ndarray, y:np.ndarray, classes:tuple) -> pd.Da
     if len(table) != len(x):
         raise UserError(f"{path} has {len(table)} lines and the array {len(x)} rows: {EMBED_AGAIN}.")
     labelled = y.dtype.kind == "i" and ((0 <= y) & (y < len(classes))).all()
-    if not (labelled and table.frames.between(0, x.shape[1]).all()):
-        raise UserError(f"{path} or the labels beside it hold numbers beyond the array's frames and classes: "
-                        f"{EMBED_AGAIN}.")
-    return table
+    if labelled and table.frames.between(0, x.shape[1]).all(): return table
+    raise UserError(f"{path} or its labels hold numbers beyond the array's: {EMBED_AGAIN}.")
 
 # %% ../../nbs/3_data/09_embedding.ipynb #073
-def signature(
-    recipe:Recipe,
-    videos:Collection,
-) -> str:
+def signature(recipe:Recipe, videos:Collection) -> str:
     "A hash of what shapes the result: recipe, weights, versions, code, each video's name, class and date."
     def stat(p):
         try: s = p.stat()
@@ -588,27 +540,19 @@ def fill_rows(rows:Rows, videos:Collection, outcomes:Iterator[Outcome]):
             bar.update()
 
 # %% ../../nbs/3_data/09_embedding.ipynb #077
-def manifest_of(
-    videos:Collection,
-    done:dict,          # index -> line of the journal
-    recipe:Recipe,
-) -> pd.DataFrame:
+def manifest_of(videos:Collection, done:dict, recipe:Recipe) -> pd.DataFrame: # done: as in `Rows`
     "A line a video: video, label, source, frames, padded, damaged, status, reason, seconds."
     t, note = pd.DataFrame([done[i] for i in range(len(videos))]), network(recipe).facts["fallback"] or ""
     status = np.select([t.unread, t.reason != ""], ["unread", "failed"], "ok")
     reason = t.reason.where(t.reason != "", t.notes.where(t.notes != "", note))
     table = videos.table[["video", "label", "source"]].reset_index(drop=True)
-    table = table.assign(frames=t.frames, padded=recipe.frames - t.frames, damaged=t.damaged,
-                         status=status, reason=reason, seconds=t.seconds)
     def utf8(x): return x.encode("utf-8", "backslashreplace").decode() if isinstance(x, str) else x
-    return table.map(utf8) # a file's name may be any bytes
+    return table.assign(frames=t.frames, padded=recipe.frames - t.frames, damaged=t.damaged, status=status,
+                        reason=reason, seconds=t.seconds).map(utf8) # a file's name may be any bytes
 
 # %% ../../nbs/3_data/09_embedding.ipynb #079
-def publish(
-    output:Path, rows:Rows, videos:Collection, recipe:Recipe,
-    record:dict, # gets the checksums and the journal, from which all but the vectors can be made again
-):
-    "Give every file its name, the record last: where it stands, all stand."
+def publish(output:Path, rows:Rows, videos:Collection, recipe:Recipe, record:dict):
+    "Give every file its name, the record last: where it stands, all stand, and can be made again from it."
     table, method = manifest_of(videos, rows.done, recipe), recipe.method
     rows.close()
     with open(rows.array, "rb+") as f: os.fsync(f.fileno())
@@ -623,11 +567,8 @@ def publish(
     shutil.rmtree(rows.folder, ignore_errors=True)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #081
-def done_before(
-    output:Path, method:str, key:str,
-    tell:bool=False, # say what is damaged
-) -> Embeddings|None:
-    "What an earlier call has made, if it is whole and complete. It is only read: no lock, no folder."
+def done_before(output:Path, method:str, key:str, tell:bool=False) -> Embeddings|None:
+    "What an earlier call has made, if whole and complete; `tell` says what is damaged. Takes no lock."
     record = output / f"{method}_record.json"
     if not record.is_file(): return None
     try:
@@ -652,13 +593,9 @@ def restore_journal(folder:Path, record:Path, key:str):
     (folder / "key").write_text(key) # last: without it the folder is thrown away
 
 # %% ../../nbs/3_data/09_embedding.ipynb #084
-def record_of(
-    recipe:Recipe, videos:Collection, work:Workload,
-    done:dict, # index -> line of the journal
-) -> dict:
+def record_of(recipe:Recipe, videos:Collection, work:Workload, done:dict) -> dict: # done: as in `Rows`
     "What is recorded of the embeddings: by what, of what, where, and how many videos failed."
-    workers, threads = work.on(recipe.device)
-    unread = sum(f["unread"] for f in done.values())
+    (workers, threads), unread = work.on(recipe.device), sum(f["unread"] for f in done.values())
     return dict(recipe=asdict(recipe), network=network(recipe).facts,
                 classes=videos.classes, normal=videos.normal, root=videos.root, passed=videos.passed,
                 decoding=decoding_of(videos.paths()), engine=work.engine, workers=workers, threads=threads,

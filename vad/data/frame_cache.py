@@ -30,15 +30,13 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from ..core.devices import room_on
 from ..core.errors import TemporaryError, UserError, temporary_error
-from ..core.files import NO_ROOM, atomic_write, exclusive, is_dead
+from ..core.files import NO_ROOM, atomic_write, exclusive, is_dead, validate_room
 from ..core.records import validate_seals, file_seals, read_array, read_json, write_json
 from .decoder import decoding_of
 from .video import Video, side_by_side
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #146523fd
-def is_gray(
-    frame:np.ndarray, # (H, W, 3) uint8
-) -> bool:
+def is_gray(frame:np.ndarray) -> bool: # (H, W, 3) uint8
     "Whether the three channels are equal."
     b, g, r = frame[..., 0], frame[..., 1], frame[..., 2]
     return np.array_equal(b, g) and np.array_equal(b, r)
@@ -90,22 +88,12 @@ def write_video(
 # %% ../../nbs/3_data/06_frame_cache.ipynb #5cbcdb34
 SEALS = "seals.npy" # the frames' checksums
 
-def build_cache(
-    videos:list[Video],
-    folder:Path,        # where to write frames.npy and index.json
-    size:tuple,         # (height, width)
-    mode:str,           # bgr | same | luma
-    interpolation:str,  # linear | area
-    workers:int|None,   # videos decoded at once
-):
-    "Decode all videos into `folder`. Raises `UserError` on a broken video and on a full disk."
+def build_cache(videos:list[Video], folder:Path, size:tuple, mode:str, interpolation:str, workers:int|None):
+    "Decode videos (see `write_video`) into `folder`. Raises `UserError` on a broken one and on a full disk."
     starts, path = np.cumsum([0] + [v.frames for v in videos]), folder / "frames.npy"
     shape = (int(starts[-1]), *size, 3 if mode == "bgr" else 1)
-    need, free = int(np.prod(shape)), shutil.disk_usage(folder).free
     cure = "free some space, or set VAD_CACHE to a folder on a larger disk"
-    if need > free:
-        raise UserError(f"The frame cache needs {need / 1e9:.3f} GB and {folder.parent} has {free / 1e9:.3f} "
-                      f"GB left: {cure}.")
+    validate_room(f"A frame cache in {folder.parent}", int(np.prod(shape)), folder, cure)
     name, checksum = list(CHECKSUMS.items())[-1]
     def write(job, beat): return write_video(*job, path, size, mode, interpolation, beat, checksum)
     try:
@@ -119,9 +107,7 @@ def build_cache(
         write_json(folder / "index.json", index | dict(checksum=name, seals=file_seals(folder, SEALS)))
     except OSError as e:
         if e.errno not in NO_ROOM: raise
-        raise UserError(f"The disk is full: {folder.parent} has no room for a frame cache of "
-                        f"{need / 1e9:.3f} "
-                      f"GB; {cure}.") from e
+        raise UserError(f"The disk is full: {folder.parent} has no room for a frame cache; {cure}.") from e
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #2eeaad53
 class Cached(NamedTuple):
@@ -137,10 +123,8 @@ ANEW = "delete its folder, it will be made again"
 INDEX = dict(names=list[str], starts=list[int],
              shape=list[int]|None, seals=dict[str, str]|None, checksum=str|None) # older ones say less
 
-def open_cache(
-    folder:Path, # a finished cache
-) -> Cached:
-    "Map a cache into memory. Raises `UserError` where it is damaged, `Unread` where it cannot be opened now."
+def open_cache(folder:Path) -> Cached:
+    "Map a cache into memory. Raises `UserError` where it is damaged, also `TemporaryError`."
     path, index = folder / "frames.npy", read_json(folder / "index.json", INDEX, ANEW, ANEW)
     array, starts = read_array(path, ANEW, ANEW, mapped="r"), np.asarray(index["starts"], int)
     right = array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3)
@@ -152,8 +136,7 @@ def open_cache(
     if index.get("seals"):
         validate_seals(folder, index["seals"], ANEW)
         if checksum not in CHECKSUMS:
-            raise UserError(f"{folder} has checksums that cannot be compared here ({checksum}): pip install "
-                          f"xxhash, or {ANEW}.")
+            raise UserError(f"{folder} has other checksums ({checksum}): pip install xxhash, or {ANEW}.")
         seals = read_array(folder / SEALS, ANEW, ANEW)
     return Cached(array, index["names"], starts, seals, checksum)
 
@@ -170,10 +153,7 @@ def normalise(
     return out.flatten(1, 2)
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #87c90a9e
-def clip_starts(
-    starts:np.ndarray, # (V + 1,) where each video begins
-    length:int,        # frames of a clip
-) -> np.ndarray:       # (K,) index of the first frame
+def clip_starts(starts:np.ndarray, length:int) -> np.ndarray: # (V + 1,) each video's begin -> (K,)
     "Every clip of `length` consecutive frames that lies inside one video, in order."
     count = np.maximum(np.diff(starts) - length + 1, 0)
     return np.arange(count.sum()) + np.repeat(starts[:-1] - np.cumsum(count) + count, count)
@@ -192,10 +172,7 @@ class Frames:
     "One split of a dataset, decoded and resized once."
     seals = None # (N,) checksums of the frames, where they are sealed
 
-    def __init__(self,
-        folder:str|Path, # a finished cache
-        channels:int=3,  # what `batch` returns per frame; stored gray is expanded
-    ):
+    def __init__(self, folder:str|Path, channels:int=3): # channels: what `batch` returns; gray is expanded
         "Open a cache. Raises `UserError` where it is damaged, or stores more channels than are asked for."
         self.folder, self.channels, self.read = Path(folder), channels, 0
         self.array, self.names, self.starts, self.seals, self.checksum = open_cache(self.folder)
@@ -211,20 +188,15 @@ class Frames:
 
     def clips(self, length:int) -> np.ndarray: return clip_starts(self.starts, length)
 
-    def cut(self,
-        frames:np.ndarray, # indices, of any shape
-    ) -> Tensor:           # (..., H, W, C) uint8, a copy
+    def cut(self, frames:np.ndarray) -> Tensor: # indices of any shape -> (..., H, W, C) uint8, a copy
         "Frames as they are stored. Raises `UserError` where they are damaged."
         x = self.array[frames]
         if self.seals is not None: check_frames(self, np.ravel(frames), x)
         self.read = give_back(self.array, self.read + x.nbytes)
         return torch.from_numpy(x)
 
-    def batch(self,
-        firsts,       # (B,) indices of first frames
-        length:int, device="cpu", # frames of a clip; where it goes
-    ) -> Tensor:      # (B, length * channels, H, W) float32 in [-1, 1], channels BGR
-        "Clips, cut out as bytes and normalised on the device."
+    def batch(self, firsts, length:int, device="cpu") -> Tensor: # (B,) -> (B, length * channels, H, W) BGR
+        "Clips by their first frames, cut out as bytes and normalised to [-1, 1] on the device."
         x = self.cut(np.asarray(firsts, np.int64)[:, None] + np.arange(length))
         if torch.device(device).type == "cuda": x = x.pin_memory()
         return normalise(x.to(device, non_blocking=True), self.channels)
@@ -236,20 +208,15 @@ class Frames:
         return f"{type(self).__name__}({len(self.names)} videos, {len(self)} frames of {size})"
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #531497e7
-def check_frames(
-    cache:Frames,
-    frames:np.ndarray, # (n,) indices
-    x:np.ndarray,      # (..., H, W, C): what was read
-):
-    "Compare frames that are read for the first time with their seals. Raises `UserError` on damage."
+def check_frames(cache:Frames, frames:np.ndarray, x:np.ndarray): # (n,) indices; (..., H, W, C)
+    "Compare frames `x` that are read for the first time with their seals. Raises `UserError` on damage."
     rows, checksum = x.reshape(len(frames), -1), CHECKSUMS[cache.checksum]
     for k in np.flatnonzero(cache.unseen[frames]):
         if checksum(rows[k]) == int(cache.seals[frames[k]]): continue
         v = np.searchsorted(cache.starts, frames[k], side="right") - 1
         with suppress(OSError): (cache.folder / "index.json").unlink() # by which the next call knows
-        raise UserError(f"{cache.folder} is damaged (frame {frames[k] - cache.starts[v]} of "
-                        f"{cache.names[v]}): "
-                      "run the same command again, it is made anew.")
+        what = f"frame {frames[k] - cache.starts[v]} of {cache.names[v]}"
+        raise UserError(f"{cache.folder} is damaged ({what}): run the same command again, it is made anew.")
     cache.unseen[frames] = False
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #fc1b80c7
@@ -276,12 +243,7 @@ def hold(frames:Frames, device) -> Frames:
     return DeviceFrames(frames.folder, frames.channels, device) if fits else frames
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #0e4dc78d
-def cache_key(
-    videos:list[Video],
-    size:tuple,
-    kind:str,           # colour: what batch returns has the film's channels | luma: converted to gray
-    interpolation:str,
-) -> str:
+def cache_key(videos:list[Video], size:tuple, kind:str, interpolation:str) -> str: # kind: colour | luma
     "A hash of everything that shapes the bytes of a cache."
     with ThreadPoolExecutor(8) as pool: prints = list(pool.map(Video.fingerprint, videos))
     content = [(v.name, v.frames, p, *["damaged"] * (v.damaged > 0)) for v, p in zip(videos, prints)]
@@ -290,11 +252,7 @@ def cache_key(
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #e7377ed7
-def sweep_caches(
-    folder:Path,
-    mine:str,       # a key whose lock the caller has asked for
-    held:bool|None, # what `take_lock` said of it
-):
+def sweep_caches(folder:Path, mine:str, held:bool|None): # the caller's key; what `take_lock` said of its lock
     "Remove what dead builds have left in `folder`."
     for part in folder.glob(".*.part"):
         key = part.name.split(".")[1]
@@ -302,15 +260,8 @@ def sweep_caches(
             if is_dead(part, free): shutil.rmtree(part, ignore_errors=True)
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #138afae3
-def make(
-    videos:list[Video],
-    done:Path,          # the cache to make, <folder>/<key>
-    size:tuple,
-    mode:str,           # bgr | same | luma
-    interpolation:str,
-    workers:int|None,
-):
-    "Build a cache, unless another process does so first."
+def make(videos:list[Video], done:Path, size:tuple, mode:str, interpolation:str, workers:int|None):
+    "Build the cache `done`, unless another process does so first; arguments as of `build_cache`."
     folder, key = done.parent, done.name
     part = folder / f".{key}.{uuid.uuid4().hex[:8]}.part"
     with exclusive(folder / f".{key}.lock") as held:
@@ -335,11 +286,8 @@ def discard(folder:Path):
             shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #337b50f0
-def find(
-    caches:list[Path], # that could serve, best first
-    channels:int,
-) -> Frames|None:
-    "A finished cache that can give `channels`; a damaged one is removed. Raises `Unread` as `open_cache`."
+def find(caches:list[Path], channels:int) -> Frames|None:
+    "The first finished cache that can give `channels`; a damaged one is removed. Errors as of `open_cache`."
     for folder in caches:
         try:
             if not folder.is_dir(): continue
@@ -353,8 +301,8 @@ def validate_format(videos:list[Video], size:tuple, channels:int, interpolation:
     "Raise `UserError` where nothing can be cached by these settings."
     if not videos: raise UserError("There are no videos to cache: this split of the dataset is empty.")
     if channels not in (1, 3) or interpolation not in ("linear", "area") or min(size) < 1:
-        raise UserError(f"Frames cannot have {channels} channels, size {size} and interpolation "
-                      f"{interpolation!r}: channels is 1 or 3, interpolation linear or area.")
+        wrong = f"{channels} channels, size {size} and interpolation {interpolation!r}"
+        raise UserError(f"Frames cannot have {wrong}: use 1 or 3 channels, linear or area.")
 
 # %% ../../nbs/3_data/06_frame_cache.ipynb #bdebcd5f
 def cache_frames(
@@ -371,8 +319,7 @@ def cache_frames(
     validate_format(videos, size, channels, interpolation)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"The cache folder {folder} cannot be made ({e.strerror}): set VAD_CACHE to one that "
-                      "can.") from None
+        raise UserError(f"The folder {folder} cannot be made ({e.strerror}): set VAD_CACHE.") from None
     keys = {kind: folder / cache_key(videos, size, kind, interpolation) for kind in ("luma", "colour")}
     if frames := find([keys["luma"], keys["colour"]][channels == 3:], channels): return frames
     gray = all(is_gray(next(v.read())) for v in videos[::len(videos) // 8 + 1])

@@ -30,26 +30,18 @@ from .video import image_header, images
 # %% ../../nbs/3_data/03_labels.ipynb #005
 TO_SAVE = "save it with numpy.save as an array of 0 and 1 (Python objects are never unpickled)"
 
-def read_labels(
-    path:Path,      # .npy, shape (N,), (1, N) or (N, 1); integers, booleans, or floats that are whole
-) -> np.ndarray:    # (N,) uint8, 1 = anomalous
+def read_labels(path:Path) -> np.ndarray: # .npy of shape (N,), (1, N) or (N, 1) -> (N,) uint8
     "Frame labels. Raises `UserError` on other classes than 0 and 1, other types and other shapes."
     labels = read_array(path, TO_SAVE, "restore it")
     if labels.size != max(labels.shape, default=0) or labels.size == 0:
         raise UserError(f"{path} has shape {labels.shape}: it should hold one number a frame.")
-    if labels.dtype.kind not in "biuf":
-        raise UserError(f"{path} holds values of type {labels.dtype}: labels are 0 (normal) and 1 "
-                        f"(anomalous).")
-    if len(bad := labels[(labels != 0) & (labels != 1)]):
-        raise UserError(f"{path} holds {bad.flat[0]}, and labels are 0 (normal) and 1 (anomalous): "
-                        f"correct it.")
+    bad = labels[(labels != 0) & (labels != 1)] if labels.dtype.kind in "biuf" else [f"type {labels.dtype}"]
+    if len(bad): raise UserError(f"{path} holds {bad[0]}, correct it: labels are 0 (normal), 1 (anomalous).")
     return labels.ravel().astype(np.uint8)
 
 # %% ../../nbs/3_data/03_labels.ipynb #008
-def read_ranges(
-    path:Path, # UCSDped1.m or UCSDped2.m
-) -> list[list[tuple[int, int]]]: # for each test video its anomalous ranges (first, last), counted from 1
-    "The anomalous ranges in UCSD's label script. Raises `UserError` where it holds none."
+def read_ranges(path:Path) -> list[list[tuple[int, int]]]: # for each test video (first, last), from 1
+    "The anomalous ranges in UCSD's label script (UCSDped1.m). Raises `UserError` where it holds none."
     code = re.sub("%.*", "", regular_file(path).read_text(encoding="utf-8", errors="replace"))
     lines = re.findall(r"gt_frame\s*=\s*\[([^\]]*)\]", code)
     if not lines:
@@ -57,15 +49,12 @@ def read_ranges(
     return [[(int(a), int(b or a)) for a, b in re.findall(r"(\d+)\s*(?::\s*(\d+))?", line)] for line in lines]
 
 # %% ../../nbs/3_data/03_labels.ipynb #010
-def fill(
-    ranges:list, # (first, last), counted from 1, both included
-    frames:int,  # length of the video
-) -> np.ndarray: # (frames,) uint8
+def fill(ranges:list, frames:int) -> np.ndarray: # (first, last) from 1, both included -> (frames,) uint8
     "Frame labels from ranges. Raises `UserError` where one leaves the video."
     labels = np.zeros(frames, np.uint8)
     for a, b in ranges:
-        if not 1 <= a <= b <= frames:
-            raise UserError(f"The range {a}:{b} does not fit a video of {frames} frames")
+        fits = 1 <= a <= b <= frames
+        if not fits: raise UserError(f"The range {a}:{b} does not fit a video of {frames} frames")
         labels[a - 1:b] = 1
     return labels
 
@@ -78,23 +67,16 @@ def plain_text(path:Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../../nbs/3_data/03_labels.ipynb #016
-def not_zero(
-    values:np.ndarray, # numbers of any type
-    path:Path,         # for the message
-) -> np.ndarray:       # bool, of the same shape
+def not_zero(values:np.ndarray, path:Path) -> np.ndarray: # bool, of the same shape
     "Which values are not 0. Raises `UserError` on values that no mask holds."
     if values.dtype.kind not in "biuf": wrong = f"values of type {values.dtype}"
     elif values.dtype.kind in "if" and values.size and not (values.min() >= 0 and values.max() < np.inf):
         wrong = "negative numbers or such as are not finite"
     else: return values != 0
-    raise UserError(f"{path} holds {wrong}: a mask holds 0 where nothing is anomalous, numbers over 0 "
-                  "elsewhere.")
+    raise UserError(f"{path} holds {wrong}: a mask is 0 where nothing is anomalous, over 0 elsewhere.")
 
 # %% ../../nbs/3_data/03_labels.ipynb #019
-def coloured(
-    pixels:np.ndarray, # (N, H, W, C), C = 3, or 4 with alpha last
-    path:Path,
-) -> np.ndarray:       # (N, H, W) bool
+def coloured(pixels:np.ndarray, path:Path) -> np.ndarray: # (N, H, W, 3 or 4 with alpha) -> (N, H, W) bool
     "Which pixels are not black; by their alpha where all colours are the same and alpha is not."
     colours, alpha = pixels[..., :3], pixels[..., 3:]
     flat = alpha.size and (colours == colours[:1, :1, :1]).all() and (alpha != alpha[:1, :1, :1]).any()
@@ -151,8 +133,7 @@ def mask_npz(path:Path) -> np.ndarray: # (N, H, W) bool
     with np.load(path, allow_pickle=False) as z:
         names = [n for n in z.files if n != "shape"]
         if "mask" not in names and len(names) != 1:
-            raise UserError(f"{path} holds {', '.join(names) or 'nothing'}: save one array of masks, called "
-                          "mask.")
+            raise UserError(f"{path} holds {', '.join(names) or 'nothing'}: save one array, called mask.")
         mask = z["mask" if "mask" in names else names[0]]
         if "shape" not in z.files or tuple(z["shape"]) == mask.shape: return array_mask(mask, path)
         n, h, w = z["shape"]
@@ -236,8 +217,8 @@ class MatReader:
             except BaseException as e: # Ctrl-C in the middle of an answer as well
                 self.close(process)
                 if not isinstance(e, (EOFError, OSError)): raise
-                damaged = "is damaged, and the reader of .mat files died of it"
-                why = f"took more than {MAT_SECONDS} seconds to read" if slow else damaged
+                why = "is damaged, and the reader of .mat files died of it"
+                if slow: why = f"took more than {MAT_SECONDS} seconds to read"
                 raise UserError(f"{path} {why}: restore it from its source.") from None
             finally: watch.cancel()
 
@@ -255,13 +236,10 @@ def read_mask(
     "The pixel masks of one video. Raises `UserError` where they are broken or do not fit the video."
     reader = mask_folder if path.is_dir() else READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(f"{path} is no kind of mask we know (a folder of images, .mat, .npy, .npz): convert "
-                      "it.")
+        raise UserError(f"{path} is no mask we know (a folder of images, .mat, .npy, .npz): convert it.")
     try: mask = reader(path if path.is_dir() else regular_file(path))
     except (UserError, MemoryError): raise
     except Exception as e: # parsers fail on broken bytes in a dozen ways
-        raise UserError(f"{path} cannot be read as masks ({type(e).__name__}): restore it from its "
-                      "source.") from None
+        raise UserError(f"{path} cannot be read as masks ({type(e).__name__}): restore it.") from None
     if mask.shape == (frames, *size): return mask
-    raise UserError(f"{path} holds masks of shape {mask.shape} and its video is {(frames, *size)}: restore "
-                  "the one or the other.")
+    raise UserError(f"{path} holds masks of shape {mask.shape}, its video is {(frames, *size)}: restore one.")

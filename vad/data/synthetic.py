@@ -54,10 +54,7 @@ def paving(rng, x, y):
 # %% ../../nbs/3_data/05_synthetic.ipynb #428e516d
 FAR_KERB, MIDDLE, NEAR_KERB = 40, 71, 108 # of the path, units from the top
 
-def ground(
-    rng,               # a NumPy generator
-    size=(120, 180),   # (height, width) pixels
-) -> np.ndarray:       # (H, W) uint8
+def ground(rng, size=(120, 180)) -> np.ndarray: # (H, W) uint8
     "What the camera sees when nobody is there: a hedge, a lawn, a path of two lanes, the shade of a tree."
     big = (size[0] * FINE, size[1] * FINE)
     y, x = (np.arange(big[0])[:, None] + .5) * HIGH / big[0], (np.arange(big[1]) + .5) * HIGH / big[0]
@@ -76,10 +73,7 @@ def ground(
     return cv2.resize(np.clip(image, 0, 255).astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA)
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #124c72d0
-def foliage(
-    rng,             # a NumPy generator
-    size=(120, 180), # (height, width) pixels
-) -> np.ndarray:     # (2, H, W) int32, grays
+def foliage(rng, size=(120, 180)) -> np.ndarray: # (2, H, W) int32, grays
     "What wind adds to the light on hedge and lawn: a field for the cosine, a field for the sine."
     y, unit = (np.arange(size[0])[:, None] + .5) * HIGH / size[0], size[0] / HIGH
     weight = np.where(y < 17, 8, np.where((y < FAR_KERB) | (y > NEAR_KERB), 2, 0))
@@ -235,12 +229,8 @@ def shadow(bodies, size):
 # %% ../../nbs/3_data/05_synthetic.ipynb #5db50ea3
 OUT = 26 # units beyond the edge where actors wait to enter
 
-def render(
-    back,              # (H, W) uint8, the empty ground
-    actors,            # everybody
-    t,                 # frame
-) -> tuple:            # (H, W) uint8 light; (H, W) uint8, 0 or 1 + the place in `KINDS` of whose pixel it is
-    "One frame without the camera's faults, and whose each of its pixels is."
+def render(back, actors, t) -> tuple: # (H, W) uint8: the light; 0, or 1 + the place in `KINDS` of whose it is
+    "Frame `t` on an empty ground, without the camera's faults, and whose each of its pixels is."
     size, unit = back.shape, FINE * back.shape[0] / HIGH
     where, wide = [a.at(t)[:2] for a in actors], HIGH * size[1] / size[0]
     there = sorted((y, i) for i, (x, y) in enumerate(where) if -2 * OUT < x < wide + 2 * OUT
@@ -269,12 +259,7 @@ def somebody(rng, right:bool) -> dict:
 WALK = (1.3, 1.8)  # units a frame: 1.1 to 1.5 m/s, a person being 1.75 m
 GAP = 85           # frames between two walkers of a lane, on average, where it is busy by 1
 
-def crowd(
-    rng,        # a NumPy generator
-    frames,     # of the video
-    wide,       # units from edge to edge
-    busy=1.,    # walkers a `GAP`
-) -> list[Actor]:
+def crowd(rng, frames, wide, busy=1.) -> list[Actor]: # wide: units from edge to edge; busy: walkers a `GAP`
     "Everybody who behaves."
     actors = []
     for right in (False, True):
@@ -311,11 +296,7 @@ def odd(
 DEVIATION = 2 + np.arange(256) / 160  # grays of noise, for each gray of light
 _STEP = np.rint(DEVIATION * 8192 / np.sqrt((256 ** 2 - 1) / 3)).astype(np.int32) # deviation of four bytes
 
-def sensor(
-    light,      # (H, W) uint8
-    gain,       # exposure, 1024 = none
-    rng,        # a NumPy generator
-) -> np.ndarray: # (H, W) uint8
+def sensor(light, gain, rng) -> np.ndarray: # (H, W) uint8, exposure (1024: none) -> (H, W) uint8
     "What the camera makes of the light."
     p = np.clip((light.astype(np.int32) * gain + 512) >> 10, 0, 255)
     grain = rng.integers(0, 256, (4, *p.shape), dtype=np.uint8).sum(0, dtype=np.int32) - 510
@@ -349,12 +330,7 @@ def video(
     return seen, truth
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #9ce7d8cf
-def is_written(
-    root:Path,
-    record:str,    # the JSON file in `root` that holds the settings
-    settings:dict,
-    files:int,     # frames or clips that there should be
-) -> bool:
+def is_written(root:Path, record:str, settings:dict, files:int) -> bool: # JSON file; how many frames or clips
     "Whether `root` holds this very dataset. Raises `UserError` where it holds anything else."
     if not root.exists() or root.is_dir() and not any(root.iterdir()): return False
     found = read_json(root / record) if (root / record).exists() else {}
@@ -366,9 +342,9 @@ def is_written(
 def validate_recipe(settings:dict):
     "Raise `UserError` where nothing can be drawn by these settings."
     counts = [n for name, n in settings.items() if name not in ("seed", "size")]
-    if min(settings["size"]) < 48 or min(counts) < 1 or settings["seed"] < 0:
-        raise UserError(f"No videos can be drawn by {settings}: use 48 pixels or more, at least one video "
-                      "and frame of each kind, and a seed from 0.")
+    if min(settings["size"]) >= 48 and min(counts) >= 1 and settings["seed"] >= 0: return
+    least = "48 pixels, one video and one frame, and a seed of 0"
+    raise UserError(f"No videos can be drawn by {settings}: use at least {least}.")
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #9b766173
 def write_pngs(folder:Path, frames):
@@ -380,25 +356,12 @@ def write_pngs(folder:Path, frames):
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #dbe74145
 SCRIPTS = ( # of the testing videos: what goes wrong, and when
-    (("cyclist", .3),),
-    (("cart", -.3), ("loiterer", .68)),
-    (("runner", .15), ("bag", .82)),
-    (("cyclist", -.05), ("wrong way", .62)),
-    (),
-    (("runner", .62),),
-    (("wrong way", -.85), ("cart", .75)),
-    (("loiterer", .25),),
-    (("cart", .2),),
-    (("cyclist", -.15), ("runner", .7)),
-)
+    (("cyclist", .3),), (("cart", -.3), ("loiterer", .68)), (("runner", .15), ("bag", .82)),
+    (("cyclist", -.05), ("wrong way", .62)), (), (("runner", .62),), (("wrong way", -.85), ("cart", .75)),
+    (("loiterer", .25),), (("cart", .2),), (("cyclist", -.15), ("runner", .7)))
 
-def write_test_video(
-    part:Path,        # the dataset's folder
-    name:str,
-    frames,           # (T, H, W) uint8
-    truth,            # (T, H, W) uint8, from `video`
-) -> list[dict]:      # when each kind of anomaly is first and last seen, frames from 0
-    "Write a testing video and its masks."
+def write_test_video(part:Path, name:str, frames, truth) -> list[dict]: # (T, H, W) each, from `video`
+    "Write a testing video and its masks. Says when each kind of anomaly is first and last seen, from 0."
     write_pngs(part / "testing/frames" / name, frames)
     mask = np.packbits(truth > 0, axis=-1)
     np.savez_compressed(part / "masks" / f"{name}.npz", mask=mask, shape=np.array(truth.shape))
@@ -445,15 +408,8 @@ def write_walkway(
 # %% ../../nbs/3_data/05_synthetic.ipynb #d3952324
 CLASSES = ("normal", "cyclist", "cart", "runner")
 
-def scene(
-    camera:int,
-    kind:str,        # one of CLASSES
-    take:int,
-    seed:int=0,
-    size=(120, 180), # (height, width) pixels
-    frames=45,       # three seconds
-) -> np.ndarray:     # (T, H, W) uint8
-    "A clip of one class before one camera."
+def scene(camera:int, kind:str, take:int, seed:int=0, size=(120, 180), frames=45) -> np.ndarray: # (T, H, W)
+    "A clip of one of `CLASSES` before one camera, three seconds long."
     def rng(*number): return np.random.default_rng([seed, camera, *number])
     back, leaves, random = ground(rng(), size), foliage(rng(1), size), rng(2 + CLASSES.index(kind), take)
     script = ((kind, random.uniform(-.2, .2)),) if kind in KINDS else ()

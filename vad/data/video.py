@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGES', 'MOVIES', 'OTHERS', 'TURNS', 'AS_STORED', 'ZEROS', 'ALL_THE_SAME', 'KINDS', 'natural', 'visible', 'images',
            'is_film', 'gaps', 'upright', 'scan_begins', 'has_end', 'image_header', 'decode_image', 'complaint',
-           'decode_jpeg', 'eight_bits', 'decode', 'decode_lenient', 'Video', 'read_video', 'check_size', 'read_folder',
-           'read_file', 'contents', 'film_fault', 'notes_on', 'digest', 'folder_faults', 'open_folder', 'open_file',
-           'open_video', 'Timed', 'FolderFrames', 'FilmFrames', 'Reading', 'side_by_side']
+           'decode_jpeg', 'eight_bits', 'decode', 'decode_lenient', 'Video', 'read_video', 'validate_size',
+           'read_folder', 'read_file', 'contents', 'film_fault', 'notes_on', 'digest', 'folder_faults', 'open_folder',
+           'open_file', 'open_video', 'Timed', 'FolderFrames', 'FilmFrames', 'Reading', 'side_by_side']
 
 # %% ../../nbs/3_data/01_video.ipynb #003
 import hashlib
@@ -32,10 +32,8 @@ from .decoder import ASSUMED_FPS, Clock, Contents, Damage, Listener, decoding, f
 from .decoder import film_frames, looks_like_film, packet_stamps, pyav, stamped_contents
 
 # %% ../../nbs/3_data/01_video.ipynb #006
-def natural(
-    name:str|Path, # a file or folder; only its last part counts
-) -> tuple:
-    "Sort key in which runs of digits count as numbers and case does not count."
+def natural(name:str|Path) -> tuple:
+    "Sort key of a path's last part: runs of digits count as numbers, and case does not count."
     name = Path(name).name
     return [int(p) if i % 2 else p.casefold() for i, p in enumerate(re.split("([0-9]+)", name))], name
 
@@ -65,9 +63,7 @@ def is_film(path:Path) -> bool:
     return suffix in MOVIES or suffix not in (*IMAGES, *OTHERS) and path.is_file() and looks_like_film(path)
 
 # %% ../../nbs/3_data/01_video.ipynb #014
-def gaps(
-    names:list, # file names, naturally sorted
-) -> list[int]: # numbers that should stand between them and do not, at most ten
+def gaps(names:list) -> list[int]: # of files; at most ten numbers
     "Numbers missing between the first and the last. Names without a number have no gaps."
     numbers = [int(m[1]) for n in names if (m := re.search("([0-9]+)$", Path(n).stem))]
     if len(numbers) < len(names) or not numbers: return []
@@ -79,18 +75,13 @@ def gaps(
 TURNS = { # EXIF orientation -> axes to flip; from 5 on rows and columns are swapped first
     1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
 
-def upright(
-    frame:np.ndarray, # (H, W, ...)
-    said:int,         # EXIF orientation
-) -> np.ndarray:
+def upright(frame:np.ndarray, said:int) -> np.ndarray: # (H, W, ...), EXIF orientation
     "A picture as it is to be seen."
     if said > 4: frame = frame.swapaxes(0, 1)
     return np.ascontiguousarray(np.flip(frame, TURNS[said])) if said > 1 else frame
 
 # %% ../../nbs/3_data/01_video.ipynb #019
-def scan_begins(
-    data:bytes, # of a JPEG
-) -> int:       # bytes from its start
+def scan_begins(data:bytes) -> int: # bytes from the start of a JPEG
     "Where the picture itself begins: behind the header, which may hold a small picture with its own end."
     at = 2
     while at + 4 <= len(data) and data[at] == 0xff and data[at + 1] != 0xda:
@@ -109,9 +100,7 @@ def has_end(f, kind:str) -> bool: # f: an open file; kind: PIL's name of its for
     return data.find(mark, scan_begins(data) if kind == "JPEG" else 0) > 0
 
 # %% ../../nbs/3_data/01_video.ipynb #022
-def image_header(
-    path:Path,                     # an image file
-) -> tuple[tuple[int, int], int]:  # (height, width) pixels, as it is to be seen; EXIF orientation, 1 to 8
+def image_header(path:Path) -> tuple[tuple[int, int], int]: # (height, width) as to be seen; EXIF orientation
     "The size of an image, from the ends of its file. Raises `UserError` where it is none, or truncated."
     def orientation(picture):
         try: return picture.getexif().get(0x0112, 1)
@@ -147,8 +136,7 @@ ZEROS = bytes(64) # a run that the code of a picture hardly ever has
 
 def complaint(data:bytes) -> str:
     "What FFmpeg, which is stricter than libjpeg, says of a JPEG with a long run of zeros."
-    usual = decoding().decoder == "pyav" and find_spec("av") is not None
-    if not usual or data.find(ZEROS, scan_begins(data)) < 0: return ""
+    if decoding().decoder != "pyav" or not find_spec("av") or ZEROS not in data[scan_begins(data):]: return ""
     av = pyav()
     with Listener() as listener:
         try: av.CodecContext.create("mjpeg", "r").decode(av.Packet(data))
@@ -173,20 +161,18 @@ def eight_bits(frame:np.ndarray, path:Path) -> np.ndarray: # uint8
     if frame.dtype != np.uint16:
         raise UserError(f"{path} holds values of type {frame.dtype}, whose range nobody knows: {cure}.")
     if (top := frame.max()) < 4096:
-        raise UserError(f"{path} has 16 bits a channel and uses 12 at most (its brightest value is {top}): "
-                      f"{cure}.")
+        raise UserError(f"{path} uses, of 16 bits, 12 at most (its brightest value is {top}): {cure}.")
     return ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 # %% ../../nbs/3_data/01_video.ipynb #032
 ALL_THE_SAME = " To use what is there all the same, open it with partial=True."
 
 def decode(
-    path:Path,           # an image file
+    path:Path,
     partial:bool=False,  # True: a damaged picture is given as the decoder has it
 ) -> np.ndarray:         # (H, W, 3) uint8, BGR
     "The image in `path`. Raises `UserError` where it is damaged or not of 8 or 16 bits."
-    _, said = image_header(path)
-    data = path.read_bytes()
+    (_, said), data = image_header(path), path.read_bytes()
     with reading_now(path):
         frame, wrong = decode_jpeg(data) if data[:2] == b"\xff\xd8" else (None, "")
         if wrong and not partial:
@@ -255,23 +241,23 @@ def read_video(video:Video, gray:bool|None, keep, stop:int|None) -> Iterator[np.
     stop = video.frames if stop is None else min(stop, video.frames)
     for frame in (read_folder if video.path.is_dir() else read_file)(video, gray, keep, stop):
         if frame is None: continue
-        check_size(video.path, video.size, frame)
+        validate_size(video.path, video.size, frame.shape)
         yield frame
 
 # %% ../../nbs/3_data/01_video.ipynb #039
-def check_size(path:Path, size, frame:np.ndarray):
+def validate_size(path:Path, size:tuple, found:tuple): # (height, width, ...) of the video, of a frame
     "Raise `UserError` where a frame has another size than its video."
-    if (shape := frame.shape[:2]) == tuple(size): return
-    raise UserError(f"{path} has frames of {size[1]} x {size[0]} and of {shape[1]} x {shape[0]} pixels: "
-                  "bring them to one size.")
+    if found[:2] == tuple(size): return
+    seen, wanted = (f"{w} x {h}" for h, w in (found[:2], size))
+    raise UserError(f"{path} shows {seen} pixels in a video of {wanted}: bring all its frames to one size.")
 
 # %% ../../nbs/3_data/01_video.ipynb #041
 def read_folder(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndarray|None]:
     "Decode images of a folder; None for those that are not to be kept."
     files = video.files()
     if len(files) != video.frames:
-        raise UserError(f"{video.path} had {video.frames} frames when it was opened and has {len(files)} "
-                      "now: open it again.")
+        opened = f"{video.frames} frames when it was opened"
+        raise UserError(f"{video.path} had {opened} and has {len(files)} now: open it again.")
     for i, p in enumerate(files[:stop]):
         frame = decode(p, video.partial) if keep(i) else None
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if gray and frame is not None else frame
@@ -286,11 +272,10 @@ def read_file(video:Video, gray:bool|None, keep, stop:int) -> Iterator[np.ndarra
         if n > stop: break
         yield frame
     if n < stop:
-        raise UserError(not video.partial and film_fault(path, thorough=True) or
-                      f"{path} ends after {n} of {video.frames} frames: {cure}, or re-encode it.")
+        short = f"{path} ends after {n} of {video.frames} frames: {cure}, or re-encode it."
+        raise UserError(not video.partial and film_fault(path, thorough=True) or short)
     if n > video.frames:
-        raise UserError(f"{path} holds more than the {video.frames} frames that it had when it was opened: "
-                      "open it again.")
+        raise UserError(f"{path} holds more than the {video.frames} frames that it had: open it again.")
 
 # %% ../../nbs/3_data/01_video.ipynb #044
 def contents(path:Path, thorough:bool=False) -> Contents:
@@ -299,11 +284,8 @@ def contents(path:Path, thorough:bool=False) -> Contents:
     return film_contents(path.absolute(), found.st_size, found.st_mtime_ns, thorough, decoding())
 
 # %% ../../nbs/3_data/01_video.ipynb #046
-def film_fault(
-    path:Path,
-    thorough:bool=False, # decode all of it; else what its packets tell, and what is known already
-) -> str:                # empty: nothing
-    "What there is to say of a film that is truncated or damaged."
+def film_fault(path:Path, thorough:bool=False) -> str: # thorough: decode all of it, not only its packets
+    "What there is to say of a film that is truncated or damaged; empty: nothing."
     c = contents(path, thorough)
     if c.whole and not c.damaged: return ""
     if c.whole: what = f"is damaged: {c.damaged} of its frames are wrong or lost ({c.frames} can be decoded)"
@@ -321,21 +303,15 @@ def notes_on(path:Path, c:Contents) -> Iterator[str]:
         yield f"{path} says {c.said} frames in its header and shows {c.frames}: these are used."
 
 # %% ../../nbs/3_data/01_video.ipynb #051
-@lru_cache(100_000)
-def digest(
-    path:Path,    # a file
-    size:int,     # its length in bytes
-    mtime_ns:int, # when it was changed; makes the memory of this function forget an old content
-) -> bytes:
+@lru_cache(100_000) # whose memory forgets a content of another size or date
+def digest(path:Path, size:int, mtime_ns:int) -> bytes: # as of `os.stat`
     "SHA-256 of a file's length and bytes; of one over 256 MB, of 256 blocks of 1 MB, from first to last."
     block, h = 2**20, hashlib.sha256(str(size).encode())
     with open(regular_file(path), "rb") as f:
-        if size > 256 * block:
-            for i in range(256):
-                f.seek((size - block) * i // 255)
-                h.update(f.read(block))
-        else:
-            while data := f.read(block): h.update(data)
+        some = ((size - block) * i // 255 for i in range(256))
+        for place in some if size > 256 * block else range(0, size, block):
+            f.seek(place)
+            h.update(f.read(block))
     return h.digest()
 
 # %% ../../nbs/3_data/01_video.ipynb #054
@@ -344,21 +320,16 @@ KINDS = {".jpeg": ".jpg", ".tiff": ".tif"} # two names of one kind
 def folder_faults(path:Path, files:list[Path], damaged:int=0) -> Iterator[str]:
     "What is wrong with the frames of a folder: by their names, and how many are damaged."
     if missing := gaps(files):
-        yield (f"{path} lacks frame {missing[0]} between {files[0].name} and {files[-1].name}: restore what "
-               "is missing, or number the frames without gaps.")
-    kinds = Counter(KINDS.get(p.suffix.lower(), p.suffix.lower()) for p in files)
-    if len(kinds) > 1:
-        counts = ", ".join(f"{n} {k}" for k, n in kinds.items())
-        yield f"{path} holds pictures of {len(kinds)} kinds ({counts}): keep one, the frames."
+        between = f"between {files[0].name} and {files[-1].name}"
+        yield f"{path} lacks frame {missing[0]} {between}: restore it, or number the frames without gaps."
+    kinds = Counter(KINDS.get(s := p.suffix.lower(), s) for p in files)
+    counts = ", ".join(f"{n} {k}" for k, n in kinds.items())
+    if len(kinds) > 1: yield f"{path} holds pictures of {len(kinds)} kinds ({counts}): keep one, the frames."
     if damaged: yield f"{path} has {damaged} damaged frames of {len(files)}."
 
 # %% ../../nbs/3_data/01_video.ipynb #056
-def open_folder(
-    path:Path,
-    partial:bool,
-    thorough:bool=True, # of what is partial: decode all frames, and say how many are damaged
-) -> Video:
-    "Open a folder of frames: every header is read, the first and the last frame decoded."
+def open_folder(path:Path, partial:bool, thorough:bool=True) -> Video:
+    "Open a folder of frames: headers are read, the outer frames decoded; if partial and thorough, all."
     files = images(path)
     if not files:
         raise UserError(f"{path} holds no frames ({' '.join(IMAGES)}): put them there, or remove the folder.")
@@ -366,10 +337,7 @@ def open_folder(
     if faults and not partial: raise UserError(faults[0])
     size = decode(files[0], partial).shape[:2]
     decode(files[-1], partial)
-    for p in files:
-        if (found := image_header(p)[0]) != size:
-            raise UserError(f"{p} is {found[1]} x {found[0]} pixels and {files[0].name} is {size[1]} x "
-                          f"{size[0]}: bring the frames of a video to one size.")
+    for p in files: validate_size(p, size, image_header(p)[0])
     damaged = sum(decode_lenient(p)[1] for p in files) if partial and thorough else 0
     notes = tuple(folder_faults(path, files, damaged))
     return Video(path.name, path, len(files), size, damaged=damaged, partial=partial, notes=notes)
@@ -470,7 +438,7 @@ class Reading:
         "The frames in order. Raises `UserError` on one of another size, or one that cannot be decoded."
         for t, damaged in self.source:
             self.spoiled += damaged
-            check_size(self.path, self.size, t.image)
+            validate_size(self.path, self.size, t.image.shape)
             self.frames += 1
             yield t
         self.over = True
@@ -478,9 +446,7 @@ class Reading:
     @property
     def damaged(self) -> int: return self.spoiled + self.source.damage.lost
 
-    def most(self,
-        window:float, # seconds
-    ) -> int:
+    def most(self, window:float) -> int: # window: seconds
         "How many frames so many seconds of the video hold at most."
         if self.even: return int(np.ceil(window * self.fps)) + 1
         t = self.source.contents.seconds

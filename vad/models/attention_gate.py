@@ -15,10 +15,7 @@ from torch import Tensor, nn
 # %% ../../nbs/1_models/02_attention_gate.ipynb #a31f33f5
 class Gate(nn.Module):
     "An additive attention gate on a skip connection (Oktay et al. 2018, eqs. 1 and 2)."
-    def __init__(self,
-        gating:int, # channels of the gating signal
-        skip:int,   # channels of the skip
-    ):
+    def __init__(self, gating:int, skip:int): # channels of the gating signal, of the skip
         super().__init__()
         inner = skip // 2
         self.from_gating = nn.Sequential(nn.Conv2d(gating, inner, 1), nn.BatchNorm2d(inner))
@@ -43,10 +40,7 @@ class Attention(NamedTuple):
 # %% ../../nbs/1_models/02_attention_gate.ipynb #22d0c3c8
 class Gates(nn.Module):
     "A gate on each skip, and their mean on what was read from the memory."
-    def __init__(self,
-        gating:int,            # channels of what was read
-        skips:tuple[int, ...], # channels of the skips, coarse to fine
-    ):
+    def __init__(self, gating:int, skips:tuple[int, ...]): # channels of what was read, of the skips
         super().__init__()
         self.gates = nn.ModuleList([Gate(gating, skip) for skip in skips])
 

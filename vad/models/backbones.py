@@ -55,9 +55,7 @@ class TwoDepths(nn.Module):
         net.fc = nn.Identity()
         self.net, self.features = net, width
 
-    def forward(self,
-        x:Tensor,    # (B, 3, H, W)
-    ) -> Tensor:     # (B, width)
+    def forward(self, x:Tensor) -> Tensor: # (B, 3, H, W) -> (B, width)
         "Layer2 and layer4, averaged over places, then over neighbouring channels, then with each other."
         net = self.net
         middle = net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))
@@ -83,10 +81,8 @@ class FrameAttention(nn.Module):
         super().__init__()
         self.score = nn.Sequential(nn.Linear(width, width // 2), nn.Tanh(), nn.Linear(width // 2, 1))
 
-    def forward(self,
-        x:Tensor,    # (n, width) the frames of one video, without padding
-    ) -> Tensor:     # (n, width) the same, weighted; the weights have mean one
-        "Multiply each frame by n times its softmax weight."
+    def forward(self, x:Tensor) -> Tensor: # (n, width) the frames of one video, without padding
+        "Multiply each frame by n times its softmax weight, so that the weights have mean one."
         return x * self.score(x).softmax(0) * x.shape[0] # len(x) would be a fixed number in an export
 
 # %% ../../nbs/1_models/06_backbones.ipynb #017
@@ -95,32 +91,22 @@ def weights_folder() -> Path:
     return Path(os.environ.get("VAD_WEIGHTS") or "~/.cache/vad/weights").expanduser()
 
 # %% ../../nbs/1_models/06_backbones.ipynb #3f412ee5
-def find_weights(
-    name:str,      # of the network
-) -> Path|None:    # None where there are none
+def find_weights(name:str) -> Path|None: # None where there are none
     "A file of weights (name.safetensors, name_imagenet.pth, ...) in the weights folder or the shared one."
     folders = [f for f in (weights_folder(), shared("weights")) if f]
     suffixes = [f"{tail}{suffix}" for suffix in (".safetensors", ".pth", ".pt") for tail in ("", "_imagenet")]
     return next((p for f in folders for s in suffixes if (p := f / f"{name}{s}").is_file()), None)
 
 # %% ../../nbs/1_models/06_backbones.ipynb #cbabd467
-def read_weights(
-    path:str|Path,       # .safetensors, .pth or .pt
-) -> dict[str, Tensor]:
+def read_weights(path:str|Path) -> dict[str, Tensor]: # of a .safetensors, .pth or .pt file
     "The tensors in a file, by name. Raises `UserError` where it is missing, broken, or holds anything else."
-    if not Path(path).exists():
-        raise UserError(f"{path} is missing: name a .safetensors file of weights, "
-                      "or give weights='imagenet' or 'none'.")
-    return weights_in(load_plain(path), str(path))
+    if Path(path).exists(): return weights_in(load_plain(path), str(path))
+    raise UserError(f"{path} is missing: name a file of weights, or give weights='imagenet' or 'none'.")
 
 # %% ../../nbs/1_models/06_backbones.ipynb #019
 HEADS = ("aux_head.", "classifier.", "fc.", "head.", "head_dist.", "last_linear.") # for ImageNet's classes
 
-def load_weights(
-    net:nn.Module,
-    state:dict[str, Tensor],
-    path,                    # whence, for the message
-):
+def load_weights(net:nn.Module, state:dict[str, Tensor], path): # whence, for the message
     "Fill `net` from `state`, which may also hold a head. Raises `UserError` where it does not fit."
     def kind(z): return z.shape, z.is_floating_point()
     own = getattr(net, "pretrained_cfg", {}).get("classifier") or () # the head by timm's own name
@@ -130,8 +116,8 @@ def load_weights(
     wrong += [k for k in mine if k in state and kind(state[k]) != kind(mine[k])]
     wrong += [k for k in state if k not in mine and not k.startswith(heads)]
     if wrong:
-        raise UserError(f"{path} holds the weights of another network ({wrong[0]} and {len(wrong) - 1} more "
-                      "do not fit): name the file that belongs to this one.")
+        odd = f"{wrong[0]} and {len(wrong) - 1} more do not fit"
+        raise UserError(f"{path} holds the weights of another network ({odd}): name the file of this one.")
     used = {k: v for k, v in state.items() if k in mine}
     validate_finite_weights(used, path)
     net.load_state_dict(used, strict=False)
@@ -159,10 +145,8 @@ def timm_models():
     return timm
 
 # %% ../../nbs/1_models/06_backbones.ipynb #5d19c49b
-def build_timm(
-    name:str,        # mobilenetv1_075, vit_small_patch16_224, convnext_tiny.fb_in1k, ...
-) -> nn.Module:      # without weights, without classes
-    "A network of timm. Raises `UserError` where there is none of that name."
+def build_timm(name:str) -> nn.Module: # mobilenetv1_075, convnext_tiny.fb_in1k, ...
+    "A network of timm without weights and classes. Raises `UserError` where there is none of that name."
     timm = timm_models()
     if timm.is_model(name): return timm.create_model(name, num_classes=0)
     near = get_close_matches(name, ["cnn", "resnet50", "vit", *timm.list_models()], 3, .5)
@@ -170,11 +154,8 @@ def build_timm(
     raise UserError(f"There is no network {name!r}: use cnn, resnet50, vit or a name of timm's{such}.")
 
 # %% ../../nbs/1_models/06_backbones.ipynb #022
-def fetch_weights(
-    name:str,      # resnet50, or a name of timm's
-    net:nn.Module, # as built by `build_timm`, or torchvision's
-) -> tuple[dict[str, Tensor], str]: # tensors; whence
-    "ImageNet weights: a file put in place by hand, else the library's own download."
+def fetch_weights(name:str, net:nn.Module) -> tuple[dict[str, Tensor], str]: # tensors; whence
+    "ImageNet weights of torchvision's resnet50 or of timm's: a file put in place by hand, else a download."
     if path := find_weights(name): return read_weights(path), f"{path.name} {file_fingerprint(path)}"
     cure = "or give weights=FILE or weights='none'."
     if name == "resnet50":
@@ -207,10 +188,7 @@ class Readers(TorchDispatchMode):
         return operation(*args, **kwargs or {})
 
 # %% ../../nbs/1_models/06_backbones.ipynb #e08daf51
-def to_fold(
-    net:nn.Module,         # in eval mode
-    example:Tensor,        # (1, 3, H, W)
-) -> list[tuple[str, str]]: # names of convolution and normalisation
+def to_fold(net:nn.Module, example:Tensor) -> list[tuple[str, str]]: # names of convolution and normalisation
     "The convolutions whose output is read by one batch normalisation and nothing else."
     names, calls, readers = {m: n for n, m in net.named_modules()}, Counter(), Readers()
     def is_norm(m): return isinstance(m, nn.BatchNorm2d) and m.running_var is not None
@@ -233,10 +211,7 @@ def to_fold(
 # %% ../../nbs/1_models/06_backbones.ipynb #026
 ROUNDING = 1e-3 # of the largest number; folding changes nearly all networks by 3e-6, one by 4e-4
 
-def fold(
-    net:nn.Module,   # in eval mode; stays as it is
-    example:Tensor,  # (1, 3, H, W) of random numbers
-) -> nn.Module:
+def fold(net:nn.Module, example:Tensor) -> nn.Module: # in eval mode; (1, 3, H, W) of random numbers
     "A copy with folded batch normalisations, or the network itself where that changes its output."
     folded = copy.deepcopy(net)
     for conv, norm in to_fold(net, example):
@@ -275,16 +250,12 @@ class Backbone(nn.Module):
         self.register_buffer("offset", (mean / std).view(1, 3, 1, 1))
         self.facts = {}
 
-    def forward(self,
-        frames:Tensor, # (B, H, W, 3) uint8, RGB
-    ) -> Tensor:       # (B, width) float32
+    def forward(self, frames:Tensor) -> Tensor: # (B, H, W, 3) uint8, RGB -> (B, width) float32
         "One vector a frame."
         x = frames.permute(0, 3, 1, 2).to(self.gain.dtype) * self.gain - self.offset # stays channels-last
         return self.projection(self.body(x.to(self.dtype)).float())
 
-    def video(self,
-        x:Tensor,    # (n, width) vectors of one video's frames, without padding
-    ) -> Tensor:     # (n, width)
+    def video(self, x:Tensor) -> Tensor: # (n, width) vectors of one video's frames, without padding
         "The same, weighed by the attention where there is one."
         return self.attention(x)
 
@@ -299,8 +270,7 @@ def make_body(
 ) -> tuple[nn.Module, nn.Module, str, dict]: # body; what has weights; its name; arguments for Backbone
     "The network of a method, not yet with weights. Raises `UserError` where there is none of that name."
     if model and method != "vit":
-        raise UserError(f"model={model!r} says which transformer the method vit uses: "
-                      f"give method={model!r}, or method='vit'.")
+        raise UserError(f"model={model!r} is for the method vit: give method={model!r}, or method='vit'.")
     with randomly_initialised(seed):
         if method == "cnn": return (body := Convolutions()), body, "cnn", dict(attention=True)
         if method == "resnet50":
@@ -315,28 +285,19 @@ def make_body(
     return Patches(net), net, name, options
 
 # %% ../../nbs/1_models/06_backbones.ipynb #deacb9a5
-def width_of(
-    body:nn.Module, # in eval mode
-    frame:Tensor,   # (1, 3, H, W)
-    name:str,       # for the message
-) -> int:
+def width_of(body:nn.Module, frame:Tensor, name:str) -> int: # in eval mode; (1, 3, H, W); for the message
     "How many numbers `body` makes of a frame. Raises `UserError` where it makes no vector."
     try:
         with torch.inference_mode(): vector = body(frame)
     except Exception as e: # each network refuses in a way of its own
         why = f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
-        raise UserError(f"{name} cannot take frames of {frame.shape[2]} x {frame.shape[3]} pixels ({why}): "
-                      "use another size, or another network.") from None
+        size = "{} x {}".format(*frame.shape[2:])
+        raise UserError(f"{name} cannot take frames of {size} pixels ({why}): use another size.") from None
     if isinstance(vector, Tensor) and vector.dim() == 2: return vector.shape[1]
     raise UserError(f"{name} does not make one vector of a frame: use another network.")
 
 # %% ../../nbs/1_models/06_backbones.ipynb #dcc5ec88
-def fill_from(
-    weights:str,   # imagenet | none | a file
-    method:str,
-    name:str,      # of the network
-    net:nn.Module,
-) -> str:          # whence the weights are
+def fill_from(weights:str, method:str, name:str, net:nn.Module) -> str: # imagenet | none | a file -> whence
     "Fill a method's network with weights. Raises `UserError` where they cannot be had or do not fit."
     if weights == "none": return weights
     if weights != "imagenet":
@@ -382,19 +343,14 @@ def make_backbone(
     mean, std = options.get("pixels", ((0,) * 3, (1,) * 3))
     backbone.facts = dict(
         method=method, network=name, weights=source, random=[k for k, v in random.items() if v], seed=seed,
-        width=backbone.width, size=list(backbone.size), precision=precision, pixels=pixels,
-        mean=mean, std=std, fallback=None)
+        width=backbone.width, size=list(backbone.size), precision=precision, pixels=pixels, mean=mean,
+        std=std, fallback=None)
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 # %% ../../nbs/1_models/06_backbones.ipynb #7852d546
-def backbone_or_cnn(
-    fallback:str|None, # cnn: use it where the weights cannot be had, and say so in `facts`; None: no way out
-    method:str,
-    **options,         # of `make_backbone`
-) -> Backbone:
-    "The network of a method, or the randomly initialised cnn in its place where that is asked for."
-    if fallback not in (None, "cnn"):
-        raise UserError(f"fallback={fallback!r} is unknown: the only one is cnn.")
+def backbone_or_cnn(fallback:str|None, method:str, **options) -> Backbone: # of `make_backbone`
+    "The network of a method; where its weights cannot be had and fallback is cnn, that, as its `facts` say."
+    if fallback not in (None, "cnn"): raise UserError(f"fallback={fallback!r} is not cnn, the only one.")
     try: return make_backbone(method, **options)
     except UserError as e:
         if not fallback or method == "cnn": raise

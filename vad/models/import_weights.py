@@ -19,9 +19,7 @@ from ..core.errors import UserError, regular_file
 from .mnad import MNAD
 
 # %% ../../nbs/1_models/03a_import_weights.ipynb #eb22f08f
-def load_plain(
-    path:str|Path,
-) -> Tensor|dict:  # or whatever of tensors, numbers and text in lists and dictionaries was saved
+def load_plain(path:str|Path) -> Tensor|dict: # or what else of tensors, numbers, text, lists was saved
     "Tensors that torch.save or safetensors wrote. Raises `UserError` that says what else a file is."
     path = regular_file(path)
     try:
@@ -49,9 +47,7 @@ NOT_WEIGHTS = ( # how a file begins -> what it is, and the cure
     (rb"(?i)\s*version https://git-lfs", "a pointer of Git LFS: fetch the file itself with git lfs pull"),
     (rb"[^\x00-\x08\x0e-\x1f]*\Z", "text: name the file that torch.save wrote"))
 
-def other_than_weights(
-    path:Path,
-) -> str|None: # None where it may hold weights
+def other_than_weights(path:Path) -> str|None: # None where it may hold weights
     "What a file is that cannot hold weights, and the cure."
     with open(path, "rb") as f: head = f.read(512)
     for pattern, what in NOT_WEIGHTS:
@@ -71,10 +67,7 @@ def other_than_weights(
 WRAPPERS = ("state_dict", "model_state_dict", "model") # what scripts wrap weights in
 PREFIXES = ("module", "_orig_mod")                     # what DataParallel and torch.compile add
 
-def weights_in(
-    found,                        # by `load_plain`
-    source:str="This state_dict", # whence, for the message
-) -> dict[str, Tensor]:           # by the names that their model has
+def weights_in(found, source:str="This state_dict") -> dict[str, Tensor]: # by `load_plain`; for the message
     "The weights in what a training script saved. Raises `UserError` on none, or on anything else among them."
     def wrapped(x): return next((x[k] for k in WRAPPERS if isinstance(x.get(k), dict)), None)
     while isinstance(found, dict) and (inner := wrapped(found)) is not None: found = inner
@@ -87,22 +80,16 @@ def weights_in(
         if not isinstance(z, Tensor):
             kind = type(z).__name__
             raise UserError(f"{source} holds no plain tensors but a {kind} under {str(key)!r}: {cure}")
-        if name in state:
-            raise UserError(f"{source} holds {name!r} twice, with a prefix and without: "
-                          "save model.state_dict() of one model.")
+        if name in state: raise UserError(f"{source} holds {name!r} twice, once with a prefix: {cure}")
         state[name] = z
     return state
 
 # %% ../../nbs/1_models/03a_import_weights.ipynb #b6bf7a26
-def validate_finite_weights(
-    state:dict[str, Tensor],
-    source:str="This state_dict", # whence, for the message
-):
+def validate_finite_weights(state:dict[str, Tensor], source:str="This state_dict"): # whence, for the message
     "Raise `UserError` where a weight is nan or infinite."
     for name, z in state.items():
-        if not z.isfinite().all():
-            raise UserError(f"{source} holds nan or infinite numbers in {name!r}: "
-                          "name weights from before training went wrong.")
+        if z.isfinite().all(): continue
+        raise UserError(f"{source} holds nan or infinite numbers in {name!r}: name earlier weights.")
 
 # %% ../../nbs/1_models/03a_import_weights.ipynb #49329575
 PUBLISHED = { # the published name of a part -> ours
@@ -113,9 +100,7 @@ PUBLISHED = { # the published name of a part -> ours
     **{f"att_gate{3 - i}.{part}": f"gates.gates.{i}.{ours}" for i in range(3)
        for part, ours in dict(W_g="from_gating", W_x="from_skip", psi="psi").items()}}
 
-def our_name(
-    name:str,     # in a published state_dict
-) -> str|None:    # None: not used by the published forward pass
+def our_name(name:str) -> str|None: # None: not used by the published forward pass
     "What this package calls the parameter that the published code calls `name`."
     if name.startswith("encoder.moduleBatchNorm."): return None
     part, rest = ".".join(name.split(".")[:2]), name.split(".")[2:]
@@ -132,9 +117,8 @@ def from_original(
     kernels = ["encoder.moduleConv1.0.weight", "decoder.moduleConv.0.weight",
                "decoder.moduleUpsample4.0.weight", "decoder.moduleDeconv1.6.weight"]
     for k in kernels:
-        if getattr(state.get(k), "ndim", None) != 4:
-            raise UserError(f"This state_dict lacks the kernels {k!r}, so it is not one of MNAD: "
-                          "pass the state_dict of its model.")
+        if getattr(state.get(k), "ndim", None) == 4: continue
+        raise UserError(f"This state_dict lacks the kernels {k!r}, so it is not one of MNAD: pass one.")
     (width, stacked), (_, bottom), (up_in, up_out), (channels, _) = (state[k].shape[:2] for k in kernels)
     gated = any(k.startswith("att_gate") for k in state)
     model = MNAD("predict" if up_out < up_in else "reconstruct", channels, stacked // channels + 1, width,
@@ -143,8 +127,7 @@ def from_original(
     validate_finite_weights(renamed)
     for k, v in renamed.items():
         if k in mine and v.is_floating_point() != mine[k].is_floating_point():
-            raise UserError(f"This state_dict holds {v.dtype} for {k!r}: "
-                          "save model.state_dict() in floating point.")
+            raise UserError(f"This state_dict holds {v.dtype} for {k!r}: save it in floating point.")
     try: model.load_state_dict(renamed)
     except RuntimeError as e:
         raise UserError(f"This state_dict does not fit MNAD: {str(e).splitlines()[-1].strip()}") from None

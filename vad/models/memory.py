@@ -23,17 +23,12 @@ def initial_items(
     return F.normalize(torch.rand(n, dim, generator=generator), dim=1)
 
 # %% ../../nbs/1_models/01_memory.ipynb #e6bd9a98
-def as_rows(
-    grid:Tensor, # (B, D, h, w)
-) -> Tensor:     # (B, h*w, D)
+def as_rows(grid:Tensor) -> Tensor: # (B, D, h, w) -> (B, h*w, D)
     "The vector at every place of a grid as a row."
     return grid.flatten(2).mT
 
 # %% ../../nbs/1_models/01_memory.ipynb #10fde9a2
-def as_grid(
-    rows:Tensor, # (B, h*w, D)
-    like:Tensor, # (B, D, h, w)
-) -> Tensor:     # (B, D, h, w)
+def as_grid(rows:Tensor, like:Tensor) -> Tensor: # (B, h*w, D) -> (B, D, h, w)
     "Rows back at their places in a grid like `like`."
     return rows.mT.reshape(like.shape)
 

@@ -18,9 +18,7 @@ from . import memory
 from .attention_gate import Attention, Gates
 
 # %% ../../nbs/1_models/03_mnad.ipynb #834e0d2a
-def block(
-    inp:int, out:int, # channels
-) -> nn.Sequential:
+def block(inp:int, out:int) -> nn.Sequential: # channels
     "Two 3 x 3 convolutions, each followed by batch normalisation and ReLU."
     layers = []
     for channels in (inp, out):
@@ -28,9 +26,7 @@ def block(
     return nn.Sequential(*layers)
 
 # %% ../../nbs/1_models/03_mnad.ipynb #d47a19e9
-def upsample(
-    inp:int, out:int, # channels
-) -> nn.Sequential:
+def upsample(inp:int, out:int) -> nn.Sequential: # channels
     "A transposed convolution that doubles height and width, batch normalisation, ReLU."
     up = nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(up, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
@@ -38,20 +34,15 @@ def upsample(
 # %% ../../nbs/1_models/03_mnad.ipynb #e8088091
 class Encoder(nn.Module):
     "Turn frames into features at an eighth of the size, and keep the three grids on the way."
-    def __init__(self,
-        inp:int,   # channels of the stacked frames
-        width:int, # channels of the first block, 64 in the paper
-    ):
+    def __init__(self, inp:int, width:int): # channels of the stacked frames; of the first block (paper: 64)
         super().__init__()
         last = block(4 * width, 8 * width)[:4]
         first = [block(inp, width), block(width, 2 * width), block(2 * width, 4 * width)]
         self.blocks = nn.ModuleList([*first, last])
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self,
-        frames:Tensor,                # (B, inp, H, W), H and W divisible by 8
-    ) -> tuple[Tensor, list[Tensor]]: # (B, 8 width, H/8, W/8); skips: 4, 2, 1 width at H/4, H/2, H
-        "Features and skips."
+    def forward(self, frames:Tensor) -> tuple[Tensor, list[Tensor]]: # (B, inp, H, W), divisible by 8
+        "Features (B, 8 width, H/8, W/8) and skips, of 4, 2 and 1 width at H/4, H/2 and H."
         skips, x = [], frames
         for b in self.blocks[:-1]:
             skips.insert(0, b(x))
@@ -61,12 +52,7 @@ class Encoder(nn.Module):
 # %% ../../nbs/1_models/03_mnad.ipynb #7f35c82b
 class Decoder(nn.Module):
     "Turn features, and skips where there are any, into a frame in [-1, 1]."
-    def __init__(self,
-        inp:int,    # channels of the features
-        out:int,    # channels of the frame
-        width:int,  # as in the encoder
-        skips:bool, # True: predict; False: reconstruct
-    ):
+    def __init__(self, inp:int, out:int, width:int, skips:bool): # channels; as in the encoder; True: predict
         super().__init__()
         wide = [8 * width, 4 * width, 2 * width]
         self.bottom = block(inp, 8 * width)
@@ -88,13 +74,11 @@ class Decoder(nn.Module):
 # %% ../../nbs/1_models/03_mnad.ipynb #dd487be9
 def validate_variant(task:str, clip:int, memory:bool, attention:str):
     "Raise `UserError` on parts that cannot work together."
-    if task not in ("predict", "reconstruct"):
-        raise UserError(f"There is no task {task!r}: use predict or reconstruct.")
-    if attention not in ("none", "gate"):
-        raise UserError(f"There is no attention {attention!r}: use none or gate.")
+    choices = ("task", task, ("predict", "reconstruct")), ("attention", attention, ("none", "gate"))
+    for name, given, known in choices:
+        if given not in known: raise UserError(f"There is no {name} {given!r}: use {' or '.join(known)}.")
     if attention == "gate" and not (memory and task == "predict"):
-        raise UserError("Attention gates sit on skips and ask by what was read: "
-                      "use them with task predict and memory.")
+        raise UserError("Attention gates sit on skips and ask by what was read: use task predict and memory.")
     if task == "predict" and clip < 2:
         raise UserError(f"A clip of {clip} frame(s) leaves none to predict from: use 2 or more.")
 

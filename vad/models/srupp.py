@@ -135,8 +135,8 @@ def validate_mask(attn_mask):
     elif attn_mask.isnan().any() or (attn_mask == math.inf).any(): found = "nan or +inf"
     elif attn_mask.any() and ((attn_mask == 0) | (attn_mask == 1)).all(): found = "only 0 and 1"
     else: return
-    raise UserError(f"attn_mask holds {found}, whose meaning is open: give booleans (True = may not look), "
-                  "or numbers to add to the scores (0 = may look, -inf = may not).")
+    cure = "give booleans (True = may not look), or numbers to add to the scores (-inf = may not)"
+    raise UserError(f"attn_mask holds {found}, whose meaning is open: {cure}.")
 
 # %% ../../nbs/1_models/05_srupp.ipynb #207e88f5
 def validate_attention(model, x, memory, attn_mask, memory_mask_pad):
@@ -167,8 +167,8 @@ class SRUpp(_Stack):
     ):
         o = SRUppOptions(proj_size=proj_size, **options)
         if o.attention_every_n_layers != 1 and o.attention_last_n_layers != -1:
-            raise UserError("Which layers attend is said twice: "
-                          "set attention_every_n_layers or attention_last_n_layers, not both.")
+            both = "attention_every_n_layers or attention_last_n_layers"
+            raise UserError(f"Which layers attend is said twice: set {both}, not both.")
         super().__init__(input_size, hidden_size, num_layers, o)
 
     def matrices(self, i, inputs, outputs):

@@ -8,7 +8,7 @@ __all__ = ['AGAIN', 'SCORING', 'TRACKERS', 'tensors_seal', 'save_tensors', 'load
            'model_part', 'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer',
            'stop_flag', 'run_lock']
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #3f6b854f
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #002
 import json
 import os
 import signal
@@ -30,11 +30,8 @@ from ..core.errors import UserError, reading, short_reason
 from ..core.files import atomic_write, exclusive
 from ..core.records import parse_json, read_json, validate_fields
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #7b10599a
-def tensors_seal(
-    tensors:dict[str, Tensor], # on the CPU, contiguous
-    facts:str,                 # JSON
-) -> str:                      # 8 hexadecimal digits
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #005
+def tensors_seal(tensors:dict[str, Tensor], facts:str) -> str: # contiguous, on the CPU; JSON -> 8 hex digits
     "The checksum of a file of weights: names, types, shapes and bytes of the tensors, and the facts."
     crc = zlib.crc32(facts.encode())
     for name, x in sorted(tensors.items()):
@@ -42,27 +39,22 @@ def tensors_seal(
         crc = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), crc)
     return f"{crc:08x}"
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #3760398b
-def save_tensors(
-    path:str|Path,
-    tensors:dict[str, Tensor],
-    **facts, # JSON
-):
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #007
+def save_tensors(path:str|Path, tensors:dict[str, Tensor], **facts): # facts: JSON
     "Tensors, facts and a seal over both in one safetensors file, whole or not at all."
     tensors, facts = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.dumps(facts)
     with atomic_write(path) as part:
         try: save_file(tensors, part, metadata=dict(facts=facts, seal=tensors_seal(tensors, facts)))
         except SafetensorError as e: # it reports a full disk in words of its own
-            raise UserError(f"{path} was not written ({e}): free some space and run the same command "
-                          "again.") from None
+            raise UserError(f"{path} was not written ({e}): free some space and run again.") from None
 
 AGAIN = "restore it, or delete it and train again"
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #e94674ec
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #008
 def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
     "Tensors and facts of a safetensors file. Raises `UserError` where it is missing, broken, or changed."
-    with reading(path, AGAIN, "name the folder of a run that has been trained",
-                 "a readable safetensors file"):
+    missing = "name the folder of a run that has been trained"
+    with reading(path, AGAIN, missing, "a readable safetensors file"):
         open(path, "rb").close() # what the system refuses has an error number here
         with safe_open(path, "pt") as f:
             tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
@@ -72,12 +64,8 @@ def load_tensors(path:str|Path) -> tuple[dict[str, Tensor], dict]:
         raise UserError(f"{path} is damaged (its seal does not fit its tensors): {AGAIN}.")
     return tensors, validate_fields(facts, dict(settings=dict) if "settings" in facts else {}, path, AGAIN)
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #b8bfdea0
-def settings_of(
-    facts:dict, # of the file
-    path,
-    kind,       # the dataclass of settings
-):
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #011
+def settings_of(facts:dict, path, kind): # an instance of `kind`, a dataclass
     "The settings that a file of a run holds. Raises `UserError` where it holds none."
     known, given = {f.name: f.type for f in fields(kind)}, facts.get("settings")
     if not isinstance(given, dict) or not given.keys() <= known.keys():
@@ -87,18 +75,17 @@ def settings_of(
     except UserError as e:
         raise UserError(f"{path} holds settings that cannot be ({short_reason(e)}): {AGAIN}.") from None
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #1862177e
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #012
 SCORING = ("alpha", "test_update", "threshold", "test_memory") # settings that may change after training
 
 def validate_same_settings(theirs, ours, path):
     "Raise `UserError` naming the first setting of training in which two differ."
     for f in fields(ours):
         a, b = getattr(theirs, f.name), getattr(ours, f.name)
-        if a != b and f.name not in SCORING:
-            raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for now: "
-                          "choose another folder, or the same settings.")
+        if a == b or f.name in SCORING: continue
+        raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for: choose another folder.")
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #dd70e5f5
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #014
 def with_precision(
     s,           # settings with a precision: auto | fp32 | bf16 | fp16
     folder:Path, # of the run
@@ -111,7 +98,7 @@ def with_precision(
     known = (begun or {}).get("precision", "auto")
     return replace(s, precision=pick_precision("auto", device) if known == "auto" else known)
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #88eb199b
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #018
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 def accelerator_for(
@@ -135,28 +122,25 @@ def accelerator_for(
                                    project_dir=folder if track else None)
     except ValueError as e:
         raise UserError(f"Precision {s.precision} does not work on {chosen} ({e}): use another.") from None
-    if s.batch % accelerator.num_processes:
-        raise UserError(f"A batch of {s.batch} clips cannot be shared by {accelerator.num_processes} "
-                      "processes: use a multiple.")
+    if s.batch % (n := accelerator.num_processes):
+        raise UserError(f"A batch of {s.batch} clips cannot be shared by {n} processes: use a multiple.")
     if track: accelerator.init_trackers("vad", config={k: str(v) for k, v in asdict(s).items()})
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #fea9126e
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #020
 def autocast(s, device): # settings with precision
     "The precision to score in: that of training where the device has units for it, else single precision."
-    precision = pick_precision(s.precision, device)
-    if precision == "fp32": return nullcontext()
-    return torch.autocast(torch.device(device).type, dict(bf16=torch.bfloat16, fp16=torch.float16)[precision])
+    kind = dict(bf16=torch.bfloat16, fp16=torch.float16).get(pick_precision(s.precision, device))
+    return torch.autocast(torch.device(device).type, kind) if kind else nullcontext()
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #3aeff99d
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #022
 def compiled(model:torch.nn.Module):
     "Have a model compiled at its first call. Raises `UserError` where there is no compiler."
     if not any(which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
-        raise UserError("compile needs a C++ compiler, and there is none here: "
-                      "install g++, or leave compile out.")
+        raise UserError("compile needs a C++ compiler: install g++, or leave compile out.")
     model.compile()
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #6dca7bca
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #024
 def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     "Adam as the device likes it best."
     if device.type != "cuda": return torch.optim.Adam(parameters, lr)
@@ -164,33 +148,26 @@ def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     set_rate(optimiser, [torch.full((), lr, device=device)])
     return optimiser
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #1e0f561b
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #025
 def set_rate(optimiser, rates):
     "Give each group of parameters its learning rate, where it lies."
     for group, lr in zip(optimiser.param_groups, rates):
         if isinstance(group["lr"], Tensor): group["lr"].fill_(lr)
         else: group["lr"] = lr
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #0770b566
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #029
 def model_part(tensors:dict[str, Tensor]) -> dict[str, Tensor]:
     "The model's `state_dict` among the tensors of a checkpoint or a model's file."
     return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #23a2a18e
-def flat(
-    optimiser:torch.optim.Optimizer,
-    names:list[str], # of its parameters, in order
-) -> dict[str, Tensor]:
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #031
+def flat(optimiser:torch.optim.Optimizer, names:list[str]) -> dict[str, Tensor]: # of parameters, in order
     "The optimiser's moments under the names of their parameters."
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{names[i]}.{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items()}
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #70d25d12
-def unflat(
-    optimiser:torch.optim.Optimizer,
-    names:list[str],
-    tensors:dict[str, Tensor],
-):
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #033
+def unflat(optimiser:torch.optim.Optimizer, names:list[str], tensors:dict[str, Tensor]):
     "Give the optimiser its moments back."
     state = {}
     for key, value in tensors.items():
@@ -199,7 +176,7 @@ def unflat(
         state.setdefault(names.index(name), {})[moment] = value
     optimiser.load_state_dict(dict(state=state, param_groups=optimiser.state_dict()["param_groups"]))
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #b85f9442
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #035
 def checkpoint_of(l) -> tuple[dict[str, Tensor], dict]: # l: a `Learner`
     "Tensors and facts: everything that training needs to go on."
     tensors = {f"model.{k}": v for k, v in l.plain.state_dict().items()} | flat(l.optimiser, l.names)
@@ -207,20 +184,15 @@ def checkpoint_of(l) -> tuple[dict[str, Tensor], dict]: # l: a `Learner`
     if l.device.type == "cuda": tensors["random_cuda"] = torch.cuda.get_rng_state(l.device)
     scaler = getattr(l.accelerator, "scaler", None)
     return tensors, dict(settings=asdict(l.settings), step=l.step, seconds=l.seconds, begun=l.begun,
-                         table=l.table,
-                         schedule=l.schedule.last_epoch, scaler=scaler and scaler.state_dict())
+                         table=l.table, schedule=l.schedule.last_epoch, scaler=scaler and scaler.state_dict())
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #9255304d
-def save_checkpoint(
-    l,                  # a `Learner`
-    path,
-    write=None,         # as `save_tensors`; from `writer`
-):
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #036
+def save_checkpoint(l, path, write=save_tensors): # l: a `Learner`; write: from `writer`
     "Write the state of a training to a file."
     tensors, facts = checkpoint_of(l)
-    (write or save_tensors)(path, tensors, **facts)
+    write(path, tensors, **facts)
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #42b2c84c
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #037
 def load_checkpoint(l, path):
     "Go on from a checkpoint. Raises `UserError` where it belongs to other settings or is damaged."
     tensors, facts = load_tensors(path)
@@ -230,7 +202,7 @@ def load_checkpoint(l, path):
     with reading(path, AGAIN, what="a checkpoint of these settings"):
         restore(l, tensors, validate_fields(facts, kind, path, AGAIN))
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #622785b3
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #038
 def restore(l, tensors:dict[str, Tensor], facts:dict):
     "Take up everything that `checkpoint_of` put down."
     l.plain.load_state_dict(model_part(tensors))
@@ -247,7 +219,7 @@ def restore(l, tensors:dict[str, Tensor], facts:dict):
     if l.device.type == "cuda" and "random_cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random_cuda"], l.device)
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #14080fbc
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #042
 @contextmanager
 def writer(background:bool):
     "Gives a function that writes as `save_tensors` does; in the background, faults come with the next call."
@@ -264,7 +236,7 @@ def writer(background:bool):
         try: yield write
         finally: wait()
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #f0cf5179
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #045
 @contextmanager
 def stop_flag():
     "Turns SIGINT and SIGTERM into a flag while the block runs; they arrive in the main thread only."
@@ -277,7 +249,7 @@ def stop_flag():
     finally:
         for sig, handler in before.items(): signal.signal(sig, handler)
 
-# %% ../../nbs/4_training/01a_checkpoints.ipynb #2ac2c5cb
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #047
 @contextmanager
 def run_lock(accelerator, folder:Path):
     "Train in `folder` while nobody else does; of one training's processes the first holds the lock."

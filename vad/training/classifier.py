@@ -31,17 +31,13 @@ from ..data.embedding import mask_of
 from ..models.sru import SRU
 from ..models.srupp import SRUpp
 from .splits import Clips, SplitSettings, class_sizes, folds, split_clips
-from .splits import validate_part, validate_split
-from .checkpoints import with_precision
-from .trainer import AGAIN, validate_values, finished, learn, load_tensors, settings_of
+from .splits import validate_classes, validate_part, validate_split
+from .checkpoints import AGAIN, load_tensors, model_part, settings_of, with_precision
+from .trainer import finished, learn, validate_enough, validate_values
 
 # %% ../../nbs/4_training/04_classifier.ipynb #007
-def inputs_of(
-    d:Clips,
-    rows:np.ndarray, # of the clips
-    kind:str,        # features | change
-) -> tuple[np.ndarray, np.ndarray]: # (n, T, D) float32, (n,) how many of the T are real
-    "What the network reads of some clips, cut to the longest of them."
+def inputs_of(d:Clips, rows:np.ndarray, kind:str) -> tuple[np.ndarray, np.ndarray]: # features | change
+    "What the network reads of clips, cut to the longest (n, T, D), and how many of the T are real (n,)."
     frames = d.frames[rows]
     x = np.asarray(d.features[rows][:, :frames.max()], np.float32)
     if kind == "features": return x, frames
@@ -50,13 +46,8 @@ def inputs_of(
     return x, np.maximum(frames - 1, 1)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #009
-def tensors(
-    d:Clips,
-    rows:np.ndarray, # of the clips
-    kind:str,        # features | change
-    device,
-) -> tuple[Tensor, Tensor]: # (B, T, D), (B, T) bool
-    "What the network reads of some clips, and which of the frames are real."
+def tensors(d:Clips, rows:np.ndarray, kind:str, device) -> tuple[Tensor, Tensor]: # (B, T, D), (B, T) bool
+    "What the network reads of some clips (see `inputs_of`), and which of the frames are real."
     x, frames = inputs_of(d, rows, kind)
     return torch.from_numpy(x).to(device), torch.from_numpy(mask_of(frames, x.shape[1])).to(device)
 
@@ -99,8 +90,8 @@ def validate_classifier_settings(s:ClassifierSettings):
     for name in ("dropout", "hide", "momentum"):
         if getattr(s, name) >= 1: raise UserError(f"{name} = {getattr(s, name)} must be below 1.")
     if s.cell == "srupp" and s.projection % s.heads:
-        raise UserError(f"A projection of {s.projection} cannot be shared by {s.heads} heads: "
-                        "use a multiple.")
+        shared = f"cannot be shared by {s.heads} heads"
+        raise UserError(f"A projection of {s.projection} {shared}: use a multiple.")
 
 # %% ../../nbs/4_training/04_classifier.ipynb #016
 class Classifier(nn.Module):
@@ -142,11 +133,8 @@ class Classifier(nn.Module):
 
 # %% ../../nbs/4_training/04_classifier.ipynb #019
 @torch.inference_mode()
-def predict(
-    model:Classifier, data:Clips,
-    batch:int=32, device="cpu",
-) -> tuple[np.ndarray, np.ndarray]: # (N, K) probabilities, (N, H) features
-    "Classify clips."
+def predict(model:Classifier, data:Clips, batch:int=32, device="cpu") -> tuple[np.ndarray, np.ndarray]:
+    "Classify clips: probabilities (N, K), and features (N, H)."
     batches = (np.arange(i, min(i + batch, len(data))) for i in range(0, len(data), batch))
     found = [model(*tensors(data, rows, model.inputs, device)) for rows in batches]
     scores, h = (torch.cat(x).double().cpu() for x in zip(*found))
@@ -182,14 +170,9 @@ def weigh(
 # %% ../../nbs/4_training/04_classifier.ipynb #031
 WEIGHTS = (1., 1.1, 1.25, 1.5, 2., 3., 5., 10.)
 
-def best_weight(
-    probabilities:np.ndarray, # (N, K)
-    features:np.ndarray,      # (N, H)
-    centres:np.ndarray,       # (K, H)
-    labels:np.ndarray,        # (N,)
-) -> float:
-    "The weight with the best accuracy on validation clips; of equals the smallest."
-    hits = [(weigh(probabilities, features, centres, w).argmax(1) == labels).sum() for w in WEIGHTS]
+def best_weight(p:np.ndarray, h:np.ndarray, centres:np.ndarray, y:np.ndarray) -> float: # as for `weigh`; (N,)
+    "The weight with the best accuracy on validation clips of classes `y`; of equals the smallest."
+    hits = [(weigh(p, h, centres, w).argmax(1) == y).sum() for w in WEIGHTS]
     return WEIGHTS[int(np.argmax(hits))]
 
 # %% ../../nbs/4_training/04_classifier.ipynb #034
@@ -209,10 +192,7 @@ def classification_measures(
                 confusion=confusion_matrix(labels, predicted, labels=range(k)).tolist())
 
 # %% ../../nbs/4_training/04_classifier.ipynb #039
-def statistics(
-    d:Clips,
-    kind:str, # features | change
-) -> tuple[Tensor, Tensor]: # (D,), (D,)
+def statistics(d:Clips, kind:str) -> tuple[Tensor, Tensor]: # features | change -> (D,), (D,)
     "Mean and deviation of what the network reads."
     n, total, squares = 0, 0., 0.
     for i in range(len(d)):
@@ -274,28 +254,20 @@ class Classes:
         return torch.stack([entropy + self.settings.norms * norms, entropy, norms]), dict(centres=centres)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #048
-def fit_classifier(
-    s:ClassifierSettings, data:Clips,
-    folder:str|Path, # the run's
-    device:str="auto", resume:bool=True, track:str|None=None, # see `vad.training.trainer.fit`
-) -> Run:
-    "Train a classifier, or finish training. Raises `UserError` as `vad.training.trainer.fit` does."
+def fit_classifier(s:ClassifierSettings, data:Clips, folder:str|Path, device:str="auto", **options) -> Run:
+    "Train a classifier, or finish training. Options and errors as of `vad.training.trainer.fit`."
     s = with_precision(s, folder := Path(folder), pick_device(device))
     if finished(folder, s, data): return Run(folder)
-    if len(data) < s.batch:
-        raise UserError(f"{data.name} has {len(data)} training clips, fewer than a batch of {s.batch}: "
-                        "use a smaller batch.")
-    if len(set(data.labels.tolist())) < 2:
-        raise UserError(f"{data.name} has training clips of one class only: add clips of another.")
-    return learn(Classes(s, data), data, folder, device, resume, track)
+    validate_enough(data.name, len(data), s.batch)
+    validate_classes(data)
+    return learn(Classes(s, data), data, folder, device, **options)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #049
 def load_classifier(folder:str|Path, device="cpu") -> tuple[Classifier, np.ndarray, ClassifierSettings]:
     "Network, class centres (K, H) and settings of a run. Raises `UserError` where there are none."
     path = Path(folder) / "model.safetensors"
     found, facts = load_tensors(path)
-    s, prefix = settings_of(facts, path, ClassifierSettings), "model."
-    state = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    s, state = settings_of(facts, path, ClassifierSettings), model_part(found)
     with reading(path, AGAIN, what="a classifier of its settings"):
         model = Classifier(len(state["mean"]), len(found["centres"]), s)
         model.load_state_dict(state)
@@ -335,11 +307,8 @@ def control_probabilities(
 
 # %% ../../nbs/4_training/04_classifier.ipynb #059
 def inner_split(
-    labels:np.ndarray,  # (n,) of the training clips
-    sources:np.ndarray, # (n,)
-    classes:tuple,      # K names
-    kind:str,           # source | clip
-    seed:int,
+    labels:np.ndarray, sources:np.ndarray, classes:tuple, # (n,) of the training clips; K names
+    kind:str, seed:int,                                   # source | clip
 ) -> tuple[np.ndarray, np.ndarray]: # rows of these: to train on, to choose the weight by
     "Set validation clips aside. Raises `UserError` where a class is too small for it."
     k = max(2, min(5, *class_sizes(kind, labels, sources).tolist()))
@@ -349,13 +318,8 @@ def inner_split(
     return inner, valid
 
 # %% ../../nbs/4_training/04_classifier.ipynb #061
-def choose_weight(
-    s:ClassifierSettings, data:Clips,
-    folder:str|Path,    # of the run
-    kind:str="source",  # how the validation clips are set aside: source | clip
-    **options,          # device, resume: see `fit`
-) -> float:
-    "The weight of the centres that is best for clips on which a network of these settings was not trained."
+def choose_weight(s:ClassifierSettings, data:Clips, folder:str|Path, kind:str="source", **options) -> float:
+    "The weight of the centres that is best for validation clips, set aside by `kind` and not trained on."
     inner, valid = inner_split(data.labels, data.sources, data.classes, kind, s.seed)
     fit_classifier(s, data.take(inner), folder, **options)
     model, centres, _ = load_classifier(folder)
@@ -400,8 +364,7 @@ def chosen_weight(folder:Path) -> float:
 def joined(a:Clips, b:Clips) -> Clips:
     "Clips followed by their mirror images. Raises `UserError` where rows do not belong together."
     if a.names.tolist() != b.names.tolist() or a.features.shape != b.features.shape:
-        raise UserError(f"{b.name} are not the mirror images of {a.name}: "
-                        "embed the same videos twice, once mirrored.")
+        raise UserError(f"{b.name} are no mirror images of {a.name}: embed the same videos, once mirrored.")
     return replace(a, features=np.concatenate([a.features, b.features]), labels=np.tile(a.labels, 2),
                    frames=np.concatenate([a.frames, b.frames]), sources=np.tile(a.sources, 2),
                    names=np.concatenate([a.names, np.char.add(b.names, " mirrored")]))

@@ -26,11 +26,9 @@ PROTOCOLS = dict(as_published=SplitSettings("clip", "before"), by_clip=SplitSett
 
 # %% ../../nbs/4_training/05_protocols.ipynb #007
 def leaks(
-    labels:np.ndarray,   # (N,)
-    sources:np.ndarray,  # (N,)
-    pairs:pd.DataFrame,  # of near-duplicates, from `near_duplicates`
-    split:SplitSettings,
-    seed:int=42,
+    labels:np.ndarray, sources:np.ndarray, # (N,) each
+    pairs:pd.DataFrame,                    # of near-duplicates, from `near_duplicates`
+    split:SplitSettings, seed:int=42,
 ) -> dict:               # mirror_image, same_source, near_duplicate: shares of test clips, in %
     "How many test clips have a mirror image, a clip of the same source, or a near-duplicate in training."
     n, found, (a, b) = len(labels), [], (pairs["first"], pairs["second"])
@@ -64,9 +62,7 @@ PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Setti
     quick=dict(hidden=32, projection=32, heads=4, normalise=True, inputs="change", pool="mean",
                dropout=.5, lr=3e-3, epochs=10, batch=16, schedule="step"),
     cpu=dict(hidden=64, projection=64, heads=4, normalise=True, inputs="change", pool="mean",
-             dropout=.5, hide=.7, epochs=16, batch=16, schedule="step"),
-    paper=dict(),
-)
+             dropout=.5, hide=.7, epochs=16, batch=16, schedule="step"), paper=dict())
 
 def preset_settings(preset:str, **changes) -> ClassifierSettings:
     "A preset's settings with `changes`. Raises `UserError` on names that do not exist."
@@ -131,12 +127,8 @@ def compare_protocols(
     return pd.DataFrame(lines)
 
 # %% ../../nbs/4_training/05_protocols.ipynb #3f48c3f8
-def predictions(
-    measured:pd.DataFrame, # lines of one pipeline and protocol, from `measure_pipelines`
-    folder:str|Path,       # that it was given
-    seed:int=0,
-) -> pd.DataFrame:         # video, source, label, and a probability for each class
-    "What a pipeline predicted for every clip while that clip's fold was the test."
+def predictions(measured:pd.DataFrame, folder:str|Path, seed:int=0) -> pd.DataFrame: # of `measure_pipelines`
+    "What one pipeline and protocol predicted for clips of a test fold: video, source, label, probabilities."
     t, facts = measured[measured.seed == seed], ["video", "source", "label"]
     kind = "weighted " if t.weighting.iloc[0] else "plain "
     columns, folders = dict.fromkeys(facts, str), [Path(folder) / run for run in t.run]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'SAVE_MINUTES', 'EPOCH_SECONDS', 'validate_values', 'Settings', 'validate_settings', 'preset_of',
-           'settings', 'initial_model', 'training_frames', 'order', 'input_and_target', 'Task', 'Normality', 'cosine',
-           'digests', 'Learner', 'train_update', 'train_step', 'stepper', 'train_epoch', 'validate_finite', 'audit',
-           'train', 'continue_table', 'fit', 'learn', 'finished', 'save_model', 'load_model', 'import_original',
-           'validate_items']
+           'settings', 'initial_model', 'validate_enough', 'training_frames', 'order', 'input_and_target', 'Task',
+           'Normality', 'cosine', 'digests', 'Learner', 'train_update', 'train_step', 'stepper', 'train_epoch',
+           'validate_finite', 'audit', 'train', 'continue_table', 'fit', 'learn', 'finished', 'save_model',
+           'load_model', 'import_original', 'validate_items']
 
 # %% ../../nbs/4_training/01_trainer.ipynb #002
 import math
@@ -40,18 +40,14 @@ from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, 
 from .checkpoints import validate_same_settings, with_precision, writer
 
 # %% ../../nbs/4_training/01_trainer.ipynb #005
-def validate_values(
-    s,                        # a dataclass
-    choices:dict[str, tuple], # field -> what it may be
-    least:dict[str, float],   # field -> the least it may be
-):
+def validate_values(s, choices:dict[str, tuple], least:dict[str, float]): # of fields of a dataclass
     "Raise `UserError` on a field that is none of its choices, or under its least value."
     for name, allowed in choices.items():
-        if getattr(s, name) not in allowed:
-            raise UserError(f"{name} = {getattr(s, name)!r} is none of {', '.join(map(str, allowed))}.")
+        if (value := getattr(s, name)) in allowed: continue
+        raise UserError(f"{name} = {value!r} is none of {', '.join(map(str, allowed))}.")
     for name, low in least.items():
-        if not getattr(s, name) >= low:
-            raise UserError(f"{name} = {getattr(s, name)} is too small: use {low} or more.")
+        if (value := getattr(s, name)) >= low: continue
+        raise UserError(f"{name} = {value} is too small: use {low} or more.")
 
 # %% ../../nbs/4_training/01_trainer.ipynb #007
 @dataclass(frozen=True)
@@ -105,8 +101,7 @@ def validate_settings(s:Settings):
     validate_values(s, choices, least)
     if s.alpha > 1: raise UserError(f"alpha = {s.alpha} is no weight: use a number from 0 to 1.")
     if len(s.size) != 2 or min(s.size) < 8 or any(n % 8 for n in s.size):
-        shape = "x".join(map(str, s.size))
-        raise UserError(f"Frames of {shape} pixels cannot be halved three times: use a size divisible by 8.")
+        raise UserError(f"Frames of {s.size} pixels cannot be halved three times: use sizes divisible by 8.")
     validate_variant(s.task, s.clip, s.memory, s.attention)
 
 # %% ../../nbs/4_training/01_trainer.ipynb #011
@@ -122,14 +117,9 @@ def preset_of(kind, presets:dict[str, dict], preset:str, changes:dict): # an ins
 PRESETS = dict(
     quick=dict(size=(40, 64), channels=1, interpolation="area", width=16, batch=8, epochs=2, lr=2e-3,
                schedule="step"),
-    cpu=dict(size=(96, 96), channels=1, width=24, lr=5e-4, epochs=6, schedule="constant"),
-    paper=dict(),
-)
+    cpu=dict(size=(96, 96), channels=1, width=24, lr=5e-4, epochs=6, schedule="constant"), paper=dict())
 
-def settings(
-    preset:str="paper", # quick | cpu | paper
-    **changes,          # any field of `Settings`
-) -> Settings:
+def settings(preset:str="paper", **changes) -> Settings: # quick | cpu | paper; any field of `Settings`
     "A preset with `changes`. Raises `UserError` on names that do not exist."
     return preset_of(Settings, PRESETS, preset, changes)
 
@@ -141,38 +131,30 @@ def initial_model(s:Settings) -> tuple[MNAD, Tensor|None]: # model, items (M, D)
     if model.gates and s.gates == "frozen": model.gates.requires_grad_(False)
     return model, memory.initial_items(s.items, model.dim) if s.memory else None
 
+# %% ../../nbs/4_training/01_trainer.ipynb #e5a7c901
+def validate_enough(name:str, clips:int, batch:int):
+    "Raise `UserError` where data has fewer training clips than a batch."
+    if clips >= batch: return
+    raise UserError(f"{name} has {clips} training clips, fewer than a batch of {batch}: use a smaller batch.")
+
 # %% ../../nbs/4_training/01_trainer.ipynb #019
-def training_frames(
-    s:Settings,
-    data:Dataset,
-) -> tuple[Frames, np.ndarray]: # the cache; (K,) first frame of each clip
+def training_frames(s:Settings, data:Dataset) -> tuple[Frames, np.ndarray]: # cache; (K,) clips' first frames
     "The training videos' frames and clips. Raises `UserError` where there are too few."
-    if not data.train:
-        raise UserError(f"{data.name} has no training videos: add them under training/, or evaluate a run "
-                      "trained elsewhere.")
+    if not data.train: raise UserError(f"{data.name} has no training videos: add them under training/.")
     frames = cache_frames(data.train, s.size, s.channels, interpolation=s.interpolation)
     clips = frames.clips(s.length)
-    if len(clips) < s.batch:
-        raise UserError(f"{data.name} has {len(clips)} training clips, fewer than a batch of {s.batch}: "
-                      "use a smaller batch.")
+    validate_enough(data.name, len(clips), s.batch)
     return frames, clips
 
 # %% ../../nbs/4_training/01_trainer.ipynb #022
-def order(
-    clips:np.ndarray, # (K,) first frame of each clip
-    s:Settings,
-    epoch:int,
-) -> np.ndarray:      # (steps, batch)
+def order(clips:np.ndarray, s:Settings, epoch:int) -> np.ndarray: # (K,) -> (steps, batch)
     "The clips of an epoch, shuffled and cut into batches."
     shuffled = np.random.default_rng([s.seed, epoch]).permutation(clips)
     return shuffled[:len(clips) // s.batch * s.batch].reshape(-1, s.batch)
 
 # %% ../../nbs/4_training/01_trainer.ipynb #024
-def input_and_target(
-    x:Tensor,  # (B, frames * C, H, W) clips
-    s:Settings,
-) -> tuple[Tensor, Tensor]: # (B, inputs * C, H, W), (B, C, H, W)
-    "The input of the network, and the frame that it should give."
+def input_and_target(x:Tensor, s:Settings) -> tuple[Tensor, Tensor]: # (B, frames * C, H, W)
+    "The input of the network (B, inputs * C, H, W), and the frame that it should give (B, C, H, W)."
     return (x[:, :-s.channels], x[:, -s.channels:]) if s.task == "predict" else (x, x)
 
 # %% ../../nbs/4_training/01_trainer.ipynb #029
@@ -202,11 +184,7 @@ class Normality:
     code = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
             "training/checkpoints.py", "training/trainer.py")
 
-    def __init__(self,
-        s:Settings,
-        frames:Frames,
-        clips:np.ndarray, # (K,) first frame of each clip
-    ):
+    def __init__(self, s:Settings, frames:Frames, clips:np.ndarray): # as of `training_frames`
         self.settings, self.frames, self.clips = s, frames, clips
 
     def build(self) -> tuple[MNAD, dict[str, Tensor]]:
@@ -251,11 +229,7 @@ def digests(model:torch.nn.Module) -> dict[str, str]:
 # %% ../../nbs/4_training/01_trainer.ipynb #038
 class Learner:
     "A model in training: everything that a checkpoint must hold."
-    def __init__(self,
-        task:Task,
-        accelerator,  # accelerate.Accelerator: devices, processes, precision
-        device:torch.device,
-    ):
+    def __init__(self, task:Task, accelerator, device:torch.device): # accelerate's, from `accelerator_for`
         s = task.settings
         self.task, self.settings, self.accelerator, self.device = task, s, accelerator, device
         self.steps = len(task.clips) // s.batch # an epoch
@@ -286,10 +260,7 @@ class Learner:
         return bool(torch.stack([t.isfinite().all() for t in everything]).all()) # asks the device once
 
 # %% ../../nbs/4_training/01_trainer.ipynb #041
-def train_update(
-    l:Learner,
-    batch, # from the task
-):
+def train_update(l:Learner, batch): # from the task
     "One update of the weights, and of what else the task moves."
     losses, moved = l.task.loss(l, batch)
     l.optimiser.zero_grad()
@@ -345,18 +316,17 @@ def train_epoch(
 def validate_finite(l:Learner, epoch:int, losses:dict):
     "Raise `UserError` where training has left the numbers."
     if l.finite(): return
-    raise UserError(f"Training left the numbers in epoch {epoch + 1} (mean loss {losses['loss']:.3g}, "
-                  f"or a weight, is not finite): lower the learning rate (now {l.settings.lr}) "
-                  "or use precision fp32; a checkpoint made before is kept.")
+    what = f"mean loss {losses['loss']:.3g}, or a weight, is not finite"
+    cure = f"lower the learning rate (now {l.settings.lr}) or use precision fp32; older checkpoints are kept"
+    raise UserError(f"Training left the numbers in epoch {epoch + 1} ({what}): {cure}.")
 
 # %% ../../nbs/4_training/01_trainer.ipynb #054
 def audit(l:Learner) -> dict:
     "What moved. Raises `UserError` naming trainable parameters that never did."
     still = [n for n, d in digests(l.plain).items() if d == l.begun[n]]
     if still:
-        names = ", ".join(still[:4]) + (" and others" if len(still) > 4 else "")
-        raise UserError(f"Training never moved {names} ({len(still)} of {len(l.begun)} trainable "
-                      "parameters): give them to the optimiser, or freeze them by a setting.")
+        names = f"{', '.join(still[:4])} ({len(still)} of {len(l.begun)} trainable parameters)"
+        raise UserError(f"Training never moved {names}: give them to the optimiser, or freeze them.")
     return dict(moved=len(l.begun), frozen=sum(not p.requires_grad for p in l.plain.parameters()))
 
 # %% ../../nbs/4_training/01_trainer.ipynb #058
@@ -373,9 +343,8 @@ def train(l:Learner, run:Run):
             nonlocal saved
             if due and main and l.finite(): save_checkpoint(l, path, write)
             if due: saved = time.monotonic()
-            if stop.is_set():
-                raise Stopped(f"Stopped after {l.step / l.steps:.2f} epochs: {run.folder} is saved, "
-                              "the same command with --resume goes on.")
+            said = f"Stopped after {l.step / l.steps:.2f} epochs: {run.folder} is saved, --resume goes on."
+            if stop.is_set(): raise Stopped(said)
         def since(): return time.monotonic() - saved
         for epoch in range(l.step // l.steps, l.settings.epochs):
             row = train_epoch(l, epoch, take, lambda: save(stop.is_set() or since() >= 60 * SAVE_MINUTES))
@@ -448,13 +417,11 @@ def finished(folder:Path, s, data) -> bool:
     if not path.exists() or not (model.exists() or checkpoint.exists()): return False
     record = read_json(path, dict(settings=dict, data=dict|None))
     validate_same_settings(settings_of(record, path, type(s)), s, folder)
-    theirs = record.get("data")
-    if not theirs:
-        raise UserError(f"{path} names no training data, so its weights were made elsewhere: "
-                      "choose another folder.")
+    theirs, cure = record.get("data"), "choose another folder"
+    if not theirs: raise UserError(f"{path} names no training data, its weights are imported: {cure}.")
     validate_fields(theirs, dict(name=str, fingerprint=str), path)
     if theirs["fingerprint"] != data.fingerprint():
-        raise UserError(f"{folder} was trained on other data ({theirs['name']}): choose another folder.")
+        raise UserError(f"{folder} was trained on other data ({theirs['name']}): {cure}.")
     if model.exists(): validate_fields(record, dict(train_seconds=float, audit=dict[str, int]), path)
     return model.exists()
 
@@ -464,11 +431,8 @@ def save_model(path, model:torch.nn.Module, state:dict[str, Tensor], s):
     save_tensors(path, {f"model.{k}": v for k, v in model.state_dict().items()} | state, settings=asdict(s))
 
 # %% ../../nbs/4_training/01_trainer.ipynb #065
-def load_model(
-    folder:str|Path, # of a run
-    device="cpu",
-) -> tuple[MNAD, Tensor|None, Settings]: # in evaluation mode, items (M, D)
-    "The trained model of a run. Raises `UserError` where there is none, or it does not fit its settings."
+def load_model(folder:str|Path, device="cpu") -> tuple[MNAD, Tensor|None, Settings]: # items (M, D)
+    "A run's model, in evaluation mode. Raises `UserError` where there is none, or none of its settings."
     path = Path(folder) / "model.safetensors"
     tensors, facts = load_tensors(path)
     s = settings_of(facts, path, Settings)
@@ -481,18 +445,13 @@ def load_model(
     return model.to(device, memory_format=s.layout).eval(), items, s
 
 # %% ../../nbs/4_training/01_trainer.ipynb #073
-def import_original(
-    state,  # file of the published model's state_dict
-    items,  # file of its memory items, keys.pt
-    folder, # run folder to write
-) -> Run:
+def import_original(state, items, folder) -> Run: # files of a published state_dict and keys.pt; a new folder
     "A run of original weights and items. Raises `UserError` on other files, or a folder that holds a run."
     if (Path(folder) / "record.json").exists():
         raise UserError(f"{folder} holds a run already: name another folder.")
     found, keys = load_plain(state), load_plain(items)
     if isinstance(found, Tensor):
-        raise UserError(f"{state} holds a single tensor: name the state_dict first, then the memory items "
-                      "(keys.pt).")
+        raise UserError(f"{state} holds a single tensor: name the state_dict first, then keys.pt.")
     try: model = from_original(found)
     except UserError as e: raise UserError(f"{state}: {e}") from None
     validate_items(keys, model.dim, items)
@@ -510,5 +469,4 @@ def validate_items(keys, width:int, path):
     if not fits or keys.shape[1] != width or len(keys) < 2:
         raise UserError(f"{path} holds no two or more memory items of width {width}: name the run's keys.pt.")
     if not keys.isfinite().all():
-        raise UserError(f"{path} holds memory items that are nan or infinite: "
-                      "name those from before training went wrong.")
+        raise UserError(f"{path} holds items that are nan or infinite: name those of an earlier epoch.")
