@@ -21,6 +21,7 @@ from test_learner import message
 import vad
 from vad.reproduce import runner
 from vad.reproduce.ablation import rows, run_folder
+from vad.core.provenance import modules_behind
 from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
 from vad.training.trainer import PRESETS, settings
@@ -28,7 +29,7 @@ from vad.reproduce.registry import (
     ENTRIES, measuring_order, key_now, needed, published, results_for, results_in, seconds_spent,
 )
 from vad.reproduce.report import as_text, for_markdown, published_report, report_of, verdict, write_page
-from vad.reproduce.results import Measurement, lines_of, modules_behind, read_plan, read_results
+from vad.reproduce.results import Measurement, lines_of, read_plan, read_results
 from vad.data.synthetic import write_scenes
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
@@ -202,22 +203,29 @@ def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, year
 
 # ---- keys
 
-def test_what_shapes_a_result_outdates_it(plan, work, tiny, tmp_path, monkeypatch):
-    "other code, settings or data: a new key; where it runs, and what its comments say: the same"
+def test_what_shapes_a_result_outdates_it(plan, tmp_path):
+    "other code, settings or data: a new key; where it runs: the same"
     from dataclasses import replace
-
-    from vad.scores import frame_scores
     m = needed(ENTRIES["mnad.scores"], plan)[0]
     assert key_now(m, plan) == key_now(m, replace(plan, device="cuda", folder=tmp_path, seeds=(7,)))
     for other in (dict(changes=plan.changes | dict(width=4)), dict(prints=dict(frames="other")), dict(preset="cpu")):
         assert key_now(m, replace(plan, **other)) != key_now(m, plan)
-    real, where, was = Path.read_bytes, Path(frame_scores.__file__), plan_key(plan, m)
-    for more, same in ((b"\n# a comment\n", True), (b"\nx = 1\n", False)):
-        monkeypatch.setattr(Path, "read_bytes", lambda p, more=more: real(p) + (more if p == where else b""))
-        modules_behind.cache_clear()
-        assert (key_now(m, plan) == was) == same
+
+@pytest.mark.parametrize("file, more, same", [
+    ("models/memory.py", b"\n# a comment\n", True), ("models/memory.py", b"\nx = 1\n", False), ("kernels/rank_areas.py", b"\nx = 1\n", False),
+    ("data/frame_cache.py", b"\nx = 1\n", False), ("data/labels.py", b"\nx = 1\n", False), ("core/devices.py", b"\nx = 1\n", False),
+    ("core/plot.py", b"\nx = 1\n", True), ("core/errors.py", b"\nx = 1\n", True), ("reproduce/report.py", b"\nx = 1\n", True)])
+def test_which_code_outdates_a_result(plan, monkeypatch, file, more, same):
+    "a formula does, wherever it stands behind the row; a comment, a picture, a message and the page do not. A picture's own key knows what draws it"
+    m, real = needed(ENTRIES["mnad.scores"], plan)[0], Path.read_bytes
+    was, results = plan_key(plan, m), results_in(plan)
+    drawn = runner.drawing_key(ENTRIES["mnad.scores"], plan, results)
+    monkeypatch.setattr(Path, "read_bytes", lambda p: real(p) + (more if p == Path(vad.__file__).parent / file else b""))
+    modules_behind.cache_clear()
+    now, redrawn = key_now(m, plan), runner.drawing_key(ENTRIES["mnad.scores"], plan, results)
     monkeypatch.undo()
     modules_behind.cache_clear()
+    assert (now == was) == same and (redrawn == drawn) == (same and file != "core/plot.py")
 
 def plan_key(plan, m): return read_json(next((plan.folder / "results").glob(f"{m.name}-*.json")))["key"]
 

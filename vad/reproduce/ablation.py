@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.errors import UserError
+from ..core.provenance import code_behind
 from ..core.records import read_csv, read_json
 from ..data.datasets import Dataset, open_dataset
-from .results import Plan, code_behind, interval
+from .results import Plan
 from ..scores import frame_scores, intervals
 from ..training import evaluation, trainer
 
@@ -156,7 +157,7 @@ def one_interval(
 ) -> tuple[float, float]:
     "The interval of a row; where results were carried over without draws, the mean of their intervals."
     if len(runs) == 1 or runs.draws.isna().any(): return tuple(runs[["low", "high"]].astype(float).mean())
-    return interval(np.stack(runs.draws))
+    return intervals.ends(intervals.over_seeds(np.stack(runs.draws)))
 
 # %% ../../nbs/6_engineering/21_ablation.ipynb #43212d2a
 AVERAGED = ("macro", "online", "pixel", "rbdc", "tbdc", "ap", "eer", "fps")
@@ -191,7 +192,8 @@ def gain_of(
         names = f"{pairs.key.iloc[0]} and {pairs.key_other.iloc[0]}"
         raise UserError(f"{names} scored different frames: evaluate both on the same videos.")
     ours = pairs.auc - pairs.auc_other
-    low, high = interval([np.subtract(a, b) for a, b in zip(pairs.draws, pairs.draws_other)])
+    draws = np.stack(pairs.draws) - np.stack(pairs.draws_other)
+    low, high = intervals.ends(intervals.over_seeds(draws))
     return dict(ours=ours.mean(), sd=ours.std(), seeds=" ".join(str(int(s)) for s in pairs.seed), low=low,
                 high=high)
 

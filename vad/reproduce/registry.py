@@ -17,9 +17,10 @@ from importlib.resources import files
 
 import pandas as pd
 from ..core.errors import UserError
+from ..core.provenance import code_behind
 from . import ablation, experiment
 from .experiment import EMBEDDED_BY, clip_protocols, method_of
-from .results import Measurement, Plan, code_behind, key_of, lines_of, read_result
+from .results import Measurement, Plan, key_of, lines_of, read_result
 from ..scores import metrics
 from ..training import protocols
 

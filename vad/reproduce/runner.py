@@ -38,7 +38,7 @@ from ..core.crash_watch import read_by_the_dead
 from ..core.errors import Stopped, UserError
 from ..core.files import atomic_write, exclusive
 from ..core.progress_bar import progress, progress_file
-from ..core.provenance import Run, circumstances, code_of, commit, machine, now, versions
+from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, now, versions
 from ..core.records import read_json, write_csv, write_json
 from ..data.embedding import cluster
 from . import figures
@@ -48,7 +48,7 @@ from .registry import ENTRIES, MEASURED_BY, Entry, chosen, entry_state, key_now
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview, publish_figures
 from .report import published_report, read_notes, report_of, without_data, write_page
-from .results import Measurement, Plan, code_behind, lines_of, lock_of, plan_facts, read_result
+from .results import Measurement, Plan, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
 import vad
@@ -307,7 +307,7 @@ def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     cells = [c for c in read_json(notebook_of(entry.paper))["cells"] if c["cell_type"] == "code"]
     drawn_by = [code_of(ast.parse("".join(c["source"])))
                 for c in cells if "parameters" not in c["metadata"].get("tags", [])]
-    shaped = [sorted(r["key"] for r in results_for(entry, plan, results)), code_behind(figures.__name__),
+    shaped = [sorted(r["key"] for r in results_for(entry, plan, results)), code_behind(figures.__name__, plot.__name__),
               drawn_by]
     return sha256(json.dumps(shaped).encode()).hexdigest()[:16]
 
