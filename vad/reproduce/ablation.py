@@ -76,9 +76,7 @@ def open_frames(plan:Plan) -> Dataset:
     return data
 
 # %% ../../nbs/6_engineering/21_ablation.ipynb #1ff04bb5
-def run_folder(
-    models:Path, s:trainer.Settings, data:Dataset,
-) -> Path:
+def run_folder(models:Path, s:trainer.Settings, data:Dataset,) -> Path:
     "Where the run of these settings on this data belongs."
     training = {k: v for k, v in asdict(s).items() if k not in trainer.SCORING}
     key = json.dumps([training, data.fingerprint(), code_behind(trainer.__name__)])
@@ -147,8 +145,7 @@ def read_controls(folder:Path) -> pd.DataFrame: # control, auc_micro and auc_mac
     "The controls of an evaluation."
     columns = dict(control=str, note=str|None, auc_micro=float|None, auc_macro=float|None)
     t = read_csv(folder / "controls.csv", columns, "delete it and evaluate the run again",
-                 "evaluate the run first",
-                 folder / "metrics.json").reindex(columns=list(columns))
+                 "evaluate the run first", folder / "metrics.json").reindex(columns=list(columns))
     return t.assign(auc_micro=100 * t.auc_micro, auc_macro=100 * t.auc_macro)
 
 # %% ../../nbs/6_engineering/21_ablation.ipynb #d5eb5d56

@@ -125,8 +125,7 @@ def measure_pipeline(plan:Plan, into:Path, seed:int, classes:str, role:str, cell
     mine = [p for p in protocols.PIPELINES if (p.features, p.cell) == (role, cell)]
     s = protocols.preset_settings(plan.preset, **plan.classifier)
     t = protocols.measure_pipelines(pipeline_features(plan, (role,), classes), into, s, mine, (under,),
-                                   FOLDS[plan.preset],
-                                   (seed,), plan.device)
+                                    FOLDS[plan.preset], (seed,), plan.device)
     t = t.assign(classes=classes, run=[f"{into.name}/{r}" if isinstance(r, str) else None for r in t.run])
     return dict(train_seconds=train_seconds(into),
                 lines=t.astype(object).where(t.notna(), None).to_dict("records"))

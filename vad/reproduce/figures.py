@@ -325,8 +325,7 @@ def draw_map(
         xy = pca.fit_transform((x - x.mean(0)) / np.maximum(x.std(0), 1e-9))
         for k, label in enumerate(clips.classes):
             ax.plot(*xy[clips.labels == k].T, MARKERS[k % len(MARKERS)],
-                    color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7,
-                    mew=0, label=plot.named(label))
+                    color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7, mew=0, label=plot.named(label))
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=plot.named(name), xlabel=f"component 1 ({first:.0f} % of variance)",
                ylabel=f"component 2 ({second:.0f} %)")

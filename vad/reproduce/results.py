@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from ..core.errors import UserError, reading
 from ..core.files import atomic_write, exclusive
+from ..core.provenance import code_behind
 from ..core.records import line_of, lines_in, parse_json, read_json, unsealed, validate_fields
 
 # %% ../../nbs/6_engineering/20_results.ipynb #0834ce35
@@ -51,15 +52,17 @@ class Measurement:
     @property
     def half(self) -> str: return "frames" if self.kind == "row" else "clips"
 
+    @property
+    def module(self) -> str:
+        "That measures it."
+        return f"vad.reproduce.{dict(frames='ablation', clips='experiment')[self.half]}"
+
 # %% ../../nbs/6_engineering/20_results.ipynb #02932098
-def key_of(
-    m:Measurement, plan:Plan,
-    code:str,         # from `code_behind`, of the module that measures
-) -> str:             # the name and eight letters
+def key_of(m:Measurement, plan:Plan) -> str: # the name and eight letters
     "The key of a result: a hash of all that shapes it. Where things lie and on what device shapes nothing."
     own = dict(frames=[plan.changes, plan.truth, plan.partial],
                clips=[plan.classifier, list(plan.normal)])[m.half]
-    shaped = [m.kind, m.arguments, m.seed, plan.preset, own, plan.prints.get(m.half), code]
+    shaped = [m.kind, m.arguments, m.seed, plan.preset, own, plan.prints.get(m.half), code_behind(m.module)]
     return f"{m.name}-{sha256(json.dumps(shaped).encode()).hexdigest()[:8]}"
 
 # %% ../../nbs/6_engineering/20_results.ipynb #4cb6a278

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome', 'measure_once', 'die_with_parent',
-           'worker_begins', 'workers', 'running', 'interrupting', 'View', 'plans_for', 'measure_all', 'notebook_of',
-           'execute', 'drawing_key', 'left_by', 'draw_paper', 'draw_entries', 'as_words', 'PaperFiles', 'Work',
-           'runs_of', 'PublishedWork', 'said_by', 'rounded', 'rendered_data', 'checked_plan', 'make_plan', 'begin',
-           'start', 'reproduce', 'catalogue', 'failures', 'in_short']
+           'worker_begins', 'workers', 'running', 'interrupting', 'View', 'measure_all', 'notebook_of', 'execute',
+           'drawing_key', 'draw_paper', 'draw_entries', 'as_words', 'Work', 'prepare', 'show_bars', 'runs_of',
+           'show_published', 'said_by', 'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start', 'reproduce',
+           'catalogue', 'failures', 'in_short']
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #2803a2bf
+import ast
 import ctypes
 import json
 import logging
@@ -44,11 +45,11 @@ from ..data.embedding import cluster
 from . import figures
 from .ablation import open_frames
 from .experiment import clip_facts, open_collection
-from .registry import ENTRIES, MEASURED_BY, Entry, chosen, entry_state, key_now
+from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview, publish_figures
 from .report import published_report, read_notes, report_of, without_data, write_page
-from .results import Measurement, Plan, lines_of, lock_of, plan_facts, read_result
+from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
 import vad
@@ -100,7 +101,7 @@ def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and
 # %% ../../nbs/6_engineering/26_runner.ipynb #c538c409
 def measure_once(
     m:Measurement, plan:Plan,
-    key:str,              # from `key_now`
+    key:str,              # from `key_of`
     quiet:bool=False,     # bars go to the log
     parent:int|None=None, # the process that must live on
 ) -> dict:                # what results/<key>.json holds then
@@ -112,9 +113,9 @@ def measure_once(
     with exclusive(lock_of(path)), bars_into(path.with_suffix(".log") if quiet else None):
         # by another process, while this one waited
         if (found := read_result(path))["state"] == "finished": return found
-        begun, facts = time.perf_counter(), dict(name=m.name, key=key, kind=m.kind,
-                                                 arguments=list(m.arguments), seed=m.seed)
-        facts |= dict(preset=plan.preset, data=plan.prints.get(m.half), started=now(), pid=os.getpid())
+        begun = time.perf_counter()
+        facts = dict(name=m.name, key=key, kind=m.kind, arguments=list(m.arguments), seed=m.seed,
+                     preset=plan.preset, data=plan.prints.get(m.half), started=now(), pid=os.getpid())
         write_json(path, facts | dict(state="running"))
         facts |= outcome(m, plan, path)
         # whoever asked is dead: take no other
@@ -193,13 +194,12 @@ class View:
         plan:Plan,
         before:int,                  # done already
     ):
-        self.todo, self.plan, self.done_before = todo, plan, before
-        self.found, self.over = [], threading.Event()
+        self.todo, self.plan, self.finished, self.all = todo, plan, before, before + len(todo)
+        self.file, self.over = progress_file(), threading.Event()
 
     def __enter__(self):
-        self.file = progress_file()
-        self.tty = self.file.isatty()
-        if self.tty:
+        self.bar = None
+        if self.file.isatty():
             form = "{desc} {percentage:3.0f}% {elapsed}, {remaining} left{postfix}"
             self.bar = progress(total=sum(m.cost for m in self.todo.values()), bar_format=form)
             threading.Thread(target=self.watch, daemon=True).start()
@@ -210,33 +210,23 @@ class View:
         steps = {f["name"]: last_step(self.plan.folder / "results" / f"{f['key']}.log")
                  for f in running(self.plan, self.todo)}
         now = ", ".join(f"{n} ({s})" if s else n for n, s in steps.items())
-        return f"{self.count()} done{', running: ' * bool(now)}{now}"
-
-    def count(self) -> str:
-        done = sum(f["state"] == "finished" for f in self.found)
-        return f"{self.done_before + done} of {self.done_before + len(self.todo)}"
+        return f"{self.finished} of {self.all} done{', running: ' * bool(now)}{now}"
 
     def watch(self):
         while not self.over.wait(1): self.bar.set_description_str(self.say())
 
-    def done(self, found:dict): # from `measure`
-        self.found.append(found)
+    def done(self, found:dict): # from `measure_once`
+        self.finished += found["state"] == "finished"
         took = f" in {found['seconds']:.0f} s" if "seconds" in found else ""
         why = f": {found['why']}" if found.get("why") else ""
-        line = f"{self.count()} done: {found['name']} {found['state']}{took}{why}"
-        if not self.tty: print(line, file=self.file, flush=True)
-        elif found.get("why"): self.bar.write(line, file=self.file)
-        if self.tty: self.bar.update(next(m.cost for m in self.todo.values() if m.name == found["name"]))
+        line = f"{self.finished} of {self.all} done: {found['name']} {found['state']}{took}{why}"
+        if not self.bar: print(line, file=self.file, flush=True)
+        elif why: self.bar.write(line, file=self.file)
+        if self.bar: self.bar.update(next(m.cost for m in self.todo.values() if m.name == found["name"]))
 
     def __exit__(self, *_):
         self.over.set()
-        if self.tty: self.bar.close()
-
-# %% ../../nbs/6_engineering/26_runner.ipynb #f82a0da7
-def plans_for(todo:list[Measurement], plan:Plan) -> list[Plan]:
-    "The plan for each measurement: this machine's GPUs in turn, where several are asked for by no number."
-    n = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
-    return [plan if n < 2 else replace(plan, device=f"cuda:{i % n}") for i in range(len(todo))]
+        if self.bar: self.bar.close()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #af96ad76
 def measure_all(
@@ -248,19 +238,18 @@ def measure_all(
 ):
     "Measure what is missing. Raises `KeyboardInterrupt` when stopped, `UserError` where no cluster answers."
     from joblib import Parallel, delayed
-    keys = {m.name: key_now(m, plan) for m in wanted}
-    todo = {k: m for m in wanted
-            if read_result(plan.folder / "results" / f"{(k := keys[m.name])}.json")["state"] != "finished"}
-    local = engine == "local"
-    where = workers(at_once) if local and at_once > 1 else nullcontext() if local else cluster(engine,
-                                                                                               address)
+    keys = {key_of(m, plan): m for m in wanted}
+    todo = {k: m for k, m in keys.items()
+            if read_result(plan.folder / "results" / f"{k}.json")["state"] != "finished"}
+    local, parent = engine == "local", os.getpid() if engine == "local" else None
+    where = nullcontext() if local and at_once == 1 else workers(at_once) if local else cluster(engine, address)
+    gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0 # each has its turn
+    plans = [replace(plan, device=f"cuda:{i % gpus}") if gpus > 1 else plan for i in range(len(todo))]
     with where, interrupting(plan, todo), View(todo, plan, len(wanted) - len(todo)) as view:
-        run = Parallel(at_once if local else -1,
-                       return_as="list" if engine == "ray" else "generator_unordered", batch_size=1,
-                       pre_dispatch="n_jobs")
-        calls = zip(todo.items(), plans_for(list(todo), plan))
-        for found in run(delayed(measure_once)(m, p, k, True, os.getpid() if local else None)
-                         for (k, m), p in calls):
+        run = Parallel(at_once if local else -1, batch_size=1, pre_dispatch="n_jobs",
+                       return_as="list" if engine == "ray" else "generator_unordered")
+        calls = zip(todo.items(), plans)
+        for found in run(delayed(measure_once)(m, p, k, True, parent) for (k, m), p in calls):
             view.done(found)
             if found["state"] == "stopped" and at_once == 1 and local: raise KeyboardInterrupt
             after()
@@ -285,7 +274,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
     if target.is_symlink(): target.unlink() # it is written anew, not what it leads to
     with bars_into(target.with_suffix(".log")): # the notebook's process inherits it
         try: papermill.execute_notebook(notebook, target, parameters, kernel_name="python3",
-                                        progress_bar=False, cwd=target.parent,
+                                        cwd=target.parent, progress_bar=False,
                                         extra_arguments=["--IPKernelApp.log_level=50"])
         except papermill.PapermillExecutionError as e:
             if e.ename in ("Stopped", "KeyboardInterrupt"): raise KeyboardInterrupt from None
@@ -293,65 +282,57 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
             why = f"{e.ename}: {' '.join(str(e.evalue).split())}"
             return f"{target} failed in cell {e.exec_count} ({why}): open it to see where."
         except DeadKernelError:
+            who = f"The process that ran {target}"
             if read := read_by_the_dead():
-                return (f"The process that ran {target} died while it read {' or '.join(read)}: "
-                        "leave that file out, or write it anew.")
-            return (f"The process that ran {target} was killed, perhaps for want of memory: "
-                    "the same command goes on from what is saved.")
+                return f"{who} died while it read {' or '.join(read)}: leave it out, or write it anew."
+            return f"{who} was killed, perhaps for want of memory: run the same command again to go on."
     return ""
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #86ed2fa0
 def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     "A hash of all that shapes an entry's pictures: the results behind it, and the code that draws."
-    import ast
     cells = [c for c in read_json(notebook_of(entry.paper))["cells"] if c["cell_type"] == "code"]
     drawn_by = [code_of(ast.parse("".join(c["source"])))
                 for c in cells if "parameters" not in c["metadata"].get("tags", [])]
-    shaped = [sorted(r["key"] for r in results_for(entry, plan, results)), code_behind(figures.__name__, plot.__name__),
-              drawn_by]
+    keys = sorted(r["key"] for r in results_for(entry, plan, results))
+    shaped = [keys, code_behind(figures.__name__, plot.__name__), drawn_by]
     return sha256(json.dumps(shaped).encode()).hexdigest()[:16]
-
-# %% ../../nbs/6_engineering/26_runner.ipynb #4134cf9b
-def left_by(entry:Entry, plan:Plan, results:dict[str, dict], data:str) -> list[Path]:
-    "The tables and the pictures' tables that an entry leaves once it is drawn."
-    tables = tables_of(entry, results, data)
-    kept = [f for f in entry.files if f not in tables or len(tables[f])]
-    return [plan.folder / "figures" / entry.paper / f"{data}.{f}.csv" for f in kept]
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #8e8609fb
 def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # paper; why it failed
     "Execute a paper's notebook for some of its entries."
     half = entries[0].half
-    own = dict(root=plan.frames, truth=plan.truth, partial=plan.partial,
-               changes=plan.changes) if half == "frames" else (
-        dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))
+    own = dict(frames=dict(root=plan.frames, truth=plan.truth, partial=plan.partial, changes=plan.changes),
+               clips=dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))[half]
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
-                            seeds=list(plan.seeds),
-                            only=[e.name.partition(".")[2] for e in entries])
+                            seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
     return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #ff66b245
-def draw_entries(entries:list[Entry], plan:Plan, names:dict[str, str],
-                 at_once:int=1): # names: half -> dataset
+def draw_entries(
+    entries:list[Entry], plan:Plan,
+    names:dict[str, str], # half -> dataset
+    at_once:int=1,        # processes
+):
     "Draw all entries that are measured and not drawn yet, and note what became of each."
     from joblib import Parallel, delayed
     results, notes = results_in(plan), read_notes(plan)
-    def drawn(e): return all(p.exists() for p in left_by(e, plan, results, names[e.half]))
-    def note(e, **facts):
-        write_json(plan.folder / "entries" / f"{e.name}.json", dict(seeds=list(plan.seeds)) | facts)
     keys = {e.name: drawing_key(e, plan, results) for e in entries}
+    def drawn(e): # with every table and every picture's table
+        tables, data = tables_of(e, results, names[e.half]), names[e.half]
+        left = [f for f in e.files if f not in tables or len(tables[f])]
+        return all((plan.folder / "figures" / e.paper / f"{data}.{f}.csv").exists() for f in left)
     ready = [e for e in entries
              if entry_state(e, plan, results, dict(seeds=plan.seeds))["state"] == "measured"
              and not (notes.get(e.name, {}).get("drawn") == keys[e.name] and drawn(e))]
     papers = {p: [e for e in ready if e.paper == p] for p in dict.fromkeys(e.paper for e in ready)}
     at_once = min(at_once, max(1, len(papers)))
     with workers(at_once) if at_once > 1 else nullcontext():
-        for paper, why in Parallel(at_once,
-                                   return_as="generator_unordered")(delayed(draw_paper)(p, mine, plan)
-                                                                    for p, mine in papers.items()):
+        run = Parallel(at_once, return_as="generator_unordered")
+        for paper, why in run(delayed(draw_paper)(p, mine, plan) for p, mine in papers.items()):
             for e in papers[paper]:
-                if drawn(e): note(e, drawn=keys[e.name])
-                else: note(e, why=why or f"{paper}.ipynb did not draw it")
+                said = dict(drawn=keys[e.name]) if drawn(e) else dict(why=why or f"{paper}.ipynb failed")
+                write_json(plan.folder / "entries" / f"{e.name}.json", dict(seeds=list(plan.seeds)) | said)
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #cf4ad585
 def as_words(x) -> tuple:
@@ -359,63 +340,71 @@ def as_words(x) -> tuple:
     if isinstance(x, str): return tuple(x.replace(",", " ").split())
     return tuple(x) if isinstance(x, list | tuple) else (x,)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #pf
-@dataclass(frozen=True)
-class PaperFiles:
-    "Where the tables and pictures of a paper go."
-    paper: str
-    plan: Plan
-    only: tuple[str, ...] = () # entries to make, such as table1; none named: all
-
-    @cached_property
-    def data(self): return open_frames(self.plan) if self.plan.frames else open_collection(self.plan)
-
-    def path(self, name:str) -> Path:
-        "Where a figure or table called `name` goes."
-        return self.plan.folder / "figures" / self.paper / f"{self.data.name}.{name}"
-
-    def save(self, name:str, table:pd.DataFrame): write_csv(self.path(name), table)
-
-    def bars(self, file:str, ax):
-        "Save the picture of a table that `table` has saved, and show it."
-        with atomic_write(self.path(f"{file}.png")) as part:
-            ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
-        plt.show()
-
-    def draw(self, file:str, make:Callable[[Path], object]): # make: draws and saves, given the picture's path
-        "Draw a picture and show it."
-        make(self.path(f"{file}.png"))
-        plt.show()
-
 # %% ../../nbs/6_engineering/26_runner.ipynb #9dea71b5
 @dataclass(frozen=True)
-class Work(PaperFiles):
-    "What a paper's notebook works with."
+class Work:
+    "What a paper's notebook works with: it measures and draws, or shows what was published."
+    paper: str
+    plan: Plan
+    only: tuple[str, ...] = ()    # entries to make, such as table1; none named: all
+    published: Report|None = None # whose results are shown; None: they are measured
+
     @property
-    def results(self) -> dict[str, dict]: return results_in(self.plan)
+    def results(self) -> dict[str, dict]:
+        return self.published.results if self.published else results_in(self.plan)
+
+    @cached_property
+    def data(self):
+        if self.published: return SimpleNamespace(name=self.published.data(HALVES[self.paper]))
+        return open_frames(self.plan) if self.plan.frames else open_collection(self.plan)
+
+    def path(self, file:str) -> Path:
+        folder = self.published.figures if self.published else self.plan.folder / "figures"
+        return folder / self.paper / f"{self.data.name}.{file}"
 
     def wants(self, name:str) -> bool:
         "Whether an entry is asked for, and its data is there."
         return (not self.only or name in self.only) and not ENTRIES[f"{self.paper}.{name}"].missing(self.plan)
 
     def ready(self, name:str) -> bool:
-        "Whether an entry is to be made. If so, what it needs is measured, and its old pictures are gone."
-        entry = ENTRIES[f"{self.paper}.{name}"]
-        if not self.wants(name): return False
-        for m in needed(entry, self.plan):
-            found = measure_once(m, self.plan, key_now(m, self.plan))
-            if found["state"] == "stopped": raise KeyboardInterrupt
-            if found["state"] == "failed": raise UserError(f"{m.name} failed: {found['why']}")
-        for f in entry.files:
-            for suffix in ("csv", "png"): self.path(f"{f}.{suffix}").unlink(missing_ok=True)
-        return True
+        "Whether an entry is to be made, and all that it needs is there: published, or measured now."
+        return self.wants(name) and prepare(self, ENTRIES[f"{self.paper}.{name}"])
 
     def table(self, entry:str, file:str="") -> pd.DataFrame:
         "A table of an entry that is ready, saved as CSV."
-        table = tables_of(ENTRIES[f"{self.paper}.{entry}"], self.results, self.data.name)[file or entry]
-        if len(table): self.save(f"{file or entry}.csv",
-                                 rounded(table, 4).assign(dataset=self.data.name, preset=self.plan.preset))
-        return table
+        t = tables_of(ENTRIES[f"{self.paper}.{entry}"], self.results, self.data.name)[file or entry]
+        said = t.round(4).assign(dataset=self.data.name, preset=self.plan.preset)
+        if len(t) and not self.published: write_csv(self.path(f"{file or entry}.csv"), said)
+        return t
+
+    def draw(self, file:str, make:Callable[[Path], object]): # make: draws and saves, given the picture's path
+        "Draw a picture and show it; of published results, show the published one."
+        if self.published: return show_published(self, file)
+        make(self.path(f"{file}.png"))
+        plt.show()
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #a1c3f0d1
+def prepare(work:Work, entry:Entry) -> bool:
+    "Measure what an entry needs, and take its old pictures away; of published results, say what they are."
+    if work.published:
+        there = work.published.states[entry.name]["state"] == "measured"
+        if there: print(f"{entry.name}: {described(entry, work.published)}")
+        return there
+    for m in needed(entry, work.plan):
+        found = measure_once(m, work.plan, key_of(m, work.plan))
+        if found["state"] == "stopped": raise KeyboardInterrupt
+        if found["state"] == "failed": raise UserError(f"{m.name} failed: {found['why']}")
+    for f in entry.files:
+        for suffix in ("csv", "png"): work.path(f"{f}.{suffix}").unlink(missing_ok=True)
+    return True
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #a1c3f0d2
+def show_bars(work:Work, file:str, ax):
+    "Show the picture of a table, and save it where the table was measured."
+    if not work.published:
+        with atomic_write(work.path(f"{file}.png")) as part:
+            ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
+    plt.show()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #65e12049
 def runs_of(
@@ -424,48 +413,21 @@ def runs_of(
     **keys:str,        # name, with underscores for spaces -> key of a row
 ) -> dict[str, Path]:
     "Folders of scored rows; each name says its seed."
-    rows = [r for r in work.results.values() if r["kind"] == "row" and r.get("lines")]
-    some = [r for r in sorted(rows, key=lambda r: r["seed"] or 0) if seeds == "all"
-            or r["seed"] == work.plan.seeds[0]]
-    def folder(r): return work.plan.folder / "models" / r["lines"][0].get("folder", "")
-    return {f"{name.replace('_', ' ')}, seed {r['seed']}": folder(r)
-            for name, key in keys.items() for r in some if r["lines"][0]["key"] == key}
+    rows = lines_of(work.results, "row")
+    if seeds == "first" and len(rows): rows = rows[rows.seed == work.plan.seeds[0]]
+    return {f"{name.replace('_', ' ')}, seed {r.seed}": work.plan.folder / "models" / r.folder
+            for name, key in keys.items() for r in rows.sort_values("seed").itertuples() if r.key == key}
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #ffed0786
-@dataclass(frozen=True)
-class PublishedWork(Work):
-    "What a paper's notebook works with where it shows published results."
-    report: Report|None = None
-
-    @property
-    def results(self) -> dict[str, dict]: return self.report.results
-
-    @property
-    def data(self):
-        return SimpleNamespace(name=self.report.data(ENTRIES[next(n for n in ENTRIES
-                                                                  if n.startswith(self.paper))].half))
-
-    def ready(self, name:str) -> bool:
-        "Whether an entry is to be shown, and was published."
-        entry = ENTRIES[f"{self.paper}.{name}"]
-        there = self.wants(name) and self.report.states[entry.name]["state"] == "measured"
-        if there: print(f"{entry.name}: {described(entry, self.report)}")
-        return there
-
-    def save(self, name:str, table:pd.DataFrame): pass
-
-    def bars(self, file:str, ax): plt.show()
-
-    def draw(self, file:str, make:Callable[[Path], object]):
-        "Show the published picture, smaller than its file."
-        from IPython.display import Image, display
-        from PIL import Image as Picture
-        path, small = self.report.figures / self.paper / f"{self.data.name}.{file}.png", BytesIO()
-        picture = Picture.open(path).convert("RGB")
-        picture.thumbnail((800, 800))
-        picture.save(small, "jpeg", quality=50)
-        print(self.report.record.get("pictures", ""))
-        display(Image(small.getvalue(), format="jpeg"))
+def show_published(work:Work, file:str):
+    "Show a published picture, smaller than its file."
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+    picture, small = Picture.open(work.path(f"{file}.png")).convert("RGB"), BytesIO()
+    picture.thumbnail((800, 800))
+    picture.save(small, "jpeg", quality=50)
+    print(work.published.record.get("pictures", ""))
+    display(Image(small.getvalue(), format="jpeg"))
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #ac417acc
 def said_by(
@@ -479,37 +441,30 @@ def said_by(
     t = t[(t.classes == classes) & (t.row == row) & (t.protocol == under)]
     return protocols.predictions(t, work.plan.folder / "models", work.plan.seeds[0])
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #2956a57e
-def rounded(table:pd.DataFrame, digits:int) -> pd.DataFrame:
-    "A table with its numbers rounded, its words as they are."
-    return table.round({c: digits for c in table.select_dtypes("number").columns})
-
 # %% ../../nbs/6_engineering/26_runner.ipynb #213c4494
 def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, take what is there
     "The plan with synthetic data written where it says so."
     from joblib import Parallel, delayed
-    from vad.data.synthetic import write_walkway
-    from vad.data.synthetic import write_scenes
-    data, makers = plan.folder / "data", dict(frames=(write_walkway, "walkway"),
-                                              clips=(write_scenes, "scenes"))
+    from vad.data.synthetic import write_scenes, write_walkway
+    makers = dict(frames=(write_walkway, "walkway"), clips=(write_scenes, "scenes"))
+    data = plan.folder / "data"
     found = {h: (write, data / name) for h, (write, name) in makers.items() if getattr(plan, h) == ""}
-    if dry: found = {h: (write, folder) for h, (write, folder) in found.items() if folder.exists()}
-    if not found: return plan
-    missing = [folder for _, folder in found.values() if not folder.exists()]
-    if missing: print("rendering synthetic data", file=progress_file())
-    at_once = max(1, len(missing))
-    data.mkdir(parents=True, exist_ok=True)
-    with bars_into(data / "rendering.log"), workers(at_once) if at_once > 1 else nullcontext():
-        Parallel(at_once)(delayed(write)(folder) for write, folder in found.values())
-    return replace(plan, **{h: str(folder) for h, (_, folder) in found.items()})
+    missing = [(write, folder) for write, folder in found.values() if not folder.exists()]
+    if missing and not dry:
+        print("rendering synthetic data", file=progress_file())
+        data.mkdir(parents=True, exist_ok=True)
+        with bars_into(data / "rendering.log"), workers(len(missing)):
+            Parallel(len(missing))(delayed(write)(folder) for write, folder in missing)
+    there = {h: str(folder) for h, (_, folder) in found.items() if folder.exists()}
+    return replace(plan, **there)
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #a000e43a
 def checked_plan(plan:Plan) -> Plan:
     "The plan with fingerprints of its data. Raises `UserError` on data that cannot be measured."
     if plan.frames:
         data = open_frames(plan)
-        plan = replace(plan, prints=plan.prints
-                       | dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}"))
+        prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
+        plan = replace(plan, prints=plan.prints | prints)
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
@@ -526,21 +481,19 @@ def make_plan(
     **options,
 ) -> Plan:
     "What to reproduce, and on what. Raises `UserError` on data or settings that cannot be."
-    own = {k: options.pop(k) for k in ("truth", "partial", "normal", "classifier", "dry") if k in options}
-    dry, classifier = own.pop("dry", False), own.get("classifier") or {}
-    if own.get("normal") and not clips:
+    own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "dry")}
+    if own["normal"] and not clips:
         raise UserError("--normal names a class of clips, and there are none: name their folder by --clips.")
     trainer.settings(preset, **options)
-    protocols.preset_settings(preset, **classifier)
+    protocols.preset_settings(preset, **own["classifier"] or {})
     pick_device(device)
-    absolute = [str(Path(p).resolve()) if p else p and "" if p is None else "" for p in (data, clips)]
-    absolute = [None if p is None else a for p, a in zip((data, clips), absolute)]
-    names = "-".join(Path(p).name for p in absolute if p) or "synthetic"
-    plan = Plan((Path(out) / (name or f"{names}-{preset}")).resolve(), preset, tuple(seeds), device,
-                *absolute, 3 if clips == "" else 2,
-                own.get("truth") or "", bool(own.get("partial")), tuple(own.get("normal") or ()),
-                json.loads(json.dumps(options)), classifier)
-    return checked_plan(rendered_data(plan, dry))
+    frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
+    names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"
+    folder = (Path(out) / (name or f"{names}-{preset}")).resolve()
+    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, classes=3 if clips == "" else 2, truth=own["truth"] or "", partial=bool(own["partial"]),
+                normal=tuple(own["normal"] or ()), changes=json.loads(json.dumps(options)),
+                classifier=own["classifier"] or {})
+    return checked_plan(rendered_data(plan, bool(own["dry"])))
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #2b5f0793
 def begin(
@@ -558,14 +511,14 @@ def begin(
     names, only = [n.partition(".")[2] for n in ENTRIES if n.startswith(f"{paper}.")], as_words(only)
     if odd := [n for n in only if n not in names]:
         raise UserError(f"There is no entry {odd[0]!r} in {paper}: take some of {', '.join(names)}.")
-    where = dict(out=Path(out).parent, name=Path(out).name) if out else {}
-    both = dict(data=data) if paper in ("mnad", "gates") else dict(data=None, clips=data,
-                                                                   classifier=options.pop("changes", None))
     if shown := options.pop("shown", ""):
         report = published_report(notebook_of(paper).parents[2] / "figures", shown)
-        return PublishedWork(paper, replace(report.plan, seeds=tuple(report.record["seeds"])), only, report)
-    plan = make_plan(**both, preset=preset, seeds=tuple(map(int, as_words(seeds))), device=device, **where,
-                     **options.pop("changes", None) or {}, **options)
+        return Work(paper, replace(report.plan, seeds=tuple(report.record["seeds"])), only, report)
+    changes, seeds = options.pop("changes", None) or {}, map(int, as_words(seeds))
+    if HALVES[paper] == "frames": options |= dict(data=data, **changes)
+    else: options |= dict(data=None, clips=data, classifier=changes)
+    if out: options |= dict(out=Path(out).parent, name=Path(out).name)
+    plan = make_plan(preset=preset, seeds=seeds, device=device, **options)
     print(f"{paper} on {Path(data).name or 'synthetic data'}: {os.path.relpath(plan.folder)}")
     return Work(paper, plan, only)
 
@@ -573,13 +526,15 @@ def begin(
 def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its dataset
     "Write the run's record, and which seeds the entries were asked for."
     data, clips = plan.frames and open_frames(plan), plan.clips and open_collection(plan)
+    facts, settings = {}, dict(frames=None, clips=None)
+    if data:
+        facts["data"] = data.record()
+        settings["frames"] = asdict(trainer.settings(plan.preset, **plan.changes))
+    if clips:
+        facts["clips"] = clip_facts(clips, plan.preset)
+        settings["clips"] = asdict(protocols.preset_settings(plan.preset, **plan.classifier))
     run = Run(plan.folder)
     run.record = {} # it says what this call asked for; each result keeps its own circumstances
-    facts = (dict(data=data.record()) if data else {}) | (dict(clips=clip_facts(clips, plan.preset)) if clips
-                                                          else {})
-    settings = dict(frames=asdict(trainer.settings(plan.preset, **plan.changes)) if data else None,
-                    clips=asdict(protocols.preset_settings(plan.preset, **plan.classifier))
-                    if clips else None)
     run.note(preset=plan.preset, seeds=list(plan.seeds), plan=plan_facts(plan), settings=settings, **facts,
              **circumstances())
     notes = read_notes(plan)
@@ -604,12 +559,13 @@ def reproduce(
     some = chosen(entries)
     if engine not in ("local", "dask", "ray"):
         raise UserError(f"engine={engine!r} is unknown: use local, dask or ray.")
-    plan = make_plan(*(("", "") if not data and not clips else (data, clips)), **options)
+    if not data and not clips: data = clips = ""
+    plan = make_plan(data, clips, **options)
     for e in some:
         if e.name in entries and (why := e.missing(plan)): raise UserError(f"{e.name} {why}.")
     some = [e for e in some if not e.missing(plan)]
-    at_once = jobs or max(1, min(4, torch.cuda.device_count() if pick_device(plan.device).type == "cuda"
-                                 else os.cpu_count()))
+    gpu = pick_device(plan.device).type == "cuda"
+    at_once = jobs or max(1, min(4, torch.cuda.device_count() if gpu else os.cpu_count()))
     plan.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(plan.folder / ".lock"):
         names, written = start(plan, some), [0.]
@@ -624,11 +580,12 @@ def reproduce(
 # %% ../../nbs/6_engineering/26_runner.ipynb #c9318cf9
 def catalogue(data=None, clips=None, **options) -> str:
     "Every entry with its state, for a terminal; arguments as of `reproduce`, and nothing is written."
-    plan = make_plan(*(("", "") if not data and not clips else (data, clips)), **options, dry=True)
+    if not data and not clips: data = clips = ""
+    plan = make_plan(data, clips, **options, dry=True)
     plan = replace(plan, **{half: "rendered" for half in ("frames", "clips") if getattr(plan, half) == ""})
-    names = dict(frames=open_frames(plan).name if plan.prints.get("frames") else "walkway",
-                 clips=open_collection(plan).name if plan.prints.get("clips") else "scenes")
-    record = {dict(frames="data").get(h, h): dict(name=n) for h, n in names.items() if getattr(plan, h)}
+    names = dict(data=open_frames(plan).name if plan.prints.get("frames") else plan.frames and "walkway",
+                 clips=open_collection(plan).name if plan.prints.get("clips") else plan.clips and "scenes")
+    record = {k: dict(name=n) for k, n in names.items() if n}
     r = Report(plan, record, results_in(plan), read_notes(plan), plan.folder / "figures", False)
     t, states = overview(r), pd.Series([s["state"] for s in r.states.values()]).value_counts()
     return "\n".join([for_terminal(t), "", *without_data(r),
@@ -644,7 +601,6 @@ def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
 def in_short(plan:Plan) -> str:
     "What a run measured, for a terminal."
     r = report_of(plan)
-    t = overview(r).drop(columns="what")
-    t = t[t.state != "never run"]
-    return "\n".join([for_terminal(t), "", *without_data(r),
-                      f"The whole story: {os.path.relpath(plan.folder / 'summary.html')}"])
+    t = overview(r).drop(columns="what").query("state != 'never run'")
+    page = os.path.relpath(plan.folder / "summary.html")
+    return "\n".join([for_terminal(t), "", *without_data(r), f"The whole story: {page}"])

@@ -365,8 +365,9 @@ def evaluate_run(
         raise UserError(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change when "
                         f"evaluating.")
     s = replace(load_model(folder)[2], **changes)
-    key = dict(settings=asdict(s), data=data.fingerprint(), masks=data.mask_fingerprint(),
-               model=file_fingerprint(folder / "model.safetensors"), code=code_behind("vad.training.evaluation"))
+    model, code = file_fingerprint(folder / "model.safetensors"), code_behind("vad.training.evaluation")
+    key = dict(settings=asdict(s), data=data.fingerprint(), masks=data.mask_fingerprint(), model=model,
+               code=code)
     out = folder / into
     if found := measured_before(out, json.loads(json.dumps(key)), data): return found
     run, start = Run(out), time.perf_counter()
