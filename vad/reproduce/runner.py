@@ -242,7 +242,8 @@ def measure_all(
     todo = {k: m for k, m in keys.items()
             if read_result(plan.folder / "results" / f"{k}.json")["state"] != "finished"}
     local, parent = engine == "local", os.getpid() if engine == "local" else None
-    where = nullcontext() if local and at_once == 1 else workers(at_once) if local else cluster(engine, address)
+    if local: where = workers(at_once) if at_once > 1 else nullcontext()
+    else: where = cluster(engine, address)
     gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0 # each has its turn
     plans = [replace(plan, device=f"cuda:{i % gpus}") if gpus > 1 else plan for i in range(len(todo))]
     with where, interrupting(plan, todo), View(todo, plan, len(wanted) - len(todo)) as view:
@@ -490,7 +491,8 @@ def make_plan(
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
     names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"
     folder = (Path(out) / (name or f"{names}-{preset}")).resolve()
-    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, classes=3 if clips == "" else 2, truth=own["truth"] or "", partial=bool(own["partial"]),
+    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, classes=3 if clips == "" else 2,
+                truth=own["truth"] or "", partial=bool(own["partial"]),
                 normal=tuple(own["normal"] or ()), changes=json.loads(json.dumps(options)),
                 classifier=own["classifier"] or {})
     return checked_plan(rendered_data(plan, bool(own["dry"])))
