@@ -18,7 +18,7 @@ from importlib.resources import files
 import pandas as pd
 from ..core.errors import UserError
 from . import ablation, experiment
-from .experiment import EMBEDDED_BY, clip_protocols, method_of
+from .experiment import EMBEDDED_BY, UNDER, method_of
 from .results import Measurement, Plan, key_of, lines_of, read_result
 from ..scores import metrics
 from ..training import protocols
@@ -98,8 +98,8 @@ ENTRIES = read_entries()
 # %% ../../nbs/6_engineering/24_registry.ipynb #f57be37d0
 def headline(entry:Entry) -> bool:
     "Whether an entry takes the headline's models alone: with memory, with gates, pretrained pipelines."
-    return set(entry.needs) <= ({"predict-full", "gates"} if entry.half == "frames"
-                                else {"leaks", "pretrained"})
+    models = dict(frames={"predict-full", "gates"}, clips={"leaks", "pretrained"})
+    return set(entry.needs) <= models[entry.half]
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #f57be37d1
 def chosen(names:Iterable[str]) -> list[Entry]:
@@ -136,10 +136,10 @@ def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: 
         return [Measurement("experiment", (f"{i + 1:02d}",), seeds[0], e[2] / 50)
                 for i, e in enumerate(protocols.EXPERIMENTS)]
     classes = "multiclass" if needs == "multiclass" else "binary"
-    cells = [(p.features, p.cell) for p in protocols.TABLE2 if not p.weighted
-             and (needs != "pretrained" or p.features == "resnet50")]
-    return [Measurement("pipeline", (classes, role, cell, under), s, 4) for role, cell in cells
-            for under in clip_protocols(plan.preset) for s in seeds]
+    cells = [(p.features, p.cell) for p in protocols.TABLE2
+             if not p.weighted and (needs != "pretrained" or p.features == "resnet50")]
+    return [Measurement("pipeline", (classes, role, cell, under), s, 4)
+            for role, cell in cells for under in UNDER[plan.preset] for s in seeds]
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #ab527822
 def needed(entry:Entry, plan:Plan) -> list[Measurement]:
@@ -154,45 +154,36 @@ def needed(entry:Entry, plan:Plan) -> list[Measurement]:
 # %% ../../nbs/6_engineering/24_registry.ipynb #8314672c
 def measuring_order(entries:Iterable[Entry], plan:Plan) -> list[Measurement]:
     "What some entries need, each once: headline first, foundations before what stands on them."
-    found = {}
-    for e in sorted(entries, key=lambda e: not headline(e)):
-        if e.missing(plan): continue
-        mine = sorted(needed(e, plan), key=lambda m: (m.kind != "embedding", m.cost < 8, -m.cost))
-        found |= {m.name: m for m in mine if m.name not in found}
-    first = {m.name for e in entries if headline(e) and not e.missing(plan) for m in needed(e, plan)}
-    return sorted(found.values(),
-                  key=lambda m: (m.name not in first, m.kind != "embedding" and m.cost < 8, -m.cost))
+    wanted = sorted((e for e in entries if not e.missing(plan)), key=lambda e: not headline(e))
+    found = {m.name: m for e in wanted for m in needed(e, plan)}
+    first = {m.name for e in wanted if headline(e) for m in needed(e, plan)}
+    def stands_on_others(m): return m.kind != "embedding" and m.cost < 8
+    return sorted(found.values(), key=lambda m: (m.name not in first, stands_on_others(m), -m.cost))
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #638a4ea1
 MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedding,
-                pipeline=experiment.measure_pipeline,
-                method=experiment.measure_method, experiment=experiment.measure_experiment,
-                leaks=experiment.measure_leaks)
+                   pipeline=experiment.measure_pipeline, method=experiment.measure_method,
+                   experiment=experiment.measure_experiment, leaks=experiment.measure_leaks)
 
-# %% ../../nbs/6_engineering/24_registry.ipynb #43eced13
 def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones with another key are outdated
     "Everything that a run's folder holds."
     found = {}
     for path in sorted((plan.folder / "results").glob("*.json")):
         r = read_result(path)
-        now = r["key"] == key_of(Measurement(r["kind"], tuple(r["arguments"]), r["seed"]), plan)
-        old = found.get(r["name"], {})
-        if now: found[r["name"]] = r
-        elif r["state"] == "finished" and (not old or old["state"] == "outdated"
-                                           and old["finished"] < r["finished"]):
+        old = found.get(r["name"], dict(state="outdated", finished=""))
+        now = key_of(Measurement(r["kind"], tuple(r["arguments"]), r["seed"]), plan)
+        if r["key"] == now: found[r["name"]] = r
+        elif r["state"] == "finished" and old["state"] == "outdated" and old["finished"] < r["finished"]:
             found[r["name"]] = r | dict(state="outdated")
     current = {(r["kind"], *r["arguments"]) for r in found.values() if r["state"] == "finished"}
-    def mixed(r):
-        # another seed of other code
-        return r["state"] == "outdated" and (r["kind"], *r["arguments"]) in current
-    return {n: r for n, r in found.items() if not mixed(r)}
+    return {n: r for n, r in found.items() # without seeds of other code where there are newer ones
+            if r["state"] != "outdated" or (r["kind"], *r["arguments"]) not in current}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #a57283cf
 def entry_state(
     entry:Entry, plan:Plan,
     results:dict[str, dict], # from `results_in`
-    # seeds: those it was asked for; why: what drawing failed at; state: of one that was published
-    note:dict={},
+    note:dict={},            # seeds it was asked for; why drawing failed; state of one that was published
 ) -> dict: # state: missing data | never run | running | unfinished | failed | outdated | measured; why
     "How far an entry is."
     if why := entry.missing(plan): return dict(state="missing data", why=why)
@@ -200,11 +191,9 @@ def entry_state(
     plan = replace(plan, seeds=tuple(note.get("seeds") or plan.seeds))
     mine = {m.name: results.get(m.name, dict(state="never run")) for m in needed(entry, plan)}
     states = [r["state"] for r in mine.values()]
+    failed = [f"{n} failed: {r['why']}" for n, r in mine.items() if r["state"] == "failed"]
     if "running" in states: return dict(state="running")
-    if "failed" in states:
-        return dict(state="failed",
-                    why=next(f"{n} failed: {r['why']}" for n, r in mine.items() if r["state"] == "failed"))
-    if note.get("why"): return dict(state="failed", why=note["why"])
+    if failed or note.get("why"): return dict(state="failed", why=[*failed, note.get("why")][0])
     if set(states) == {"never run"}: return dict(state="never run")
     done = sum(s in ("finished", "outdated") for s in states)
     if done < len(states): return dict(state="unfinished", why=f"{done} of {len(states)} measurements done")
@@ -226,29 +215,29 @@ def renamed_classes(facts:pd.DataFrame) -> pd.DataFrame: # row, as_printed, and 
     "The gated project's published matrices, their classes named rightly."
     def rates(printed):
         tn, fp, fn, tp = map(int, printed.split())
-        return {k: 100 * v for k, v in metrics.rates(metrics.unswap([[tn, fp], [fn, tp]])).items()
-                if k != "confusion"}
-    return pd.DataFrame([dict(row=r.row, as_printed=r.value, **rates(r.value))
-                         for r in facts.dropna(subset="value").itertuples()])
+        found = metrics.rates(metrics.unswap([[tn, fp], [fn, tp]]))
+        return {k: 100 * v for k, v in found.items() if k != "confusion"}
+    printed = facts.dropna(subset="value")
+    return pd.DataFrame([dict(row=r.row, as_printed=r.value, **rates(r.value)) for r in printed.itertuples()])
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #76da6fcd
 def frame_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
     "The tables of an entry on frames."
     found, facts = lines_of(results, "row"), published(entry.name, data)
     if not len(found): return {}
-    named = dict(zip(facts.row, facts.needs))
-    def audit(): # of the first seed; what is trained is the same for all
-        firsts = [(n, found[found.key == k]) for n, k in named.items() if " " not in k]
-        return pd.DataFrame([dict(row=n, moved=t.moved.iloc[0], frozen=t.frozen.iloc[0])
-                             for n, t in firsts if len(t) and "moved" in t])
-    def controls():
-        return pd.DataFrame(next((r["controls"] for r in results.values() if r.get("controls")), []))
+    named = facts[["row", "needs"]].drop_duplicates()
     def compared(): return ablation.comparison_table(found, facts)
     def gained(): return ablation.gain_table(found, facts, lines_of(results, "gain"))
+    def audit(): # of the first seed; what is trained is the same for all
+        if "moved" not in found: return pd.DataFrame()
+        firsts = found.drop_duplicates("key")[["key", "moved", "frozen"]]
+        return named.merge(firsts, left_on="needs", right_on="key")[["row", "moved", "frozen"]]
+    def controls():
+        return pd.DataFrame(next((r["controls"] for r in results.values() if r.get("controls")), []))
     make = dict(table1=compared, table2=compared, table=compared, frozen=compared, gains=gained,
                 frozen_gains=gained, audit=audit, controls=controls,
-                runtime=lambda: runtime_table(found, facts), metrics=lambda: ablation.decision_rates(found,
-                                                                                                     named),
+                runtime=lambda: runtime_table(found, facts),
+                metrics=lambda: ablation.decision_rates(found, named),
                 published_confusion=lambda: renamed_classes(facts))
     return {f: make[f]() for f in entry.files if f in make}
 
@@ -260,23 +249,21 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         found = lines_of(results, kind)
         return make(found) if len(found) else found
     def piped(classes, metric="accuracy", row=None):
-        t = pipelines[pipelines.classes == classes] if len(pipelines) else pipelines
-        t = t[t.row == row] if row and len(t) else t
+        if not len(pipelines): return pipelines
+        t = pipelines[(pipelines.classes == classes) & (pipelines.row == (row or pipelines.row))]
         return experiment.pipeline_table(t, facts, metric) if len(t) else t
     def embeddings(t):
-        return t[t.how == "plain"][["method", "network", "weights", "shape", "seconds_per_video",
-                                    "megabytes"]]
+        names = ["method", "network", "weights", "shape", "seconds_per_video", "megabytes"]
+        return t[t.how == "plain"][names]
+    def leaks(t): return t[["protocol", "mirror_image", "same_source", "near_duplicate"]]
     def experiments(t):
-        theirs = facts.set_index("row").value.astype(float)
-        return t.sort_values("number")[["row", "epochs", "as_published",
-                                        "by_source"]].assign(published=lambda t: t.row.map(theirs))
-    make = dict(methods=lambda: measured("embedding", embeddings),
+        t = t.sort_values("number")[["row", "epochs", "as_published", "by_source"]]
+        return t.assign(published=t.row.map(facts.set_index("row").value.astype(float)))
+    make = dict(methods=lambda: measured("embedding", embeddings), leaks=lambda: measured("leaks", leaks),
                 accuracy=lambda: measured("method", experiment.method_table),
-                leaks=lambda: measured("leaks", lambda t: t[["protocol", "mirror_image", "same_source",
-                                                             "near_duplicate"]]),
                 table1=lambda: piped("binary", "auroc", entry.row), table2_binary=lambda: piped("binary"),
-                table2_multiclass=lambda: piped("multiclass"), experiments=lambda: measured("experiment",
-                                                                                            experiments))
+                table2_multiclass=lambda: piped("multiclass"),
+                experiments=lambda: measured("experiment", experiments))
     return {f: make[f]() for f in entry.files if f in make}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #d683e13d
@@ -292,9 +279,8 @@ def results_for(entry:Entry, plan:Plan, results:dict[str, dict]) -> list[dict]:
     return mine if entry.seeds == "all" else [r for r in mine if r["seed"] in (None, *plan.seeds[:1])]
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #2e2094690
-def entry_seeds(mine:list[dict]) -> list[int]: # mine: from `results_for`
+def entry_seeds(mine:list[dict]) -> list[int]: # mine: from `results_for`; carried over: one line of several
     "The seeds behind an entry."
-    # carried over: one line of several seeds
     return sorted({s for r in mine for s in r.get("seeds") or [r["seed"]]} - {None})
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #2e2094691
@@ -304,17 +290,18 @@ def seconds_spent(mine:list[dict]) -> tuple[float, float]:
     return sum(trained.values()), sum(r.get("score_seconds") or 0 for r in mine)
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #ce6ab6bc
-def number_of(entry:Entry,
-              tables:dict[str, pd.DataFrame]) -> dict: # value; low and high; published, where there is one
+def number_of(
+    entry:Entry,
+    tables:dict[str, pd.DataFrame], # from `tables_of`
+) -> dict: # value; low and high; published, where there is one; seeds
     "The number that stands for an entry; empty where it has none yet."
     for t in tables.values():
         mine = t[t[t.columns[0]] == entry.row] if entry.metric in t else t[:0]
         if not len(mine): continue
         line, value = mine.iloc[0], float(mine.iloc[0][entry.metric])
-        # two deviations over folds to either side
-        spread = 2 * line.get(f"{entry.metric}_sd_folds", float("nan"))
+        spread = 2 * line.get(f"{entry.metric}_sd_folds", float("nan")) # to either side
         ends = dict(low=line.get("low", value - spread), high=line.get("high", value + spread),
                     published=line.get("published"))
-        seeds = dict(seeds=line.seeds) if "seeds" in t else {}
-        return dict(value=value) | {k: float(x) for k, x in ends.items() if pd.notna(x)} | seeds
+        found = dict(value=value) | {k: float(x) for k, x in ends.items() if pd.notna(x)}
+        return found | (dict(seeds=line.seeds) if "seeds" in t else {})
     return {}
