@@ -60,15 +60,15 @@ def short_machine() -> str:
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #00fa399b
 @contextmanager
-def bars_into(log:Path|None): # None: where they go anyway
+def bars_into(log:Path):
     "Send progress bars to a file while the block runs."
     before = os.environ.get("VAD_PROGRESS")
-    if log: os.environ["VAD_PROGRESS"] = str(log)
+    os.environ["VAD_PROGRESS"] = str(log)
     try: yield
     finally:
-        if log: os.environ.pop("VAD_PROGRESS")
-        if log and before is not None: os.environ["VAD_PROGRESS"] = before
-        if log: log.unlink(missing_ok=True)
+        os.environ.pop("VAD_PROGRESS")
+        if before is not None: os.environ["VAD_PROGRESS"] = before
+        log.unlink(missing_ok=True)
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #86b51ec0
 def last_step(log:Path) -> str:
@@ -86,8 +86,8 @@ _stopped = [] # what this process was stopped in
 
 def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and seconds or why
     "Measure, and say how it ended."
-    try: return dict(state="finished",
-                     **MEASURED_BY[m.kind](plan, plan.folder / "models" / path.stem, m.seed, *m.arguments))
+    into = plan.folder / "models" / path.stem
+    try: return dict(state="finished", **MEASURED_BY[m.kind](plan, into, m.seed, *m.arguments))
     except (KeyboardInterrupt, Stopped):
         _stopped.append(m.name)
         return dict(state="stopped")
@@ -108,7 +108,7 @@ def measure_once(
     if parent and parent != os.getpid() and _stopped: return dict(name=m.name, state="stopped")
     path = plan.folder / "results" / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(lock_of(path)), bars_into(path.with_suffix(".log") if quiet else None):
+    with exclusive(lock_of(path)), bars_into(path.with_suffix(".log")) if quiet else nullcontext():
         # by another process, while this one waited
         if (found := read_result(path))["state"] == "finished": return found
         begun = time.perf_counter()
