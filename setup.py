@@ -16,7 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=" + about["min_python"],
     packages=find_packages(include=["vad", "vad.*"]),
-    package_data={"vad": ["*.csv"]},
+    package_data={"vad": ["*.csv", "*.html"]},
     install_requires=about["requirements"].split(),
     extras_require={"dev": about["dev_requirements"].split(), "sru": ["sru==3.0.0.dev6", "ninja"],
                     "export": ["onnx", "onnxruntime", "onnxscript"], "dask": ["dask", "distributed"], "ray": ["ray"]},

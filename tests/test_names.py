@@ -144,7 +144,7 @@ NAME = '<b>&"\\_{$%#~^'
 def test_a_page_shows_names_letter_by_letter(tmp_path):
     t = pd.DataFrame({NAME: [NAME, WILD]})
     facts = dict(title=NAME, halves=[], ids=[], sentences=[NAME], measurements=t, record="{}")
-    page = report.rendered(report.PAGE, overview=t, **facts)
+    page = report.rendered(overview=t, **facts)
     assert "<b>" not in page and page.count("&lt;b&gt;&amp;&#34;") >= 4 and page.encode("utf-8") and "\x1b" not in page
 
 def test_latex_prints_names_letter_by_letter():
@@ -156,9 +156,6 @@ def test_latex_prints_names_letter_by_letter():
     assert r"a\_b \& \textbackslash" in text and r"50\% \{x\}" in text
     bare = re.sub(r"\\[A-Za-z]+\*?(\[[^]]*\])?|\\[&%$#_{}\\]", "", text).replace("tab:mnad.controls", "") # without commands and escaped letters
     assert not set("%$#_~^") & set(bare) and bare.count("&") == 2 # between two columns, in two lines
-
-def test_markdown_keeps_its_columns():
-    assert report.for_markdown(pd.DataFrame({"a|b": ["x|y", WILD]})).count("\n") == 3
 
 def test_pictures_show_dollars_and_underscores(tmp_path):
     y = np.array([0, 1, 0, 1])

@@ -520,10 +520,9 @@ def signature(recipe:Recipe, videos:Collection) -> str:
         return s.st_size, s.st_mtime_ns
     lines = videos.table[["video", "label", "source"]].itertuples(index=False, name=None)
     rows = [(*line, stat(p)) for line, p in zip(lines, videos.paths())]
-    modules = ("data/embedding", "models/backbones", "data/decoder", "data/video", "data/frame_cache")
-    code = provenance.code_fingerprint(*(f"{m}.py" for m in modules))
     facts = [asdict(recipe), network(recipe).facts, torch.__version__, cv2.__version__,
-             decoding_of(videos.paths()), code, videos.classes, videos.normal, rows]
+             decoding_of(videos.paths()), provenance.code_behind("vad.data.embedding"), videos.classes,
+             videos.normal, rows]
     return sha256(json.dumps(facts, default=str).encode()).hexdigest()[:20]
 
 # %% ../../nbs/3_data/09_embedding.ipynb #075

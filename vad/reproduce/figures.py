@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'draw_confusion', 'draw_run', 'in_percent',
            'in_words', 'controls_in_words', 'worst_frames', 'spread_frames', 'show_frame', 'show_map', 'gate_maps',
-           'where', 'draw_frames', 'draw_sheet', 'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map',
-           'draw_curves', 'draw_decisions']
+           'draw_frames', 'draw_sheet', 'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map', 'draw_curves',
+           'draw_decisions']
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #5bd36f16
 from pathlib import Path
@@ -39,25 +39,22 @@ def draw_scores(
     most:int=12,          # videos shown
 ):
     "Score over time of each test video, anomalous spans shaded."
-    tables = {name: frame_scores.read_table(Path(folder) / "scores.csv", "regularity")
-              for name, folder in runs.items()}
-    drawn = pd.concat([t.assign(run=name, abnormality=1 - t.regularity) for name, t in tables.items()])
-    videos = list(dict.fromkeys(drawn.video))[:most]
-    columns = min(3, len(videos))
+    t = pd.concat([frame_scores.read_table(Path(folder) / "scores.csv", "regularity").assign(run=name)
+                   for name, folder in runs.items()])
+    t = t[t.video.isin(t.video.unique()[:most])].assign(abnormality=1 - t.regularity)
+    videos, columns = t.video.unique(), min(3, t.video.nunique())
     fig, axs = plot.grid(-(-len(videos) // columns), columns, (3.6, 1.7), sharey=True)
     for ax in axs.flat[len(videos):]: ax.axis("off")
     for ax, video in zip(axs.flat, videos):
-        for name in runs:
-            t = drawn[(drawn.video == video) & (drawn.run == name)]
-            plot.score(t.abnormality.to_numpy(), t.label.to_numpy(), ax, name=name, unit="",
-                       frames=t.frame.to_numpy())
+        for name, one in t[t.video == video].groupby("run", sort=False):
+            score, label, frames = one[["abnormality", "label", "frame"]].to_numpy().T
+            plot.score(score, label, ax, name=name, frames=frames)
         ax.set(title=f"video {plot.named(video)}", ylim=(-.03, 1.03),
                ylabel="abnormality" if ax in axs[:, 0] else "")
     labelled = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(labelled),
                frameon=False)
-    shown = drawn[drawn.video.isin(videos)]
-    plot.save(fig, path, shown[["run", "video", "frame", "abnormality", "label"]].round(4))
+    plot.save(fig, path, t[["run", "video", "frame", "abnormality", "label"]].round(4))
     return fig
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #071bf804
@@ -71,20 +68,19 @@ def draw_roc(
         t = frame_scores.read_table(Path(folder) / "scores.csv", "regularity", "label")
         plot.roc(t.label.to_numpy(), 1 - t.regularity.to_numpy(), ax, name=name)
         false, true, _ = roc_curve(t.label, 1 - t.regularity)
-        curves.append(pd.DataFrame(dict(run=name, false_positive_rate=false,
-                                        true_positive_rate=true)).round(5))
-    plot.save(ax.figure, path, pd.concat(curves))
+        curves.append(pd.DataFrame(dict(run=name, false_positive_rate=false, true_positive_rate=true)))
+    plot.save(ax.figure, path, pd.concat(curves).round(5))
     return ax.figure
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #9d1c4fb1
 def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the classes
     "The confusion matrices of a run's metrics."
-    known = m["online" if "online" in m else "regularity"]
-    plain = ("normal", "anomalous")
+    paper, known = m["regularity"], m.get("online", m["regularity"])
+    plain = "normal", "anomalous"
     return [("threshold from training scores (online score)",
              (known["at_threshold"] or known["best_f1"])["confusion"], plain),
-            ("best F1 on the test labels: optimistic", m["regularity"]["best_f1"]["confusion"], plain),
-            ("as published: classes swapped", m["regularity"]["published"]["printed"]["confusion"],
+            ("best F1 on the test labels: optimistic", paper["best_f1"]["confusion"], plain),
+            ("as published: classes swapped", paper["published"]["printed"]["confusion"],
              ("“Normal”", "“Anomaly”"))]
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #e807a9fe
@@ -126,22 +122,18 @@ def in_percent(x) -> str:
 def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
     "The metrics of an evaluation."
     say = in_percent
-    def rates(d):
-        return f"precision {say(d['precision'])} %, recall {say(d['recall'])} %, F1 {say(d['f1'])} %"
     lines = [f"{printable(m['dataset'])}, labels: {printable(m['truth'])}"]
     for kind, name in (("regularity", "paper's score, min-max in each video"),
                        ("online", "online score, training statistics only")):
-        if kind not in m: continue
-        k = m[kind]
+        if not (k := m.get(kind)): continue
         low, high = k["interval"]["auc_micro"]
         lines.append(f"{name}: AUC micro {say(k['auc_micro'])} % [{say(low)} to {say(high)}], "
-                     f"macro {say(k['auc_macro'])} %, "
-                     f"average precision {say(k['ap'])} %, equal error rate {say(k['eer'])} %")
-        for what, key in (("threshold from training scores", "at_threshold"),
-                          ("best F1 on the test labels (optimistic)", "best_f1")):
-            if k[key]:
-                matrix = f"confusion [[tn, fp], [fn, tp]] = {k[key]['confusion']}"
-                lines.append(f"  {what}: {rates(k[key])}, {matrix}")
+                     f"macro {say(k['auc_macro'])} %, average precision {say(k['ap'])} %, "
+                     f"equal error rate {say(k['eer'])} %")
+        for what, d in (("threshold from training scores", k["at_threshold"]),
+                        ("best F1 on the test labels (optimistic)", k["best_f1"])):
+            if d: lines.append(f"  {what}: precision {say(d['precision'])} %, recall {say(d['recall'])} %, "
+                               f"F1 {say(d['f1'])} %, confusion [[tn, fp], [fn, tp]] = {d['confusion']}")
     if m["pixel_auc"] is not None:
         where = [say(m[k]) for k in ("pixel_auc", "rbdc", "tbdc")]
         lines.append("where: pixel AUC {} %, regions (RBDC) {} %, tracks (TBDC) {} %".format(*where))
@@ -150,8 +142,8 @@ def in_words(m:dict) -> str: # m: from `evaluation.evaluate`
 # %% ../../nbs/6_engineering/23_figures.ipynb #cf56f7c0
 def controls_in_words(folder:Path) -> str:
     "The controls of an evaluation."
-    lines = [f"  {r.control:28} {r.auc_micro:6.1f} {r.auc_macro:6.1f}"
-             for r in read_controls(folder).itertuples()]
+    t = read_controls(folder)
+    lines = (f"  {r.control:28} {r.auc_micro:6.1f} {r.auc_macro:6.1f}" for r in t.itertuples())
     return "\n".join(["controls, AUC micro and macro in %", *lines])
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #f0690a1a
@@ -160,8 +152,7 @@ def worst_frames(
     n:int,
 ) -> pd.DataFrame:      # one row for each video
     "The `n` videos whose worst anomalous frame scores highest."
-    bad = table[table.label == 1] if "label" in table else table
-    if not len(bad): bad = table
+    bad = table[table.label == 1] if "label" in table and table.label.any() else table
     worst = bad.loc[bad.groupby("video", sort=False).regularity.idxmin()]
     return worst.nsmallest(n, "regularity").sort_index()
 
@@ -175,14 +166,12 @@ def spread_frames(table:pd.DataFrame, videos:int, frames:int) -> pd.DataFrame:
 def show_frame(
     seen:dict, # from `look`
     ax,
-    # another picture of the same size, such as the prediction; None: the frame, its anomaly outlined
-    x=None,
+    x=None,    # another picture of its size, such as the prediction; None: the frame, its anomaly outlined
 ):
     "A frame as the camera saw it, not as the network sees it."
     plot.frame(seen["frame"] if x is None else x, ax)
     ax.set_aspect(seen["aspect"])
-    if x is None and seen["mask"] is not None:
-        # nearest pixel
+    if x is None and seen["mask"] is not None: # its nearest pixels
         at = [np.arange(n) * m // n for n, m in zip(seen["frame"].shape[1:], seen["mask"].shape)]
         plot.contour(seen["mask"][np.ix_(*at)], ax)
 
@@ -200,9 +189,6 @@ def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
-# %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab50
-def where(seen:dict) -> str: return f"video {plot.named(seen['video'])}\nframe {seen['frame_number']}"
-
 # %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab51
 def draw_frames(
     runs:dict[str, Path],        # name -> folder with scores.csv, one or two
@@ -219,7 +205,7 @@ def draw_frames(
     for row, seen in zip(axs, every):
         top = float(max(one["error"].max() for one in seen))
         show_frame(seen[0], row[0])
-        row[0].set_ylabel(where(seen[0]))
+        row[0].set_ylabel(f"video {plot.named(seen[0]['video'])}\nframe {seen[0]['frame_number']}")
         for ax, one in zip(row[1:], seen): show_frame(one, ax, one["prediction"])
         for ax, one in zip(row[1 + len(seen):], seen): show_map(one, ax, one["error"], over=True, vmax=top)
         for ax, m in zip(row[1 + 2 * len(seen):], gate_maps(seen[-1])): show_map(seen[-1], ax, m, vmax=1)
@@ -251,7 +237,8 @@ def draw_sheet(
     for ax, title, m in zip(axs[-1], MAPS, maps): put(ax, title, show_map, m, vmax=1)
     for ax, title, m in zip(axs[1, 2:], MAPS, maps):
         put(ax, f"{title.split(' (')[0]}, over", show_map, m, over=True, vmax=1, alpha=.6)
-    fig.suptitle(where(seen).replace("\n", ", ") + f": abnormality {1 - facts.regularity.iloc[0]:.2f}")
+    fig.suptitle(f"video {plot.named(seen['video'])}, frame {seen['frame_number']}: "
+                 f"abnormality {1 - facts.regularity.iloc[0]:.2f}")
     plot.save(fig, path, facts)
     return fig
 
@@ -276,8 +263,8 @@ def training_queries(
     model, items, s = trainer.load_model(folder, device)
     frames = cache_frames(data.train, s.size, s.channels, interpolation=s.interpolation)
     every, found = frames.clips(s.length), []
-    for part in np.array_split(np.sort(rng.choice(every, min(clips, len(every)), replace=False)),
-                               max(1, clips // 16)):
+    some = np.sort(rng.choice(every, min(clips, len(every)), replace=False))
+    for part in np.array_split(some, max(1, clips // 16)):
         x = frames.batch(part, s.length, device)
         found.append(memory.as_rows(model.encode(trainer.input_and_target(x, s)[0])[0]).flatten(0, 1).cpu())
     found = torch.cat(found)
@@ -296,8 +283,8 @@ def draw_tsne(
         q, m = training_queries(folder, data, device=device)
         nearest, between = (q @ m.T).argmax(1), (m @ m.T)[~np.eye(len(m), dtype=bool)].mean()
         near = min(30, (len(q) + len(m) - 1) / 3)
-        xy = TSNE(2, metric="cosine", init="random", perplexity=near,
-                  random_state=0).fit_transform(np.r_[q, m])
+        flat = TSNE(2, metric="cosine", init="random", perplexity=near, random_state=0)
+        xy = flat.fit_transform(np.r_[q, m])
         ax.scatter(*xy[:len(q)].T, s=4, c=nearest, cmap="tab10" if len(m) <= 10 else "tab20", alpha=.5, lw=0)
         ax.plot(*xy[len(q):].T, "*", color="k", ms=11, mec="w", mew=.7)
         ax.set(xticks=[], yticks=[])
@@ -325,13 +312,12 @@ def draw_map(
         xy = pca.fit_transform((x - x.mean(0)) / np.maximum(x.std(0), 1e-9))
         for k, label in enumerate(clips.classes):
             ax.plot(*xy[clips.labels == k].T, MARKERS[k % len(MARKERS)],
-                    color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7,
-                    mew=0, label=plot.named(label))
+                    color=plot.CYCLE[k % len(plot.CYCLE)], ms=4, alpha=.7, mew=0, label=plot.named(label))
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=plot.named(name), xlabel=f"component 1 ({first:.0f} % of variance)",
                ylabel=f"component 2 ({second:.0f} %)")
-        tables.append(pd.DataFrame(dict(method=name, label=np.array(clips.classes)[clips.labels], x=xy[:, 0],
-                                        y=xy[:, 1])).round(4))
+        label = np.array(clips.classes)[clips.labels]
+        tables.append(pd.DataFrame(dict(method=name, label=label, x=xy[:, 0], y=xy[:, 1])).round(4))
     fig.legend(*axs[0, 0].get_legend_handles_labels(), loc="outside upper center",
                ncols=min(6, len(clips.classes)), frameon=False)
     plot.save(fig, path, pd.concat(tables))

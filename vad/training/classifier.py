@@ -217,8 +217,6 @@ def clips_on_device(d:Clips, kind:str, device) -> tuple[Tensor, Tensor, Tensor]:
 class Classes:
     "A task for the trainer: tell the class of a clip."
     losses = ("loss", "entropy", "norms") # the first is what training lowers
-    code = ("models/sru.py", "models/srupp.py", "kernels/sru_kernels.py", "kernels/sru_triton.py",
-            "training/splits.py", "training/classifier.py", "training/checkpoints.py", "training/trainer.py")
 
     def __init__(self, s:ClassifierSettings, data:Clips):
         self.settings, self.data, self.clips, self.kept = s, data, np.arange(len(data)), None

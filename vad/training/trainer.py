@@ -25,7 +25,7 @@ from torch import Tensor
 from ..core.devices import PRECISION_CHOICES, keep_memory, pick_device, seed_all
 from ..core.errors import Stopped, UserError, reading
 from ..core.progress_bar import progress
-from ..core.provenance import Run, code_fingerprint
+from ..core.provenance import Run, code_behind
 from ..core.records import read_csv, read_json, validate_fields, write_csv
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, DeviceFrames, cache_frames, hold
@@ -163,7 +163,6 @@ class Task(Protocol):
     settings: object         # a dataclass with at least epochs, batch, lr, schedule, seed and precision
     clips: np.ndarray        # (K,) what batches are drawn from
     losses: tuple[str, ...]  # names of the losses; the first, "loss", is what training lowers
-    code: tuple[str, ...]    # the package's files that shape the weights
 
     def build(self) -> tuple[torch.nn.Module, dict[str, Tensor]]:
         "The model, and what else training moves, by name."
@@ -181,8 +180,6 @@ class Task(Protocol):
 class Normality:
     "A task: what comes next in normal video, clip by clip (Park et al. 2020)."
     losses = ("loss", "prediction", "compactness", "separateness")
-    code = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
-            "training/checkpoints.py", "training/trainer.py")
 
     def __init__(self, s:Settings, frames:Frames, clips:np.ndarray): # as of `training_frames`
         self.settings, self.frames, self.clips = s, frames, clips
@@ -400,7 +397,7 @@ def learn(
             run.begin()
             run.note(settings=asdict(s), data=data.record(), seed=s.seed, clips=len(task.clips),
                      processes=accelerator.num_processes, device=str(device),
-                     code=code_fingerprint(*task.code))
+                     code=code_behind("vad.training.trainer", type(task).__module__))
         train(l, run)
         if accelerator.is_main_process:
             run.note(audit=audit(l), train_seconds=round(l.seconds, 1), seconds_per_step=l.seconds / l.step)
