@@ -61,7 +61,7 @@ def has_bf16_units(
     kind:str, # cpu | cuda | mps
 ) -> bool:
     "Whether devices of a kind multiply bfloat16 faster than single precision."
-    if kind == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cuda": return torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) # no imitation
     if kind != "cpu" or not torch.backends.mkldnn.is_available(): return False
     flags = (line.partition(":")[2].split() for line in lines_of_file("/proc/cpuinfo")
              if line.startswith(("flags", "Features")))

@@ -70,7 +70,7 @@ def code_of(tree:ast.AST) -> str:
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node) is not None: node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return ast.dump(tree)
 
 # %% ../../nbs/6_engineering/06_provenance.ipynb #016
 def imported(

@@ -35,7 +35,7 @@ import pandas as pd
 import torch
 from numpy.lib.format import open_memmap
 from ..core import devices, provenance
-from ..core.devices import keep_memory, pick_device
+from ..core.devices import keep_memory, pick_device, pick_precision
 from ..core.errors import TemporaryError, UserError, is_temporary, no_link, reading, regular_file
 from ..core.errors import temporary_error
 from ..core.files import atomic_write, exclusive, room_for, validate_room
@@ -74,13 +74,16 @@ class Recipe:
     size: int|None = None          # height and width of a frame in pixels; None: the network's own
     interpolation: str = "linear"  # of the resize: linear (published) | area
     flip: bool = False             # True: frames mirrored, left and right swapped
-    precision: str = "fp32"        # fp32 | bf16 (twice as fast where the processor has units for it) | fp16
+    precision: str = "auto"        # fp32 | bf16 | fp16 | auto: bf16 where the device has units for it
     device: str = "cpu"            # cpu | cuda | cuda:N | mps
     batch: int = 4                 # frames that the network takes at once; few on a CPU, many on a GPU
     partial: bool = False          # True: a video with a broken end is embedded as far as it goes
     fallback: str|None = None      # cnn: what to use where the weights cannot be had
 
-    def __post_init__(self): validate_embedding_recipe(self)
+    def __post_init__(self):
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", pick_precision("auto", self.device))
+        validate_embedding_recipe(self)
 
 # %% ../../nbs/3_data/09_embedding.ipynb #010
 def validate_embedding_recipe(r:Recipe):
