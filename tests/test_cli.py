@@ -27,6 +27,7 @@ from vad.core.records import read_json
 from vad.data.cutting import Cutting
 from vad.data.embedding import Recipe
 from vad.training.checkpoints import SCORING
+from vad.training import trainer
 from vad.training.classifier import ClassifierSettings
 from vad.training.trainer import Settings
 
@@ -50,6 +51,11 @@ def sentence(said, *words, code=1):
     assert "Traceback" not in err and err.count("vad: ") == 1, err
     for word in map(str, words): assert word in last, last
     return last
+
+def saving(*args):
+    "the command; every epoch is written down"
+    trainer.EPOCH_SECONDS = 0
+    vad(*args)
 
 def nothing_left(*folders):
     for folder in folders:
@@ -411,13 +417,13 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path):
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_training(tiny, trained, tmp_path, sig):
     slow = [*SMALL, "--seed", 3, "--epochs", 100_000]
-    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow)
+    run = Apart(tmp_path / "said", saving, "train", tiny, "--out", tmp_path / "run", *slow)
     sentence(run.wait_for(lambda: (tmp_path / "run/losses.csv").exists()).kill(sig).end(), tmp_path / "run", "--resume", code=130)
     nothing_left(tmp_path / "run")
     step = (tmp_path / "run/checkpoint.safetensors").read_bytes()
     sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *slow), "--resume")
     assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == step
-    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow, "--resume")
+    run = Apart(tmp_path / "said", saving, "train", tiny, "--out", tmp_path / "run", *slow, "--resume")
     begun = len(pd.read_csv(tmp_path / "run/losses.csv"))
     sentence(run.wait_for(lambda: len(pd.read_csv(tmp_path / "run/losses.csv")) > begun).kill(sig).end(), "--resume", code=130)
     assert list(pd.read_csv(tmp_path / "run/losses.csv").epoch)[:begun + 1] == list(range(1, begun + 2))
