@@ -6,6 +6,9 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 about = config["DEFAULT"]
+dev = about["dev_requirements"].split()
+
+def of_dev(*names): return [r for r in dev if r.startswith(names)]
 
 setup(
     name=about["lib_name"],
@@ -18,7 +21,7 @@ setup(
     packages=find_packages(include=["vad", "vad.*"]),
     package_data={"vad": ["*.csv", "*.html"]},
     install_requires=about["requirements"].split(),
-    extras_require={"dev": about["dev_requirements"].split(), "sru": ["sru==3.0.0.dev6", "ninja"],
-                    "export": ["onnx", "onnxruntime", "onnxscript"], "dask": ["dask", "distributed"], "ray": ["ray"]},
+    extras_require={"dev": dev, "sru": of_dev("sru", "ninja"), "export": of_dev("onnx"),
+                    "dask": of_dev("dask", "distributed"), "ray": ["ray"]},
     entry_points={"console_scripts": about["console_scripts"].split()},
 )

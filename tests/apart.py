@@ -1,4 +1,4 @@
-"Run something in a process of its own, forked from a server in which PyTorch is already imported: real signals and exit codes, without seconds of import."
+"Run something in a process of its own, forked from a server in which the libraries are already imported: real signals and exit codes, without seconds of import."
 import faulthandler
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["vad.training.evaluation", "accelerate", "typer", "torch._dynamo"])
+server.set_forkserver_preload(["vad.cli", "vad.reproduce.runner", "vad.use.streaming", "accelerate", "torch._dynamo"])
 
 
 def _inside(call, args, out, err, env):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from apart import Apart
 from hypothesis import given, settings, strategies as st
 
 import vad
@@ -160,26 +161,20 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
     with pytest.raises(UserError): Frames(folder)
     assert (cache_frames([video], (8, 8), folder=tmp_path / "cache").array == literal([video], (8, 8))).all()
 
-BUILD = """
-import hashlib, signal, sys, time
-from pathlib import Path
-from vad.data import frame_cache
-from vad.data.frame_cache import cache_frames
-from vad.data.video import open_video
-root = Path(sys.argv[1])
-shrink, go, calls = frame_cache.resize_frame, root / "go", []
-def held(*args): # two thirds are done, the rest waits for leave
-    calls.append(1)
-    while len(calls) > 100 and not go.exists(): time.sleep(.01)
-    return shrink(*args)
-def interrupted(*args):
-    go.touch()
-    raise KeyboardInterrupt
-frame_cache.resize_frame = held
-signal.signal(signal.SIGINT, interrupted)
-videos = [open_video(p) for p in sorted(root.glob("*.avi"))]
-print(hashlib.sha256(cache_frames(videos, (240, 320), folder=root / "cache", workers=1).array.tobytes()).hexdigest(), flush=True)
-"""
+def build_held(root):
+    "build a cache: two thirds are done, the rest waits for leave"
+    shrink, go, calls = frame_cache.resize_frame, root / "go", []
+    def held(*args):
+        calls.append(1)
+        while len(calls) > 100 and not go.exists(): time.sleep(.01)
+        return shrink(*args)
+    def interrupted(*args):
+        go.touch()
+        raise KeyboardInterrupt
+    frame_cache.resize_frame = held
+    signal.signal(signal.SIGINT, interrupted)
+    videos = [open_video(p) for p in sorted(root.glob("*.avi"))]
+    print(sha([cache_frames(videos, (240, 320), folder=root / "cache", workers=1).array.tobytes()]))
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
@@ -203,20 +198,14 @@ def build_elsewhere(root):
     "a process that has begun to write"
     shutil.rmtree(root / "cache", ignore_errors=True)
     (root / "go").unlink(missing_ok=True)
-    env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
-    p = subprocess.Popen([sys.executable, "-c", BUILD, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    while not any(f.stat().st_blocks > 1000 for f in (root / "cache").glob(".*.part/frames.npy")):
-        assert p.poll() is None, p.stderr.read()
-        time.sleep(.001)
-    return p
+    begun = lambda: any(f.stat().st_blocks > 1000 for f in (root / "cache").glob(".*.part/frames.npy")) # noqa: E731
+    return Apart(root / "said", build_held, root).wait_for(begun)
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
 def test_a_killed_build_is_never_trusted(films, sig):
     root, want = films
-    p = build_elsewhere(root)
-    p.send_signal(sig)
-    out, _ = p.communicate()
-    assert p.returncode != 0 and not out and not caches(root / "cache")
+    code, out, _ = build_elsewhere(root).kill(sig).end()
+    assert code != 0 and not out and not caches(root / "cache")
     assert bool(litter(root / "cache")) == (sig == signal.SIGKILL)                 # after Ctrl-C it could still clean up
     assert build_here(root) == want
     assert len(caches(root / "cache")) == 1 and not litter(root / "cache")
@@ -230,7 +219,7 @@ def test_two_builds_at_once(films, capfd, monkeypatch):
         return flock(f, how)
     monkeypatch.setattr(files.fcntl, "flock", waits)
     assert build_here(root) == want
-    out, err = p.communicate()
+    _, out, err = p.end()
     assert out.strip() == want, err
     mine = capfd.readouterr().err
     assert "waiting" in mine and "decoding" not in mine and "waiting" not in err   # the work was done once

@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
-import vad
 from vad.training import classifier, trainer
 from vad.training.classifier import ClassifierSettings
 from vad.training.splits import Clips, SplitSettings, folds, mirrored_split, near_duplicates
@@ -25,6 +24,7 @@ from vad.data.synthetic import write_scenes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from apart import Apart
+from test_cli import vad as run_vad
 
 TINY = ClassifierSettings(hidden=8, projection=8, heads=2, epochs=3, batch=4, lr=1e-2, precision="fp32")
 
@@ -181,24 +181,27 @@ def test_shuffled_labels_teach_nothing():
 
 # ---- from files to scores, through the command line
 
-def command(*args, **env):
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", "from vad.cli import run_command; run_command()", *map(str, args)], capture_output=True, text=True, timeout=600,
-                          env=os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]), VAD_PROGRESS=os.devnull, OMP_NUM_THREADS="1") | env)
+def quiet(*args):
+    warnings.simplefilter("ignore")
+    os.environ["VAD_PROGRESS"] = os.devnull
+    run_vad(*args)
+
+def command(folder, *args): return Apart(folder / "said", quiet, *args).end()
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     root = tmp_path_factory.mktemp("chain")
     write_scenes(root / "scenes", cameras=6, takes=1, frames=16, size=(48, 64))
     for flip in ((), ("--flip",)):
-        done = command("embed", root / "scenes", "--output", root / f"embedded{len(flip)}", "--method", "cnn", "--frames", 8, "--width", 16, "--size", 32, *flip)
-        assert done.returncode == 0, done.stderr
+        code, _, err = command(root, "embed", root / "scenes", "--output", root / f"embedded{len(flip)}", "--method", "cnn", "--frames", 8, "--width", 16, "--size", 32, *flip)
+        assert code == 0, err
     return root
 
 SMALL = ("--hidden", 8, "--projection", 8, "--heads", 2, "--epochs", 2, "--batch", 4, "--device", "cpu")
 
 def test_embed_and_classify(chain):
-    done = command("classify", chain / "embedded0", "--mirrored", chain / "embedded1", "--out", chain / "run", "--inputs", "change", *SMALL)
-    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    code, out, err = command(chain, "classify", chain / "embedded0", "--mirrored", chain / "embedded1", "--out", chain / "run", "--inputs", "change", *SMALL)
+    assert code == 0 and "accuracy" in out, err
     m = json.loads((chain / "run/metrics.json").read_text())
     assert np.sum(m["plain"]["confusion"]) == len(pd.read_csv(chain / "run/predictions.csv"))
     record = json.loads((chain / "run/record.json").read_text())
@@ -206,16 +209,16 @@ def test_embed_and_classify(chain):
 
 def test_classify_a_bare_pair_with_cross_validation(chain):
     for name in ("embeddings", "labels"): (chain / f"{name}.npy").write_bytes((chain / f"embedded0/cnn_{name}.npy").read_bytes())
-    done = command("classify", chain / "embeddings.npy", "--labels", chain / "labels.npy", "--out", chain / "cv", "--split", "clip", "--folds", 2, *SMALL)
-    assert done.returncode == 0 and "majority" in done.stdout, done.stderr
+    code, out, err = command(chain, "classify", chain / "embeddings.npy", "--labels", chain / "labels.npy", "--out", chain / "cv", "--split", "clip", "--folds", 2, *SMALL)
+    assert code == 0 and "majority" in out, err
     assert len(pd.read_csv(chain / "cv/folds.csv")) == 2 * (3 + 2) # three controls, one pipeline with and without the centres
 
 def test_score_a_film(chain):
-    done = command("classify", chain / "embedded0", "--out", chain / "scorer", *SMALL)
-    assert done.returncode == 0, done.stderr
+    code, out, err = command(chain, "classify", chain / "embedded0", "--out", chain / "scorer", *SMALL)
+    assert code == 0, err
     film = chain / "scenes/cart/cart_01_1.mp4"
-    done = command("score", film, "--model", chain / "scorer", "--out", chain / "scores", "--window", .5, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+    code, out, err = command(chain, "score", film, "--model", chain / "scorer", "--out", chain / "scores", "--window", .5, "--device", "cpu")
+    assert code == 0, err
     table = pd.read_csv(chain / "scores/cart_01_1.scores.csv")
     assert len(table) == 16 and table.score.between(0, 1).all() and (chain / "scores/cart_01_1.scored.mp4").stat().st_size
 
@@ -227,5 +230,5 @@ def test_score_a_film(chain):
     (("score", "none.mp4", "--model", "none"), "none"),
 ])
 def test_mistakes_are_one_sentence(chain, tmp_path, args, words):
-    done = command(*[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])
-    assert done.returncode == 1 and done.stderr.startswith("vad: ") and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    code, _, err = command(tmp_path, *[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])
+    assert code == 1 and err.startswith("vad: ") and words in err and "Traceback" not in err, err

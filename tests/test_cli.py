@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 from apart import Apart
 from conftest import fill, litter, write_frames
 from safetensors.torch import load_file, save_file
 
+from vad import __version__
+from vad.cli import app, fields_of, run_app
 from vad.core.provenance import shared
 from vad.core.records import read_json
+from vad.data.cutting import Cutting
+from vad.data.embedding import Recipe
+from vad.training.checkpoints import SCORING
+from vad.training import trainer
+from vad.training.classifier import ClassifierSettings
 from vad.training.trainer import Settings
 
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
@@ -42,6 +51,11 @@ def sentence(said, *words, code=1):
     assert "Traceback" not in err and err.count("vad: ") == 1, err
     for word in map(str, words): assert word in last, last
     return last
+
+def saving(*args):
+    "the command; every epoch is written down"
+    trainer.EPOCH_SECONDS = 0
+    vad(*args)
 
 def nothing_left(*folders):
     for folder in folders:
@@ -188,18 +202,54 @@ COUNTERPARTS = dict( # options of the published scripts -> ours
                attn_decoder="--attention"),
     evaluate=dict(gpus="--device", batch_size_test="--batch", th="--threshold", alpha="--alpha"))
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "import", "reproduce", "export", "data",
-                                     "data extract", "data ped2", "data avenue", "data walkway", "data check"])
-def test_help_lists_every_option(tmp_path, monkeypatch, command):
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    rc, out, err = call(tmp_path, *command.split(), "--help")
-    assert rc == 0, err
-    for option in COUNTERPARTS.get(command, {}).values(): assert re.search(rf"{option}\b", out), (option, out)
+def commands(group, *above):
+    "every command there is: its words, and how typer knows it"
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"): yield from commands(command, *above, name)
+        else: yield (*above, name), command
+
+COMMANDS = {" ".join(words): command for words, command in commands(typer.main.get_command(app))}
+
+def helped(monkeypatch, capsys, *words):
+    "what the command says of itself, on a wide terminal"
+    for name in ("COLUMNS", "TERMINAL_WIDTH"): monkeypatch.setenv(name, "200")
+    monkeypatch.setattr(sys, "argv", ["vad", *words, "--help"])
+    assert run_app() == (0, "")
+    return capsys.readouterr().out
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_option(monkeypatch, capsys, command):
+    out = helped(monkeypatch, capsys, *command.split())
+    options = [o for p in COMMANDS[command].params if p.param_type_name == "option" for o in p.opts]
+    for option in (*options, *COUNTERPARTS.get(command, {}).values()): assert re.search(rf"{option}\b", out), (option, out)
     if command == "train":
         for name in Settings.__dataclass_fields__: assert f"--{name.replace('_', '-')}" in out
         flat = re.sub(r"[\s│]+", " ", out)
         for word in ("pixels", "frames a clip", "clips a step", "256 256", "0.0002", "60", "gate", "frozen"): assert word in flat, word
+
+def test_help_of_groups(monkeypatch, capsys):
+    out = helped(monkeypatch, capsys)
+    for command in COMMANDS: assert re.search(rf"\b{command.split()[0]}\b", out), command
+    assert "walkway" in helped(monkeypatch, capsys, "data")
+
+@pytest.mark.parametrize("kind", [Settings, Recipe, Cutting, ClassifierSettings])
+def test_settings_are_read_as_they_are(kind):
+    "off their module's text, which no library need be imported for"
+    found = fields_of(f"{kind.__module__}.{kind.__name__}")
+    assert {n: (f.kind, f.default) for n, f in found.items()} == {f.name: (f.type, None if f.default is MISSING else f.default) for f in fields(kind)}
+    assert all(f.help for f in found.values())
+
+def test_what_may_change_after_training_are_options_of_evaluate():
+    own = {"run", "data", "into", "device", "batch", "truth", "partial"}
+    assert {p.name for p in COMMANDS["evaluate"].params} - own == set(SCORING)
+
+SLOW = ("torch", "torchvision", "cv2", "pandas", "sklearn", "scipy", "matplotlib", "numpy", "av", "PIL")
+
+@pytest.mark.parametrize("line", [None, "--help", "train --help", "data check --help", "train x --epoch 3", "paint"])
+def test_whoever_asks_for_help_waits_for_no_library(line):
+    run = f"sys.argv = ['vad', *{line!r}.split()]; cli.run_app(); " if line else ""
+    said = subprocess.run([sys.executable, "-c", f"import sys; from vad import cli; {run}print(*sys.modules)"], capture_output=True, text=True, check=True)
+    assert not set(SLOW) & set(said.stdout.split("\n")[-2].split())
 
 def test_the_console_script(tiny, tmp_path):
     "installed beside this Python: the same command, once for real"
@@ -208,6 +258,7 @@ def test_the_console_script(tiny, tmp_path):
     done = subprocess.run([script, "train", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=600)
     sentence((done.returncode, done.stdout, done.stderr), "nowhere")
     assert done.stderr == f"vad: {tmp_path / 'nowhere'} does not exist: name the folder of a dataset.\n" and not (tmp_path / "run").exists()
+    assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout == f"vad {__version__}\n"
 
 
 # ---- bad data
@@ -366,13 +417,13 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path):
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_training(tiny, trained, tmp_path, sig):
     slow = [*SMALL, "--seed", 3, "--epochs", 100_000]
-    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow)
+    run = Apart(tmp_path / "said", saving, "train", tiny, "--out", tmp_path / "run", *slow)
     sentence(run.wait_for(lambda: (tmp_path / "run/losses.csv").exists()).kill(sig).end(), tmp_path / "run", "--resume", code=130)
     nothing_left(tmp_path / "run")
     step = (tmp_path / "run/checkpoint.safetensors").read_bytes()
     sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *slow), "--resume")
     assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == step
-    run = Apart(tmp_path / "said", vad, "train", tiny, "--out", tmp_path / "run", *slow, "--resume")
+    run = Apart(tmp_path / "said", saving, "train", tiny, "--out", tmp_path / "run", *slow, "--resume")
     begun = len(pd.read_csv(tmp_path / "run/losses.csv"))
     sentence(run.wait_for(lambda: len(pd.read_csv(tmp_path / "run/losses.csv")) > begun).kill(sig).end(), "--resume", code=130)
     assert list(pd.read_csv(tmp_path / "run/losses.csv").epoch)[:begun + 1] == list(range(1, begun + 2))

@@ -21,6 +21,7 @@ from test_cli import SMALL, sentence
 from vad.data import decoder, video
 from vad.core.crash_watch import CRASHES
 from vad.cli import scarce
+from vad.training import trainer
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody watches the command")
 
@@ -43,6 +44,11 @@ def vad_with(happens, bad, *args):
     from vad._main import main
     sys.argv = ["vad", *map(str, args)]
     main()
+
+def saving(*args):
+    "the console script; every epoch is written down"
+    trainer.EPOCH_SECONDS = 0
+    vad_with(int, Path("none"), *args)
 
 @pytest.fixture
 def films(tmp_path):
@@ -74,7 +80,7 @@ def test_the_picture_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_handed_on(tiny, tmp_path, sig):
     "by whoever watches, who alone is told"
-    run = Apart(tmp_path / "said", vad_with, int, Path("none"), "train", tiny, "--out", tmp_path / "run", *SMALL, "--epochs", 100_000)
+    run = Apart(tmp_path / "said", saving, "train", tiny, "--out", tmp_path / "run", *SMALL, "--epochs", 100_000)
     sentence(run.wait_for((tmp_path / "run/losses.csv").exists).kill(sig).end(), tmp_path / "run", "--resume", code=130)
     assert not litter(tmp_path / "run")
 

@@ -5,11 +5,8 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 import tarfile
 import threading
-import time
 import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +18,7 @@ import pytest
 import scipy.io
 from typer.testing import CliRunner
 
-import vad
+from apart import Apart, hold
 from conftest import fill
 from films import HIDES, copy_film, flip, numbers_of, write_film
 from vad.cli import app
@@ -288,19 +285,16 @@ def test_a_broken_video_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match="2.avi"): extract_frames(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out/2").exists()
 
+def extract_held(*folders):
+    "extract, but never more than the first half of the second film"
+    hold(cv2, "imencode", 76)
+    extract_frames(*folders, ".png", workers=1)
+
 def test_a_killed_extraction_goes_on(tmp_path):
     "kill -9 in the middle; what has a name is complete, and the next run finishes the rest"
     for i in range(4): film(tmp_path / f"in/{i}.avi", 50, i, 240, 320)
-    code = ("import sys, time; from vad.data import download as fetch; encode, n = fetch.cv2.imencode, []\n"
-            "def held(*args):\n    n.append(1)\n    while len(n) > 75: time.sleep(1)\n    return encode(*args)\n" # never more than the first half of the second
-            "fetch.cv2.imencode = held; fetch.extract_frames(sys.argv[1], sys.argv[2], '.png', workers=1)")
-    env = os.environ | dict(PYTHONPATH=str(Path(vad.__file__).parents[1]))
-    p = subprocess.Popen([sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"], env=env, stderr=subprocess.PIPE)
-    while not list((tmp_path / "out").glob(".1.*.part/000010.png")):
-        assert p.poll() is None, p.stderr.read()
-        time.sleep(.005)
-    p.send_signal(signal.SIGKILL)
-    p.communicate()
+    begun = lambda: list((tmp_path / "out").glob(".1.*.part/000010.png")) # noqa: E731
+    Apart(tmp_path / "said", extract_held, tmp_path / "in", tmp_path / "out").wait_for(begun).kill(signal.SIGKILL).end()
     done = sorted(q.name for q in (tmp_path / "out").iterdir() if not q.name.startswith("."))
     assert done and len(done) < 4 and all(open_video(tmp_path / "out" / n).frames == 50 for n in done)
     made = (tmp_path / "out/0/000001.png").stat().st_mtime_ns

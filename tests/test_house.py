@@ -3,6 +3,7 @@ import ast
 import json
 import re
 from collections import defaultdict
+from configparser import ConfigParser
 from pathlib import Path
 from statistics import median
 
@@ -160,3 +161,10 @@ def test_links_lead_somewhere():
             if not re.match(r"https?:|mailto:|attachment:", target) and not (path.parent / target).exists():
                 broken.append(f"{path.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def test_every_requirement_says_from_which_version_on():
+    config = ConfigParser()
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    for name in ("requirements", "dev_requirements"):
+        assert [r for r in config["DEFAULT"][name].split() if not re.search("[<>=]", r)] == []

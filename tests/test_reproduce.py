@@ -284,7 +284,7 @@ CLIPS = ("embeddings", "srupp.leaks", "srupp.table1", "srupp.table2_binary", "sr
 def clips_plan(work):
     "a run over entries of both papers on clips"
     write_scenes(work / "street", cameras=6, frames=16, size=(48, 64))
-    return runner.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips")
+    return runner.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips", classifier=dict(epochs=2))
 
 def test_clips_have_a_page_of_their_own(clips_plan, work):
     page, text, words = read_page(work / "clips")
@@ -395,13 +395,16 @@ def test_one_failure_is_not_the_others(tiny, tmp_path):
     before = other.stat().st_mtime_ns
     assert state_of(call(), "gates.frames")["state"] == "measured" and other.stat().st_mtime_ns == before
 
+def steps(folder):
+    "what each measurement of a run does now"
+    return {p.stem: runner.last_step(p) for p in folder.glob("results/*.log")}
+
 def test_a_live_view_names_what_runs(tiny, tmp_path):
     "the measurement and its step, read while it trains; one line for each that is done, and no carriage return"
     run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
-    logs = lambda: {p.stem: runner.last_step(p) for p in (tmp_path / "runs/run/results").glob("*.log")} # noqa: E731
-    run.wait_for(lambda: len(said := logs()) == 2 and all(s.startswith("epoch ") for s in said.values()))
+    run.wait_for(lambda: len(said := steps(tmp_path / "runs/run")) == 2 and all(s.startswith("epoch ") for s in said.values()))
     plan = read_plan(tmp_path / "runs/run")
-    view = runner.View({k: Measurement("row") for k in logs()}, plan, 3)
+    view = runner.View({k: Measurement("row") for k in steps(plan.folder)}, plan, 3)
     one = r"row-(gates|predict-full)-seed0 \(epoch \d+/100000[^)]*\)"
     assert re.fullmatch(f"3 of 5 done, running: {one}, {one}", said := view.say()), said
     run.kill(signal.SIGKILL).end()
@@ -424,7 +427,7 @@ def endless(root, out):
 def test_stopped(tiny, tmp_path, sig):
     "nothing goes on behind one's back, and what was trained is saved"
     run = Apart(tmp_path, endless, tiny, tmp_path / "runs")
-    run.wait_for(lambda: len(list((tmp_path / "runs").glob("run/models/*/losses.csv"))) == 2)
+    run.wait_for(lambda: len(said := steps(tmp_path / "runs/run")) == 2 and all(s.startswith("epoch ") for s in said.values()))
     others = psutil.Process(run.process.pid).children(recursive=True)
     assert len(others) >= 2 # two workers
     said = run.kill(sig).end()

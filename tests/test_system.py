@@ -368,17 +368,18 @@ HELD = """
 import os, signal, sys, builtins
 real = builtins.__import__
 def slow(name, *args, **kwargs):
-    if name == "vad.cli" or args and args[2:3] and args[2] and "cli" in args[2] and name == "vad": os.kill(os.getpid(), signal.{})
+    if name == "{1}" or name == "vad" and args[2:3] and "{1}" in (args[2] or ()): os.kill(os.getpid(), signal.{0})
     return real(name, *args, **kwargs)
 builtins.__import__ = slow
 from vad._main import main
 main()
 """
 
+@pytest.mark.parametrize("library", ["cli", "torch"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_ctrl_c_while_the_libraries_load(name):
+def test_ctrl_c_while_the_libraries_load(name, library):
     heard = lambda: signal.signal(getattr(signal, name), signal.SIG_DFL) # a job in the background is told to ignore Ctrl-C
-    said = subprocess.run([sys.executable, "-c", HELD.format(name), "data", "check", "--quick", "x"], capture_output=True, text=True, timeout=120, preexec_fn=heard)
+    said = subprocess.run([sys.executable, "-c", HELD.format(name, library), "data", "check", "--quick", "x"], capture_output=True, text=True, timeout=120, preexec_fn=heard)
     assert said.returncode == 130 and said.stderr.strip() == "vad: stopped.", said
 
 def test_libraries_that_do_not_load():

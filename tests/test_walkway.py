@@ -1,16 +1,13 @@
 "The walkway on the disk: whole or not at all, two writers at once, other sizes and seeds, many frames, a recipe that stays as it is."
 import errno
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from apart import Apart, server
 from sklearn.metrics import roc_auc_score
 
 from vad.data import synthetic
@@ -65,15 +62,12 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(labels(write_walkway(tmp_path / "w", **TINY))) == 60
 
+def write_walkway_for_ever(root): write_walkway(root, train_frames=100_000)
+
 def test_killed_writer_is_not_trusted(tmp_path):
     root = tmp_path / "w"
-    code = f"import cv2; cv2.setNumThreads(1); from vad.data.synthetic import write_walkway; write_walkway({str(root)!r}, train_frames=100_000)"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 600
-    while not any(tmp_path.glob(".w.*.part")) and process.poll() is None and time.monotonic() < until: time.sleep(.05)
-    time.sleep(.3)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    begun = lambda: any(tmp_path.glob(".w.*.part")) # noqa: E731
+    assert Apart(tmp_path / "said", write_walkway_for_ever, root).wait_for(begun).kill(signal.SIGKILL).end()[0] == -signal.SIGKILL
     assert not root.exists()
     assert len(labels(write_walkway(root, **TINY))) == 60
 
@@ -82,9 +76,8 @@ def written(root, barrier):
     write_walkway(root, **TINY)
 
 def test_two_writers_at_once(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
-    both = [spawn.Process(target=written, args=(tmp_path / "w", barrier)) for _ in range(2)]
+    barrier = server.Barrier(2)
+    both = [server.Process(target=written, args=(tmp_path / "w", barrier)) for _ in range(2)]
     for p in both: p.start()
     for p in both: p.join(600)
     assert [p.exitcode for p in both] == [0, 0]
