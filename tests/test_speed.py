@@ -22,14 +22,17 @@ sys.argv[0] = sys.argv.pop(1)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+speed = SimpleNamespace(**run_path(str(ROOT / "nbs/benchmarks/speed.py")))
+
 def test_a_bare_checkout_makes_the_table(tmp_path):
     script = ROOT / "nbs/benchmarks/speed.py"
     p = subprocess.run([sys.executable, "-c", BARE, script, "--device", "cpu", "--sizes", "tiny", "--rounds", "1", "--threads", "1", "--out", tmp_path],
                        capture_output=True, text=True, cwd=tmp_path)
     assert p.returncode == 0, p.stderr
     t = pd.read_csv(tmp_path / "speed.csv")
-    assert {"vad", "plain PyTorch", "one frame at a time", "SRU", "SRU++", "nn.LSTM", "timm"} == set(t.way)
-    assert (t[["ms", "floor_ms", "per_second", "peak_tflops", "copy_gb_s"]] > 0).all().all() and str(tmp_path / "speed.csv") in p.stdout
+    ours = {f"{name}, {p}" for name in ("vad", "SRU", "SRU++") for p in speed.precisions("cpu")}
+    assert ours | {"plain PyTorch", "one frame at a time", "nn.LSTM, fp32", "timm"} == set(t.way)
+    assert (t[["ms", "bound_ms", "per_second", "fp32_tflops", "copy_gb_s"]] > 0).all().all() and str(tmp_path / "speed.csv") in p.stdout
 
 @pytest.mark.parametrize("argv", [["--device", "abacus"], ["--parts", "wheels"], ["--sizes", "vast"]])
 def test_what_cannot_be_asked(tmp_path, argv):
@@ -38,23 +41,23 @@ def test_what_cannot_be_asked(tmp_path, argv):
 
 # ---- what the table is made of
 
-speed = SimpleNamespace(**run_path(str(ROOT / "nbs/benchmarks/speed.py")))
-
 def test_operations_are_counted():
     x, w = torch.randn(64, 32), torch.randn(16, 32, requires_grad=True)
     assert speed.operations(lambda: (x @ w.T).sum().backward()) == 2 * 2 * 64 * 32 * 16 # forward, and backward for w alone
 
 def test_the_lower_bound_is_the_slower_of_two():
-    here = speed.Machine("cpu", 10., 5.)
-    assert (here.floor(20., 5.), here.floor(10., 20.)) == (2., 4.)
+    here = speed.Machine("cpu", dict(fp32=10., bf16=40.), 5.)
+    assert (here.bound(20., 5.), here.bound(10., 20.), here.bound(20., 0., "bf16")) == (2., 4., .5)
 
 def test_lines_compare_with_the_first_way():
-    ours, theirs = speed.lines("nap", "short", pd.DataFrame(dict(ours=[.002] * 3, theirs=[.05] * 3)), 4, "nap", .001)
-    assert (ours["ours_times_as_fast"], theirs["ours_times_as_fast"], ours["share_of_floor"], ours["per_second"]) == (1, pytest.approx(25), .5, 2000)
+    taken = pd.DataFrame({"ours, bf16": [.002] * 3, "theirs": [.05] * 3})
+    ours, theirs = speed.lines("nap", "short", taken, 4, "nap", dict(bf16=.001, fp32=.01).get)
+    assert (ours["ours_times_as_fast"], theirs["ours_times_as_fast"], ours["per_second"]) == (1, pytest.approx(25), 2000)
+    assert (ours["times_the_bound"], theirs["times_the_bound"]) == (2, pytest.approx(5)) # each beside the bound of its own precision
 
 @pytest.mark.parametrize("how", ["gated", "always"])
 def test_both_ways_of_scoring_say_the_same(tmp_path, how):
-    s = replace(trainer.settings("quick", size=(16, 16), width=8, channels=3), test_update=how)
+    s = replace(trainer.settings("quick", size=(16, 16), width=8, channels=3, precision="fp32"), test_update=how)
     frames, (model, items) = speed.noise(tmp_path, 12, (16, 16)), trainer.initial_model(s)
     model.eval()
     mine = speed.in_batches(folded(model), items, frames, s, "cpu", frames.clips(5), 4)
