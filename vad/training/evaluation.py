@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['REFERENCE_CLIPS', 'STATISTICS', 'SCORING_CODE', 'ENDS', 'NUMBER', 'COUNTS', 'RATES', 'MEASURES', 'METRICS',
            'TestMemory', 'update_gate', 'items_seen', 'keep_right_guesses', 'Answer', 'answer', 'answers', 'columns',
-           'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'MemoryDetector', 'stretched',
-           'error_maps', 'collect_scores', 'validate_scored_frames', 'frame_table', 'frame_measures', 'evaluate',
-           'evaluate_run', 'write_evaluation', 'measured_before', 'read_metrics']
+           'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'scored_answers', 'memory_statistics',
+           'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'error_maps', 'collect_scores',
+           'validate_scored_frames', 'frame_table', 'frame_measures', 'evaluate', 'evaluate_run', 'write_evaluation',
+           'scoring_code', 'measured_before', 'read_metrics']
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #c8b0148b
 import json
@@ -29,13 +30,14 @@ from ..core.progress_bar import progress
 from ..core.provenance import Run, code_fingerprint, file_fingerprint
 from ..core.records import validate_seals, file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.datasets import Dataset
-from ..data.frame_cache import Frames, cache_frames, hold
+from ..data.frame_cache import Frames, cache_frames, hold, normalise
 from ..data.video import Video
 from ..models import memory
 from ..models.mnad import MNAD, folded
 from ..scores import frame_scores, localization
 from ..scores.controls import controls
-from ..scores.detector import Detector, FrameDifference, Scored
+from ..scores.detector import Detector, FrameDifference, Scored, open_detector, state_file
+from ..scores.detector import training_thresholds
 from ..scores.intervals import bootstrap
 from ..scores.metrics import metrics, threshold_from
 from . import trainer
@@ -204,17 +206,79 @@ def error_map(a:Answer) -> Tensor: # (B, H, W)
     "Squared error of each pixel on the scale [0, 1], mean over channels."
     return ((a.prediction.float() - a.target.float()) / 2).square().mean(1)
 
+# %% ../../nbs/4_training/02_evaluation.ipynb #144eb3ed
+def scored_answers(
+    found:list[Answer],
+    reference:frame_scores.Reference|None, # how training frames score; None: unknown
+    alpha:float,      # weight of PSNR against feature distance
+) -> Scored:
+    "The online score (minus the PSNR where no training frames are known), error maps, and their parts."
+    if not found: return Scored(np.empty(0))
+    c = columns(found)
+    if reference is None: online = -c["psnr"]
+    else: online = frame_scores.online_score(c["psnr"], c.get("distance"), reference, alpha)
+    return Scored(online, torch.cat([error_map(a) for a in found]), c)
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #a3725afb
+def memory_statistics(
+    detector,          # `MemoryDetector`
+    data:Dataset|None, # None: what an evaluation has left in the run's folder
+) -> tuple[frame_scores.Reference|None, dict[str, float]]: # thresholds by the kind of score
+    "How the training frames of a dataset score, kept beside the weights; or what was kept."
+    d, s, folder = detector, detector.settings, detector.folder
+    if data is None:
+        ref, threshold = read_statistics(folder, s) or (None, None)
+        return ref, {} if threshold is None else dict(online=threshold)
+    ref, thresholds = reference_scores(d.model, d.items, data, s, d.device, d.batch)
+    keep_statistics(folder, data, s, ref, thresholds["online"])
+    return ref, thresholds
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #c0f89ac1
+class MemoryStream:
+    "Frames on their way through a memory model, whose memory goes on learning."
+    def __init__(self, detector, memory:TestMemory|None=None): # None: as trained
+        self.detector, self.past = detector, None # frames of the clips that are not complete
+        self.memory = memory or (TestMemory(detector.items) if detector.settings.memory else None)
+
+    @torch.inference_mode()
+    def answers(self, frames:np.ndarray, model) -> Iterator[Answer]: # (B, H, W, C) uint8; decodes
+        "What the model says of the clips that end with these frames."
+        s, device = self.detector.settings, self.detector.device
+        frames = frames if self.past is None else np.concatenate([self.past, frames])
+        n = max(0, len(frames) - s.first)
+        self.past = frames[n:]
+        if not n: return
+        clips = np.stack([frames[i:i + s.length] for i in range(n)])
+        x = normalise(torch.from_numpy(clips).to(device), s.channels).contiguous(memory_format=s.layout)
+        with autocast(s, device): yield from answer(model, self.memory, *input_and_target(x, s), s)
+
+    def see(self, frames:np.ndarray) -> Scored: # (B, H, W, C) uint8
+        "Score the next frames; the first few have no past to predict them from."
+        d = self.detector
+        return scored_answers(list(self.answers(frames, d.model)), d.reference, d.alpha)
+
 # %% ../../nbs/4_training/02_evaluation.ipynb #101b25f7
-class MemoryDetector:
+class MemoryDetector(Detector):
     "MNAD, with or without memory and gates, as a `Detector`."
+    map_name = "squared error"
+
     def __init__(self,
         settings:Settings,
         folder:Path,       # of the run: where `fit` trains, and finds what is trained
         device="auto",     # auto | cpu | cuda | cuda:N | mps
         batch:int=16,      # clips encoded at once
     ):
-        self.settings, self.folder, self.first = settings, Path(folder), settings.first
-        self.device, self.batch, self.reference, self.thresholds = pick_device(device), batch, None, {}
+        self.settings, self.folder, self.device, self.batch = settings, Path(folder), pick_device(device), batch
+        for name in ("size", "channels", "interpolation", "first", "alpha"):
+            setattr(self, name, getattr(settings, name))
+        self.reference, self.thresholds = None, {}
+
+    @property
+    def calibrated(self) -> bool: return self.reference is not None
+
+    def facts(self) -> dict:
+        reference = self.reference and asdict(self.reference)
+        return dict(kind="memory", settings=asdict(self.settings), reference=reference)
 
     def fit(self, data:Dataset):
         "Train, or finish training, and see how training frames score."
@@ -225,22 +289,30 @@ class MemoryDetector:
     def load(self):
         "Take the trained model from the folder; what it was trained with is checked by `fit`."
         model, self.items, _ = load_model(self.folder, self.device)
-        self.plain, self.model = model, folded(model)
+        self.model, self.parameters = folded(model), sum(p.numel() for p in model.parameters())
 
-    def refer(self, data:Dataset):
-        "See how the training frames of a dataset score."
-        s, device, batch = self.settings, self.device, self.batch
-        self.reference, self.thresholds = reference_scores(self.model, self.items, data, s, device, batch)
+    def refer(self, data:Dataset|None=None): self.reference, self.thresholds = memory_statistics(self, data)
+
+    def stream(self, after=None): return MemoryStream(self, after and after.memory)
 
     def score(self, videos:Sequence[Video]) -> Iterator[tuple[int, Scored]]:
-        "The online score (minus the PSNR where no training frames are known), error maps, and their parts."
         s = self.settings
         frames = hold(cache_frames(videos, s.size, s.channels, interpolation=s.interpolation), self.device)
         for v, a in answers(self.model, self.items, frames, s, self.device, self.batch):
-            c = columns([a])
-            if self.reference is None: online = -c["psnr"]
-            else: online = frame_scores.online_score(c["psnr"], c.get("distance"), self.reference, s.alpha)
-            yield v, Scored(online, error_map(a), c)
+            yield v, scored_answers([a], self.reference, s.alpha)
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #9f3e60a4
+def open_memory_detector(
+    folder:Path,   # of a finished run
+    device:str="auto",
+    **changes,     # settings of scoring: alpha, test_update, threshold, test_memory
+) -> MemoryDetector:
+    "The trained model of a run. Raises `UserError` on settings that training fixed."
+    if odd := sorted(set(changes) - set(SCORING)):
+        raise UserError(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change.")
+    detector = MemoryDetector(replace(load_model(folder)[2], **changes), folder, device)
+    detector.load()
+    return detector
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #e5f59cbc
 def stretched(
@@ -347,9 +419,7 @@ def evaluate(
     found, lengths, where = collect_scores(detector, data)
     speed = lengths.sum() / (time.perf_counter() - start)
     table, thresholds = frame_table(found, lengths, data, detector.first), getattr(detector, "thresholds", {})
-    if data.train and not thresholds:
-        usual = np.concatenate([said.score for _, said in detector.score(data.train)])
-        thresholds = dict(online=threshold_from(usual))
+    if data.train and not thresholds: thresholds = training_thresholds(detector, data.train)
     result = dict(key={}, dataset=data.name, truth=data.truth, frames_per_second=float(speed), **where,
                   parameters=None, **frame_measures(table, thresholds))
     if into: write_evaluation(Run(into).folder, result, table, data, FrameDifference(first=detector.first))
@@ -360,33 +430,28 @@ def evaluate_run(
     folder:Path, data:Dataset,
     device:str="auto", batch:int=16, into:str="", **changes, # see `evaluate`
 ) -> dict:
-    "Score and measure with the model of a finished run, or find it measured."
-    if odd := sorted(set(changes) - set(SCORING)):
-        raise UserError(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change when "
-                        f"evaluating.")
-    s = replace(load_model(folder)[2], **changes)
-    key = dict(settings=asdict(s), data=data.fingerprint(), masks=data.mask_fingerprint(),
-               model=file_fingerprint(folder / "model.safetensors"), code=code_fingerprint(*SCORING_CODE))
+    "Score and measure with the detector of a finished run, or find it measured."
+    detector = open_detector(folder, device, **changes)
+    detector.batch, settings = batch, detector.facts()["settings"]
+    key = dict(settings=settings, data=data.fingerprint(), masks=data.mask_fingerprint(),
+               model=file_fingerprint(folder / state_file(folder)), code=scoring_code(detector))
     out = folder / into
     if found := measured_before(out, json.loads(json.dumps(key)), data): return found
     run, start = Run(out), time.perf_counter()
     if into: run.begin()
     if not data.test: raise UserError(f"{data.name} has no test videos: add them under testing/.")
     keep_memory()
-    detector = MemoryDetector(s, folder, device, batch)
-    detector.load()
     if data.train: detector.refer(data)
     begun = time.perf_counter()
     found, lengths, where = collect_scores(detector, data)
     seconds = time.perf_counter() - begun
-    if detector.reference: keep_statistics(folder, data, s, detector.reference, detector.thresholds["online"])
-    else: found.pop("score") # minus the PSNR is no online score
-    table = frame_table(found, lengths, data, s.first, s.alpha)
-    parameters = sum(p.numel() for p in detector.plain.parameters())
-    result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, **where,
-                  frames_per_second=len(table) / seconds, parameters=parameters,
+    if not detector.calibrated: found.pop("score") # minus the PSNR is no online score
+    table = frame_table(found, lengths, data, detector.first, detector.alpha)
+    result = dict(key=key, dataset=data.name, truth=data.truth, seed=settings.get("seed"), **where,
+                  frames_per_second=len(table) / seconds, parameters=getattr(detector, "parameters", None),
                   **frame_measures(table, detector.thresholds))
-    write_evaluation(out, result, table, data, FrameDifference(s.size, s.channels, s.interpolation, s.first))
+    control = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
+    write_evaluation(out, result, table, data, control)
     run.note(evaluated=data.record(), score_seconds=round(seconds, 1),
              evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_metrics(out)
@@ -409,6 +474,20 @@ def write_evaluation(
         write_csv(out / "controls.csv", beside)
     write_json(out / "metrics.json", result | dict(seals=file_seals(out, *names)))
 
+# %% ../../nbs/4_training/02_evaluation.ipynb #8e609cee
+SCORING_CODE = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
+                "scores/frame_scores.py", "scores/metrics.py",
+                "scores/intervals.py", "scores/controls.py", "kernels/rank_areas.py", "scores/detector.py",
+                "scores/localization.py",
+                "training/checkpoints.py", "training/trainer.py",
+                "training/evaluation.py")
+
+def scoring_code(detector:Detector) -> str:
+    "A hash of the code that shapes a detector's scores, its own among it."
+    module = type(detector).__module__.split(".")
+    own = ["/".join(module[1:]) + ".py"] if module[0] == "vad" else []
+    return code_fingerprint(*{*SCORING_CODE, *own})
+
 # %% ../../nbs/4_training/02_evaluation.ipynb #dac07e0d
 def measured_before(
     out:Path,
@@ -428,13 +507,6 @@ def measured_before(
     except TemporaryError: raise
     except UserError as e: why = str(e).rstrip(".")
     print(f"{out} is measured anew: {why}.", file=sys.stderr)
-
-SCORING_CODE = ("models/memory.py", "models/attention_gate.py", "models/mnad.py", "data/frame_cache.py",
-                "scores/frame_scores.py", "scores/metrics.py",
-                "scores/intervals.py", "scores/controls.py", "kernels/rank_areas.py", "scores/detector.py",
-                "scores/localization.py",
-                "training/checkpoints.py", "training/trainer.py",
-                "training/evaluation.py")
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #78b7ac9e
 ENDS, NUMBER = tuple[float|None, float|None], float|None
