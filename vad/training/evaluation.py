@@ -268,7 +268,8 @@ class MemoryDetector(Detector):
         device="auto",     # auto | cpu | cuda | cuda:N | mps
         batch:int=16,      # clips encoded at once
     ):
-        self.settings, self.folder, self.device, self.batch = settings, Path(folder), pick_device(device), batch
+        self.settings, self.folder = settings, Path(folder)
+        self.device, self.batch = pick_device(device), batch
         for name in ("size", "channels", "interpolation", "first", "alpha"):
             setattr(self, name, getattr(settings, name))
         self.reference, self.thresholds = None, {}

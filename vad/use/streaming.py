@@ -33,7 +33,7 @@ from ..data.decoder import decoding, pyav
 from ..data.video import contents
 from ..training.trainer import stop_flag
 from .inspect_frames import FAINT, PALETTE, blend_map, smoothed
-from .scorers import ClassScorer, open_scorer
+from .scorers import ClassScorer, FrameScorer, open_scorer
 from .sources import Fetched, FrameReader, Source, open_source, quiet_opencv
 from .windows import WindowAggregator, Windows, window_latency, windows_of
 
@@ -89,7 +89,7 @@ BATCH = 8 # frames that a source which waits gives at once
 
 def score_frames(
     reader:FrameReader,
-    scorer,              # MemoryScorer, ClassScorer, or what has their methods
+    scorer,              # FrameScorer, ClassScorer, or what has their methods
     windows:Windows,
     images:bool=False,   # give frames and error maps back
 ) -> Iterator[ScoredFrame]:
@@ -392,7 +392,7 @@ def write_scores(
 # %% ../../nbs/5_use/04c_streaming.ipynb #fc72fb61
 def score_video(
     source,                     # a file, a folder, a camera's index, an address, frames, or a `Source`
-    run,                        # folder of a trained run, or a scorer
+    run,                        # folder of a trained run, a fitted `Detector`, or a scorer
     out:str|Path="scores",      # folder for the four files
     settings:StreamSettings=StreamSettings(),
     name:str|None=None,         # of the files; None: the source's
@@ -405,6 +405,7 @@ def score_video(
     if "gate" in options: options["threshold"] = options.pop("gate")
     begun, folder = time.perf_counter(), str(run) if isinstance(run, (str, Path)) else None
     scorer = open_scorer(run, device, **options) if folder else run
+    if hasattr(scorer, "stream"): scorer = FrameScorer(scorer)
     source = open_source(source, s.fps, s.attempts, s.pause, s.timeout)
     windows = default_windows(scorer, source, s)
     threshold = scorer.threshold if s.threshold is None else s.threshold
