@@ -6,7 +6,7 @@
 __all__ = ['REFERENCE_CLIPS', 'STATISTICS', 'SCORING_CODE', 'ENDS', 'NUMBER', 'COUNTS', 'RATES', 'MEASURES', 'METRICS',
            'TestMemory', 'update_gate', 'items_seen', 'keep_right_guesses', 'Answer', 'answer', 'answers', 'columns',
            'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'scored_answers', 'memory_statistics',
-           'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'error_maps', 'collect_scores',
+           'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'collect_scores',
            'validate_scored_frames', 'frame_table', 'frame_measures', 'evaluate', 'evaluate_run', 'write_evaluation',
            'scoring_code', 'measured_before', 'read_metrics']
 
@@ -324,14 +324,6 @@ def stretched(
     x = torch.as_tensor(maps)[:, None].float()
     return torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #0dabdadd
-def error_maps(
-    a:Answer,
-    size:tuple[int, int], # height, width of the masks
-) -> np.ndarray:          # (B, height, width)
-    "Squared error of each pixel on the scale [0, 1], at another size."
-    return stretched(error_map(a), size)
-
 # %% ../../nbs/4_training/02_evaluation.ipynb #40614baa
 def collect_scores(
     detector:Detector, # fitted
@@ -366,8 +358,7 @@ def validate_scored_frames(videos:Sequence[Video], first:int, lengths):
     for video, n in zip(videos, lengths):
         if n != max(video.frames - first, 0):
             raise UserError(f"The detector scored {n} frames of video {video.name}, which has "
-                            f"{video.frames}: "
-                          f"let it score all but the first {first}, each once.")
+                            f"{video.frames}: let it score all but the first {first}, each once.")
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #1969f004
 def frame_table(

@@ -6,9 +6,9 @@
 __all__ = ['SCORE', 'OPACITY', 'UNSAID', 'SAID', 'LEGEND', 'load_widgets', 'image_html', 'picture_html', 'plot_html',
            'scale_html', 'warning_html', 'Curve', 'Status', 'control', 'set_range', 'Controls', 'Player', 'Panels',
            'NotebookView', 'slider_range', 'rates_html', 'confusion_html', 'ThresholdPanel', 'show_decisions',
-           'items_html', 'ItemGallery', 'Explorer', 'lay_out', 'numbers_in_words', 'frame_in_words', 'explore',
-           'PairExplorer', 'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer',
-           'classes_html', 'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
+           'ItemGallery', 'Explorer', 'lay_out', 'numbers_in_words', 'frame_in_words', 'explore', 'PairExplorer',
+           'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html',
+           'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
 
 # %% ../../nbs/5_use/03_explorer.ipynb #003
 import io
@@ -373,23 +373,18 @@ def show_decisions(panel:ThresholdPanel):
     panel.table.value = rates_html(rows) + origin
     panel.confusion.value = confusion_html(rows["this video"]["confusion"])
 
-# %% ../../nbs/5_use/03_explorer.ipynb #051
-def items_html(n:int) -> str:
-    "The colours of memory items."
-    style = "border:1px solid #888;display:inline-block;width:12px;height:12px"
-    squares = [f'<span style="background:{to_hex(c)};{style}"></span> {i}' for i,
-               c in enumerate(item_colours(n))]
-    return "items: " + " ".join(squares)
-
 # %% ../../nbs/5_use/03_explorer.ipynb #053
 class ItemGallery:
     "A memory item, and the places of a video that read it most."
     def __init__(self, items:int):
         W, *_ = load_widgets()
-        self.item = control("IntSlider", "memory item", "the memory item to look at", 1,
-                            max=max(0, items - 1))
-        self.places, self.gallery = W.Label(), W.HTML()
-        self.box = W.VBox([W.HTML(items_html(items)), self.places, self.gallery])
+        last = max(0, items - 1)
+        self.item = control("IntSlider", "memory item", "the memory item to look at", 1, max=last)
+        style = "border:1px solid #888;display:inline-block;width:12px;height:12px"
+        squares = [f'<span style="background:{to_hex(c)};{style}"></span> {i}'
+                   for i, c in enumerate(item_colours(items))]
+        self.colours, self.places, self.gallery = W.HTML("items: " + " ".join(squares)), W.Label(), W.HTML()
+        self.box = W.VBox([self.colours, self.places, self.gallery])
 
     def show(self,
         trace:FrameTrace,

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALETTE', 'VIRIDIS',
-           'COLOURS', 'READ_MOST', 'WEIGHT', 'pixel_aspect', 'view_frames', 'reading_weights', 'RecordingModel', 'look',
-           'as_bytes', 'halved', 'look_at_memory', 'scores_by_name', 'FrameTrace', 'peak_reads', 'inspected_frames',
+           'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
+           'halved', 'look_at_memory', 'scores_by_name', 'FrameTrace', 'peak_reads', 'inspected_frames',
            'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed', 'keep_recent', 'FrameInspector',
-           'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks', 'view_of', 'panel_size', 'as_panel',
-           'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined', 'panel_scales', 'panels',
-           'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
+           'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks', 'view_of', 'as_panel', 'blend',
+           'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined', 'panel_scales', 'panels', 'top_places',
+           'place_picture', 'draw_panels', 'draw_frame_view']
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #a9b06fb4
 from copy import deepcopy
@@ -42,15 +42,6 @@ from ..scores.detector import DETECTORS, Detector, Scored, open_detector, stored
 from ..training.evaluation import MemoryStream, error_map, frame_table, read_metrics
 from ..training.evaluation import scored_answers
 
-# %% ../../nbs/5_use/01_inspect_frames.ipynb #1d18d88a
-def pixel_aspect(
-    size:tuple[int, int],   # (height, width) of the network's frames
-    camera:tuple[int, int], # (height, width) of the camera's
-) -> float:
-    "Height over width of a pixel of the network's frames, so that things look as the camera saw them."
-    (h, w), (height, width) = size, camera
-    return w / h * height / width
-
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #bbb0ce6e
 def view_frames(
     folder:Path,        # of a run
@@ -66,9 +57,10 @@ def view_frames(
         i = frames.names.index(row.video)
         end = int(frames.starts[i]) + row.frame + 1
         a, = detector.stream().answers(stored_frames(frames, end - s.length, end), detector.model)
+        (h, w), (height, width) = s.size, data.test[i].size
         inputs, mask = frames.batch([end - s.length], s.length)[0].unflatten(0, (s.length, -1)), data.mask(i)
         views.append(dict(
-            video=row.video, frame_number=row.frame, aspect=pixel_aspect(s.size, data.test[i].size),
+            video=row.video, frame_number=row.frame, aspect=w / h * height / width, # as the camera saw it
             inputs=inputs[:s.length - 1 if s.task == "predict" else s.length], frame=a.target[0].cpu(),
             prediction=a.prediction[0].float().cpu(), error=error_map(a)[0].cpu().numpy(),
             attention=a.attention, mask=None if mask is None else mask[row.frame]))
@@ -232,7 +224,7 @@ class FrameView:
     pictures: dict                # by title: (H, W, C) uint8, (h, w) float16, of items (M, h, w) float16
     heat: str                     # which of these is the detector's map
     mask: np.ndarray|None         # (height, width) bool, the labels of its pixels
-    aspect: float                 # see `pixel_aspect`
+    camera: tuple[int, int]       # (height, width) of the video
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #a6241ae8
 FAINT = .002 # a value of a map that is never drawn at full colour
@@ -376,16 +368,11 @@ def view_of(inspector:FrameInspector, v:int, number:int) -> FrameView:
         mask = np.unpackbits(packed[0][number], axis=-1, count=packed[1]).astype(bool)
     pictures = {title: x[number - block.end] for title, x in block.pictures.items()}
     frame = frames.cut(frames.starts[[v]] + number)[0].numpy()
-    aspect = pixel_aspect(d.size, inspector.data.test[v].size)
-    return FrameView(inspector.names[v], number, frame, pictures, d.map_name, mask, aspect)
+    camera = inspector.data.test[v].size
+    return FrameView(inspector.names[v], number, frame, pictures, d.map_name, mask, camera)
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #6873b936
-WIDTH = 240 # pixels of a panel
-
-def panel_size(view:FrameView) -> tuple[int, int]:
-    "(height, width) of a panel with the camera's proportions."
-    h, w = view.frame.shape[:2]
-    return round(WIDTH * h / w * view.aspect), WIDTH
+WIDTH = 240 # pixels of a panel, whose height follows from the camera's
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #e43885b5
 def as_panel(
@@ -480,7 +467,7 @@ def panels(
     item:int|None=0,  # the memory item whose weights are shown; None: of none
 ) -> dict[str, np.ndarray]: # title -> (H, W, 3) uint8 RGB
     "Everything that was seen in a frame, as pictures of one size."
-    size, scales = panel_size(view), panel_scales(view, trace, item)
+    size, scales = (round(WIDTH * view.camera[0] / view.camera[1]), WIDTH), panel_scales(view, trace, item)
     frame = as_panel(view.frame, size)
     def over(title, m): return blend_map(frame, m, scales[title][1], opacity, palette_of(scales[title][0]))
     out = {"frame": outlined(frame, view.mask)}

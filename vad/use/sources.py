@@ -384,8 +384,7 @@ def open_source(
         def read(stop): return ((0, as_bgr(frame)) for frame in source)
         return Source("frames", "frames", "an iterator of frames", *frame_rate(0, fps), read)
     raise UserError(f"{type(source).__name__} is no source of frames: give a file, a folder, a camera's "
-                  "index, an address, "
-                  "or an iterator of frames.")
+                  "index, an address, or an iterator of frames.")
 
 # %% ../../nbs/5_use/04a_sources.ipynb #b0c4edbb
 def timed_frames(source:Source, stop:threading.Event) -> Iterator[Fetched]: # stop is set: no more are wanted
