@@ -133,7 +133,8 @@ DETECTORS = { # a file in a run's folder -> what opens its detector, or where th
 def state_file(run:Path) -> str:
     "The file that says of what kind a run's detector is. Raises `UserError` where there is none."
     if found := [name for name in DETECTORS if (run / name).exists()]: return found[0]
-    raise UserError(f"{run} holds no detector ({' or '.join(DETECTORS)}): name the folder of a trained run.")
+    what = f"holds no detector ({' or '.join(DETECTORS)})" if run.is_dir() else "is missing"
+    raise UserError(f"{run} {what}: name the folder of a trained run.")
 
 # %% ../../nbs/2_scores/06_detector.ipynb #049ce390
 def open_detector(
