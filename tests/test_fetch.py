@@ -26,7 +26,7 @@ from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.datasets import PUBLISHED, open_dataset
 from vad.data.download import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
-from vad.data.synthetic import write_film as write_scene_film
+from vad.data.film_writer import write_film as write_scene_film
 from vad.data.video import open_video
 
 TOP = "UCSD_Anomaly_Dataset.v1p2"

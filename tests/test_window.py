@@ -164,7 +164,7 @@ def test_statistics(run, tiny, tmp_path):
     with pytest.raises(UserError, match="training="): open_scorer(bare, "cpu")
     computed = open_scorer(bare, "cpu", training=tiny)
     again, recovered = open_scorer(bare, "cpu"), open_scorer(run.folder, "cpu")
-    assert again.ref == computed.ref and again.threshold == computed.threshold == pytest.approx(recovered.threshold)
+    assert again.detector.reference == computed.detector.reference and again.threshold == computed.threshold == pytest.approx(recovered.threshold)
     scores = [[s.score for s in score_frames(FrameReader(open_source(iter(walk(tiny)))), scorer, Windows(1, 1))] for scorer in (computed, recovered)]
     np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-5)
     assert open_scorer(bare, "cpu", alpha=1.).threshold is None     # statistics serve any weight, a threshold its own

@@ -8,7 +8,7 @@ __all__ = ['HIGH', 'HORIZON', 'FINE', 'FAR_KERB', 'MIDDLE', 'NEAR_KERB', 'FLUTTE
            'CLASSES', 'texture', 'scale', 'paving', 'ground', 'foliage', 'stirred', 'Stroke', 'person', 'Actor',
            'on_foot', 'cycle', 'drive', 'lie', 'strokes', 'paint', 'shadow', 'render', 'somebody', 'crowd', 'odd',
            'sensor', 'video', 'is_written', 'validate_recipe', 'write_pngs', 'write_test_video', 'write_walkway',
-           'scene', 'write_film', 'write_scenes']
+           'scene', 'write_scenes']
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #af0c5869
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ..core.errors import UserError
 from ..core.files import atomic_folder
 from ..core.progress_bar import progress
 from ..core.records import read_json, write_csv, write_json
-from .video import open_video
+from .film_writer import write_film
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #1c4a0307
 def texture(rng, size, *octaves):
@@ -415,24 +415,6 @@ def scene(camera:int, kind:str, take:int, seed:int=0, size=(120, 180), frames=45
     script = ((kind, random.uniform(-.2, .2)),) if kind in KINDS else ()
     return video(back, leaves, random, frames, script)[0]
 
-# %% ../../nbs/3_data/05_synthetic.ipynb #b1428cdf
-def write_film(
-    path:Path,
-    frames:np.ndarray, # (T, H, W) or (T, H, W, 3) uint8, BGR
-    fps:float=15,
-):
-    "Write frames as an .mp4 file. Raises `UserError` where OpenCV cannot, and on a full disk."
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, frames.shape[2:0:-1])
-    if not film.isOpened():
-        raise UserError(f"{path} cannot be written: this OpenCV has no MPEG-4 encoder, install "
-                        f"opencv-python.")
-    for frame in frames: film.write(frame if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
-    film.release()
-    try: written = open_video(path).frames
-    except UserError: written = 0
-    if written != len(frames):
-        raise UserError(f"{path} was not written whole, the disk may be full: free some space and run again.")
-
 # %% ../../nbs/3_data/05_synthetic.ipynb #1483337c
 def write_scenes(
     root,            # folder to write
@@ -445,7 +427,7 @@ def write_scenes(
 ) -> Path:           # `root`
     "Write the clips, or find them written. Raises `UserError` where `root` holds anything else."
     root, size = Path(root), [int(n) for n in size]
-    settings = dict(version=2, seed=int(seed), size=size, frames=frames,
+    settings = dict(version=3, seed=int(seed), size=size, frames=frames,
                     cameras=cameras, takes=takes, normal=normal)
     validate_recipe(settings)
     count = {kind: takes * (normal if kind == "normal" else 1) for kind in CLASSES} # of a camera

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['REFERENCE_CLIPS', 'STATISTICS', 'ENDS', 'NUMBER', 'COUNTS', 'RATES', 'MEASURES', 'METRICS', 'TestMemory',
            'update_gate', 'items_seen', 'keep_right_guesses', 'Answer', 'answer', 'answers', 'columns',
-           'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'MemoryDetector', 'stretched',
-           'error_maps', 'collect_scores', 'validate_scored_frames', 'frame_table', 'frame_measures', 'evaluate',
-           'evaluate_run', 'write_evaluation', 'measured_before', 'read_metrics']
+           'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'scored_answers', 'memory_statistics',
+           'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'collect_scores',
+           'validate_scored_frames', 'frame_table', 'frame_measures', 'evaluate', 'evaluate_run', 'write_evaluation',
+           'measured_before', 'read_metrics']
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #c8b0148b
+# %% ../../nbs/4_training/02_evaluation.ipynb #002
 import json
 import math
 import sys
@@ -29,20 +30,21 @@ from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind, file_fingerprint
 from ..core.records import validate_seals, file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.datasets import Dataset
-from ..data.frame_cache import Frames, cache_frames, hold
+from ..data.frame_cache import Frames, cache_frames, hold, normalise
 from ..data.video import Video
 from ..models import memory
 from ..models.mnad import MNAD, folded
 from ..scores import frame_scores, localization
 from ..scores.controls import controls
-from ..scores.detector import Detector, FrameDifference, Scored
+from ..scores.detector import Detector, FrameDifference, Scored, open_detector, state_file
+from ..scores.detector import training_thresholds
 from ..scores.intervals import bootstrap
 from ..scores.metrics import metrics, threshold_from
 from . import trainer
 from .checkpoints import SCORING, autocast
 from .trainer import Settings, load_model, input_and_target, training_frames
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #001d3778
+# %% ../../nbs/4_training/02_evaluation.ipynb #007
 @dataclass
 class TestMemory:
     "Items while they change at test, and how well guesses about the gate went."
@@ -50,20 +52,20 @@ class TestMemory:
     opens: bool = True  # what the last frame's gate did
     ahead: int = 1      # frames to guess at once
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #d52060c3
+# %% ../../nbs/4_training/02_evaluation.ipynb #008
 def update_gate(irregularity:Tensor, s:Settings) -> Tensor: # (B,) -> (B,) bool
     "Which frames may update the memory (Park et al. 2020, section 3.1.2)."
     if s.test_update == "gated": return irregularity < s.threshold
     return torch.full_like(irregularity, s.test_update == "always", dtype=torch.bool)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #77ccbddf
+# %% ../../nbs/4_training/02_evaluation.ipynb #010
 def items_seen(items:Tensor, rows:Tensor, over:str) -> Tensor: # rows (B, N, D) -> (B, M, D)
     "The items each frame would read if all frames before it updated them."
     seen = [items]
     for q in rows[:-1]: seen.append(memory.update(seen[-1], q, over))
     return torch.stack(seen)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #c2046919
+# %% ../../nbs/4_training/02_evaluation.ipynb #013
 def keep_right_guesses(
     m:TestMemory,
     rows:Tensor,   # (B, N, D) queries of the frames looked ahead
@@ -79,7 +81,7 @@ def keep_right_guesses(
     m.opens, m.ahead = bool(opened[n - 1]), 1 if len(wrong) else 2 * m.ahead
     return n
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #c2fe9b78
+# %% ../../nbs/4_training/02_evaluation.ipynb #015
 @dataclass
 class Answer:
     "What the model says of B frames."
@@ -90,7 +92,7 @@ class Answer:
     distance: Tensor|None  # (B,) feature distance
     attention: object      # maps of the gates, or None
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #a5319a32
+# %% ../../nbs/4_training/02_evaluation.ipynb #016
 def answer(
     model:MNAD,
     m:TestMemory|None,  # None without memory; changed in place
@@ -99,13 +101,14 @@ def answer(
     s:Settings,
 ) -> Iterator[Answer]: # cover the batch in order
     "Score successive clips with the result of one clip at a time, but for float rounding."
-    queries, skips = model.encode(inputs)
+    with autocast(s, inputs.device): queries, skips = model.encode(inputs)
     rows, done = memory.as_rows(queries), 0
     while done < len(inputs):
         part = slice(done, len(inputs) if m is None else min(done + m.ahead, len(inputs)))
         seen = m and m.items
         if m and m.opens: seen = items_seen(m.items, rows[part], model.update_over)
-        prediction, _, attention = model.decode(queries[part], [k[part] for k in skips], seen)
+        with autocast(s, inputs.device):
+            prediction, _, attention = model.decode(queries[part], [k[part] for k in skips], seen)
         irregular = frame_scores.irregularity(prediction, target[part])
         n = len(irregular)
         if m: n = keep_right_guesses(m, rows[part], seen, update_gate(irregular, s), model.update_over)
@@ -115,7 +118,7 @@ def answer(
         yield Answer(prediction, wanted, psnr, irregular[:n], distance, attention)
         done += n
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #5dba91a1
+# %% ../../nbs/4_training/02_evaluation.ipynb #018
 @torch.inference_mode()
 def answers(
     model:MNAD,
@@ -137,17 +140,16 @@ def answers(
             mine = clips[video == v]
             for k in range(0, len(mine), batch):
                 x = frames.batch(mine[k:k + batch], s.length, device).contiguous(memory_format=s.layout)
-                with autocast(s, device): found = list(answer(model, m, *input_and_target(x, s), s))
-                for a in found: yield v, a # outside, where the caller's own products keep their precision
+                for a in answer(model, m, *input_and_target(x, s), s): yield v, a
                 bar.update(len(x))
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #83be22f4
+# %% ../../nbs/4_training/02_evaluation.ipynb #021
 def columns(found:list[Answer]) -> dict[str, np.ndarray]:
     "The per-frame numbers of answers, end to end: psnr, irregularity, and distance where there is a memory."
     def cat(name): return torch.cat([getattr(a, name) for a in found]).double().cpu().numpy()
     return {k: cat(k) for k in ("psnr", "distance", "irregularity") if getattr(found[0], k) is not None}
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #6b5984bd
+# %% ../../nbs/4_training/02_evaluation.ipynb #025
 REFERENCE_CLIPS = 1000
 
 def reference_scores(
@@ -169,7 +171,7 @@ def reference_scores(
     online = frame_scores.online_score(psnr, distance, ref, s.alpha)
     return ref, dict(regularity=threshold_from(1 - regularity), online=threshold_from(online))
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #f41fa736
+# %% ../../nbs/4_training/02_evaluation.ipynb #028
 STATISTICS = dict(model=str, data=str, psnr=tuple[float, float], distance=tuple[float, float]|None,
                   thresholds=dict[str, float|None]) # what statistics.json holds; a threshold for each alpha
 
@@ -189,7 +191,7 @@ def keep_statistics(
     thresholds = known["thresholds"] if key.items() <= known.items() else {} # of other alphas
     write_json(path, key | asdict(ref) | dict(thresholds=thresholds | {f"{s.alpha:g}": threshold}))
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #8fe19709
+# %% ../../nbs/4_training/02_evaluation.ipynb #029
 def read_statistics(folder:Path, s:Settings) -> tuple[frame_scores.Reference, float|None]|None:
     "What `keep_statistics` wrote for these weights, and the threshold for this alpha; None: nothing."
     path = folder / "statistics.json"
@@ -199,22 +201,85 @@ def read_statistics(folder:Path, s:Settings) -> tuple[frame_scores.Reference, fl
     ref = frame_scores.Reference(tuple(known["psnr"]), distance and tuple(distance))
     return ref, known["thresholds"].get(f"{s.alpha:g}")
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #e314a530
+# %% ../../nbs/4_training/02_evaluation.ipynb #032
 def error_map(a:Answer) -> Tensor: # (B, H, W)
     "Squared error of each pixel on the scale [0, 1], mean over channels."
     return ((a.prediction.float() - a.target.float()) / 2).square().mean(1)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #101b25f7
-class MemoryDetector:
+# %% ../../nbs/4_training/02_evaluation.ipynb #034
+def scored_answers(
+    found:list[Answer],
+    reference:frame_scores.Reference|None, # how training frames score; None: unknown
+    alpha:float,      # weight of PSNR against feature distance
+) -> Scored:
+    "The online score (minus the PSNR where no training frames are known), error maps, and their parts."
+    if not found: return Scored(np.empty(0))
+    c = columns(found)
+    if reference is None: online = -c["psnr"]
+    else: online = frame_scores.online_score(c["psnr"], c.get("distance"), reference, alpha)
+    return Scored(online, torch.cat([error_map(a) for a in found]), c)
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #035
+def memory_statistics(
+    detector,          # `MemoryDetector`
+    data:Dataset|None, # None: what an evaluation has left in the run's folder
+) -> tuple[frame_scores.Reference|None, dict[str, float]]: # thresholds by the kind of score
+    "How the training frames of a dataset score, kept beside the weights; or what was kept."
+    d, s, folder = detector, detector.settings, detector.folder
+    if data is None:
+        ref, threshold = read_statistics(folder, s) or (None, None)
+        return ref, {} if threshold is None else dict(online=threshold)
+    ref, thresholds = reference_scores(d.model, d.items, data, s, d.device, d.batch)
+    keep_statistics(folder, data, s, ref, thresholds["online"])
+    return ref, thresholds
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #037
+class MemoryStream:
+    "Frames on their way through a memory model, whose memory goes on learning."
+    def __init__(self, detector, memory:TestMemory|None=None): # None: as trained
+        self.detector, self.past = detector, None # frames of the clips that are not complete
+        self.memory = memory or (TestMemory(detector.items) if detector.settings.memory else None)
+
+    @torch.inference_mode()
+    def answers(self, frames:np.ndarray, model) -> Iterator[Answer]: # (B, H, W, C) uint8; decodes
+        "What the model says of the clips that end with these frames."
+        s, device = self.detector.settings, self.detector.device
+        frames = frames if self.past is None else np.concatenate([self.past, frames])
+        n = max(0, len(frames) - s.first)
+        self.past = frames[n:]
+        if not n: return
+        clips = np.stack([frames[i:i + s.length] for i in range(n)])
+        x = normalise(torch.from_numpy(clips).to(device), s.channels).contiguous(memory_format=s.layout)
+        yield from answer(model, self.memory, *input_and_target(x, s), s)
+
+    def see(self, frames:np.ndarray) -> Scored: # (B, H, W, C) uint8
+        "Score the next frames; the first few have no past to predict them from."
+        d = self.detector
+        return scored_answers(list(self.answers(frames, d.model)), d.reference, d.alpha)
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #038
+class MemoryDetector(Detector):
     "MNAD, with or without memory and gates, as a `Detector`."
+    map_name = "squared error"
+
     def __init__(self,
         settings:Settings,
         folder:Path,       # of the run: where `fit` trains, and finds what is trained
         device="auto",     # auto | cpu | cuda | cuda:N | mps
         batch:int=16,      # clips encoded at once
     ):
-        self.settings, self.folder, self.first = settings, Path(folder), settings.first
-        self.device, self.batch, self.reference, self.thresholds = pick_device(device), batch, None, {}
+        self.settings, self.folder = settings, Path(folder)
+        self.device, self.batch = pick_device(device), batch
+        for name in ("size", "channels", "interpolation", "first", "alpha"):
+            setattr(self, name, getattr(settings, name))
+        self.reference, self.thresholds = None, {}
+
+    @property
+    def calibrated(self) -> bool: return self.reference is not None
+
+    def facts(self) -> dict:
+        reference = self.reference and asdict(self.reference)
+        return dict(kind="memory", settings=asdict(self.settings), reference=reference)
 
     def fit(self, data:Dataset):
         "Train, or finish training, and see how training frames score."
@@ -225,24 +290,32 @@ class MemoryDetector:
     def load(self):
         "Take the trained model from the folder; what it was trained with is checked by `fit`."
         model, self.items, _ = load_model(self.folder, self.device)
-        self.plain, self.model = model, folded(model)
+        self.model, self.parameters = folded(model), sum(p.numel() for p in model.parameters())
 
-    def refer(self, data:Dataset):
-        "See how the training frames of a dataset score."
-        s, device, batch = self.settings, self.device, self.batch
-        self.reference, self.thresholds = reference_scores(self.model, self.items, data, s, device, batch)
+    def refer(self, data:Dataset|None=None): self.reference, self.thresholds = memory_statistics(self, data)
+
+    def stream(self, after=None): return MemoryStream(self, after and after.memory)
 
     def score(self, videos:Sequence[Video]) -> Iterator[tuple[int, Scored]]:
-        "The online score (minus the PSNR where no training frames are known), error maps, and their parts."
         s = self.settings
         frames = hold(cache_frames(videos, s.size, s.channels, interpolation=s.interpolation), self.device)
         for v, a in answers(self.model, self.items, frames, s, self.device, self.batch):
-            c = columns([a])
-            if self.reference is None: online = -c["psnr"]
-            else: online = frame_scores.online_score(c["psnr"], c.get("distance"), self.reference, s.alpha)
-            yield v, Scored(online, error_map(a), c)
+            yield v, scored_answers([a], self.reference, s.alpha)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #e5f59cbc
+# %% ../../nbs/4_training/02_evaluation.ipynb #039
+def open_memory_detector(
+    folder:Path,   # of a finished run
+    device:str="auto",
+    **changes,     # settings of scoring: alpha, test_update, threshold, test_memory
+) -> MemoryDetector:
+    "The trained model of a run. Raises `UserError` on settings that training fixed."
+    if odd := sorted(set(changes) - set(SCORING)):
+        raise UserError(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change.")
+    detector = MemoryDetector(replace(load_model(folder)[2], **changes), folder, device)
+    detector.load()
+    return detector
+
+# %% ../../nbs/4_training/02_evaluation.ipynb #043
 def stretched(
     maps,                 # (B, h, w)
     size:tuple[int, int], # height, width
@@ -251,15 +324,7 @@ def stretched(
     x = torch.as_tensor(maps)[:, None].float()
     return torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #0dabdadd
-def error_maps(
-    a:Answer,
-    size:tuple[int, int], # height, width of the masks
-) -> np.ndarray:          # (B, height, width)
-    "Squared error of each pixel on the scale [0, 1], at another size."
-    return stretched(error_map(a), size)
-
-# %% ../../nbs/4_training/02_evaluation.ipynb #40614baa
+# %% ../../nbs/4_training/02_evaluation.ipynb #045
 def collect_scores(
     detector:Detector, # fitted
     data:Dataset,
@@ -287,16 +352,15 @@ def collect_scores(
     found = {k: np.concatenate(x) for k, x in kept.items()}
     return found, lengths, {k: None if math.isnan(x) else x for k, x in where.items()}
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #23d9eda4
+# %% ../../nbs/4_training/02_evaluation.ipynb #046
 def validate_scored_frames(videos:Sequence[Video], first:int, lengths):
     "Raise `UserError` where a detector has left frames out, or scored some twice."
     for video, n in zip(videos, lengths):
         if n != max(video.frames - first, 0):
             raise UserError(f"The detector scored {n} frames of video {video.name}, which has "
-                            f"{video.frames}: "
-                          f"let it score all but the first {first}, each once.")
+                            f"{video.frames}: let it score all but the first {first}, each once.")
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #1969f004
+# %% ../../nbs/4_training/02_evaluation.ipynb #048
 def frame_table(
     found:dict[str, np.ndarray], # from `collect`; without "score" there is no online score
     lengths:np.ndarray,          # (V,)
@@ -318,7 +382,7 @@ def frame_table(
     return frame_scores.table([v.name for v in data.test], lengths, first, **found, regularity=regularity,
                        online=online, label=labels)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #5ce75585
+# %% ../../nbs/4_training/02_evaluation.ipynb #050
 def frame_measures(table:pd.DataFrame, thresholds:dict[str, float]) -> dict:
     "Metrics with 95 % intervals (bootstrap over videos) of both kinds of score; empty without labels."
     if "label" not in table: return {}
@@ -330,7 +394,7 @@ def frame_measures(table:pd.DataFrame, thresholds:dict[str, float]) -> dict:
         result[kind] = metrics(y, x, lengths, thresholds.get(kind), published=True) | dict(interval=interval)
     return result
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #40904e8d
+# %% ../../nbs/4_training/02_evaluation.ipynb #053
 def evaluate(
     detector:Detector|str|Path, # or the folder of a finished run
     data:Dataset,
@@ -347,26 +411,23 @@ def evaluate(
     found, lengths, where = collect_scores(detector, data)
     speed = lengths.sum() / (time.perf_counter() - start)
     table, thresholds = frame_table(found, lengths, data, detector.first), getattr(detector, "thresholds", {})
-    if data.train and not thresholds:
-        usual = np.concatenate([said.score for _, said in detector.score(data.train)])
-        thresholds = dict(online=threshold_from(usual))
+    if data.train and not thresholds: thresholds = training_thresholds(detector, data.train)
     result = dict(key={}, dataset=data.name, truth=data.truth, frames_per_second=float(speed), **where,
                   parameters=None, **frame_measures(table, thresholds))
     if into: write_evaluation(Run(into).folder, result, table, data, FrameDifference(first=detector.first))
     return result
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #9e460467
+# %% ../../nbs/4_training/02_evaluation.ipynb #054
 def evaluate_run(
     folder:Path, data:Dataset,
     device:str="auto", batch:int=16, into:str="", **changes, # see `evaluate`
 ) -> dict:
-    "Score and measure with the model of a finished run, or find it measured."
-    if odd := sorted(set(changes) - set(SCORING)):
-        raise UserError(f"{odd[0]} is fixed by training: only {', '.join(SCORING)} may change when "
-                        f"evaluating.")
-    s = replace(load_model(folder)[2], **changes)
-    model, code = file_fingerprint(folder / "model.safetensors"), code_behind("vad.training.evaluation")
-    key = dict(settings=asdict(s), data=data.fingerprint(), masks=data.mask_fingerprint(), model=model,
+    "Score and measure with the detector of a finished run, or find it measured."
+    detector = open_detector(folder, device, **changes)
+    detector.batch, settings = batch, detector.facts()["settings"]
+    model = file_fingerprint(folder / state_file(folder))
+    code = code_behind("vad.training.evaluation", type(detector).__module__)
+    key = dict(settings=settings, data=data.fingerprint(), masks=data.mask_fingerprint(), model=model,
                code=code)
     out = folder / into
     if found := measured_before(out, json.loads(json.dumps(key)), data): return found
@@ -374,25 +435,22 @@ def evaluate_run(
     if into: run.begin()
     if not data.test: raise UserError(f"{data.name} has no test videos: add them under testing/.")
     keep_memory()
-    detector = MemoryDetector(s, folder, device, batch)
-    detector.load()
     if data.train: detector.refer(data)
     begun = time.perf_counter()
     found, lengths, where = collect_scores(detector, data)
     seconds = time.perf_counter() - begun
-    if detector.reference: keep_statistics(folder, data, s, detector.reference, detector.thresholds["online"])
-    else: found.pop("score") # minus the PSNR is no online score
-    table = frame_table(found, lengths, data, s.first, s.alpha)
-    parameters = sum(p.numel() for p in detector.plain.parameters())
-    result = dict(key=key, dataset=data.name, truth=data.truth, seed=s.seed, **where,
-                  frames_per_second=len(table) / seconds, parameters=parameters,
+    if not detector.calibrated: found.pop("score") # minus the PSNR is no online score
+    table = frame_table(found, lengths, data, detector.first, detector.alpha)
+    result = dict(key=key, dataset=data.name, truth=data.truth, seed=settings.get("seed"), **where,
+                  frames_per_second=len(table) / seconds, parameters=getattr(detector, "parameters", None),
                   **frame_measures(table, detector.thresholds))
-    write_evaluation(out, result, table, data, FrameDifference(s.size, s.channels, s.interpolation, s.first))
+    control = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
+    write_evaluation(out, result, table, data, control)
     run.note(evaluated=data.record(), score_seconds=round(seconds, 1),
              evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_metrics(out)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #d544b871
+# %% ../../nbs/4_training/02_evaluation.ipynb #055
 def write_evaluation(
     out:Path,                # the folder
     result:dict,             # for metrics.json
@@ -410,7 +468,7 @@ def write_evaluation(
         write_csv(out / "controls.csv", beside)
     write_json(out / "metrics.json", result | dict(seals=file_seals(out, *names)))
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #dac07e0d
+# %% ../../nbs/4_training/02_evaluation.ipynb #057
 def measured_before(
     out:Path,
     key:dict, # all that shapes the result, in JSON's types
@@ -430,7 +488,7 @@ def measured_before(
     except UserError as e: why = str(e).rstrip(".")
     print(f"{out} is measured anew: {why}.", file=sys.stderr)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #78b7ac9e
+# %% ../../nbs/4_training/02_evaluation.ipynb #058
 ENDS, NUMBER = tuple[float|None, float|None], float|None
 COUNTS = list[tuple[int, int]]
 RATES = dict.fromkeys(("precision", "recall", "f1", "threshold"), NUMBER) | dict(confusion=COUNTS)

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['NETWORK', 'STREAMS', 'UNSTAMPED', 'LISTS', 'JUMP', 'QUEUE', 'LIVE_QUEUE', 'Source', 'Fetched', 'frame_rate',
            'film_source', 'as_bgr', 'plain_address', 'open_stream', 'StreamFacts', 'stream_facts', 'Connection',
-           'quiet_opencv', 'OpenCVConnection', 'connect', 'connect_again', 'StreamClock', 'read_stream', 'broke_off',
-           'known_ahead', 'stream_source', 'open_source', 'timed_frames', 'FrameQueue', 'FrameReader']
+           'OpenCVConnection', 'connect', 'connect_again', 'StreamClock', 'read_stream', 'broke_off', 'known_ahead',
+           'stream_source', 'open_source', 'timed_frames', 'FrameQueue', 'FrameReader']
 
 # %% ../../nbs/5_use/04a_sources.ipynb #e7f1efeb
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..data.decoder import ASSUMED_FPS, CONTAINERS, Damage, Listener, Pixels, choose_stream
 from ..data.decoder import decoded_stream, decoding, pyav, whole_pictures
+from ..data.film_writer import quiet_opencv
 from ..data.video import Reading
 
 # %% ../../nbs/5_use/04a_sources.ipynb #c6afa3a8
@@ -211,16 +212,6 @@ class Connection:
 
     def close(self): self.film.close()
 
-# %% ../../nbs/5_use/04a_sources.ipynb #b8d73959
-@contextmanager
-def quiet_opencv():
-    "Inside, OpenCV says nothing of its own to the terminal."
-    log = getattr(cv2.utils, "logging", None)
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT) if log else None
-    try: yield
-    finally:
-        if log: log.setLogLevel(level)
-
 # %% ../../nbs/5_use/04a_sources.ipynb #a3761e51
 class OpenCVConnection:
     "The same by OpenCV, for cameras at this machine. It says nothing of time stamps and damage."
@@ -393,8 +384,7 @@ def open_source(
         def read(stop): return ((0, as_bgr(frame)) for frame in source)
         return Source("frames", "frames", "an iterator of frames", *frame_rate(0, fps), read)
     raise UserError(f"{type(source).__name__} is no source of frames: give a file, a folder, a camera's "
-                  "index, an address, "
-                  "or an iterator of frames.")
+                  "index, an address, or an iterator of frames.")
 
 # %% ../../nbs/5_use/04a_sources.ipynb #b0c4edbb
 def timed_frames(source:Source, stop:threading.Event) -> Iterator[Fetched]: # stop is set: no more are wanted

@@ -88,8 +88,7 @@ def window_latency(
              f"and first there {first} s after the start.")
     if w.wait:
         words = (f"A frame's score is final {seconds(w.wait)} s{f' ({w.wait} frames)' * frames} after the "
-                 "frame at the latest, "
-                 "when the last window that holds it has ended.")
+                 "frame at the latest, when the last window that holds it has ended.")
     return dict(frames=w.wait if frames or not w.wait else None, seconds=seconds(w.wait),
                 renewed_every=seconds(w.stride),
                 first_after=first, words=words)
