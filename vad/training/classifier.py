@@ -28,6 +28,7 @@ from ..core.progress_bar import progress
 from ..core.provenance import Run
 from ..core.records import file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.embedding import mask_of
+from ..models.memory import single_precision
 from ..models.sru import SRU
 from ..models.srupp import SRUpp
 from .splits import Clips, SplitSettings, class_sizes, folds, split_clips
@@ -129,7 +130,7 @@ class Classifier(nn.Module):
 
     def forward(self, x:Tensor, mask:Tensor) -> tuple[Tensor, Tensor]: # (B, K) scores, (B, H) features
         h = self.features(x, mask)
-        return self.outward(self.dropout(h)), h
+        return single_precision(self.outward)(self.dropout(h)), h # scores keep their digits
 
 # %% ../../nbs/4_training/04_classifier.ipynb #019
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from ..core.devices import pick_device
+from ..core.devices import pick_device, pick_precision
 from ..core.errors import UserError
 from ..core.records import read_json, validate_fields
 from ..data.clips import pick_normal
@@ -184,7 +184,7 @@ def class_scorer(
     "The classifier of a run."
     model, centres, _ = load_classifier(run, device)
     recipe, used = read_recipe(recipe, run)
-    recipe = replace(recipe, device=str(device))
+    recipe = replace(recipe, device=str(device), precision=pick_precision(recipe.precision, device))
     if used and network(recipe).facts["weights"] != used.get("weights"):
         raise UserError(f"The clips were embedded with the weights {used.get('weights')}, "
                       f"and here are {network(recipe).facts['weights']}: put the same file in place.")
