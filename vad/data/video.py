@@ -358,8 +358,7 @@ def open_video(
 ) -> Video:
     "Open a video. Raises `UserError` where it is missing, has gaps, unreadable frames, or several sizes."
     path = Path(path)
-    if not path.exists() and not path.is_symlink():
-        raise UserError(f"{path} does not exist: name a folder of frames or a video file.")
+    if not os.path.lexists(path): raise UserError(f"{path} does not exist: name a folder or a video file.")
     try: return (open_folder if path.is_dir() else open_file)(path, partial)
     except OSError as e: raise temporary_error(e.filename or path, e) from None
 

@@ -305,11 +305,8 @@ def control_probabilities(
     return p
 
 # %% ../../nbs/4_training/04_classifier.ipynb #059
-def inner_split(
-    labels:np.ndarray, sources:np.ndarray, classes:tuple, # (n,) of the training clips; K names
-    kind:str, seed:int,                                   # source | clip
-) -> tuple[np.ndarray, np.ndarray]: # rows of these: to train on, to choose the weight by
-    "Set validation clips aside. Raises `UserError` where a class is too small for it."
+def inner_split(labels:np.ndarray, sources:np.ndarray, classes:tuple, kind:str, seed:int) -> tuple: # (n,)
+    "Rows to train on and rows to choose the weight by. Raises `UserError` where a class is too small for it."
     k = max(2, min(5, *class_sizes(kind, labels, sources).tolist()))
     validate_split(kind, labels, sources, k, classes)
     inner, valid = folds(labels, sources, kind, k, seed)[0]

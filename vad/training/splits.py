@@ -93,8 +93,9 @@ def clips_of(
     if not len(good): raise UserError(f"{name} holds no clip that was embedded: its manifest says why.")
     if len(good) == len(e): return clips
     if not e.record: # where there is one, they were named when they were embedded
-        which = f"{len(e) - len(good)} of {len(e)} clips, the first {t.video[int(frames.argmin())]} (from 0)"
-        warnings.warn(f"{which}, in {name} hold only zeros: they are left out.", stacklevel=2)
+        some, first = f"{len(e) - len(good)} of {len(e)} clips in {name}", t.video[int(frames.argmin())]
+        said = f"{some} hold only zeros, the first of them {first} (counted from 0): they are left out."
+        warnings.warn(said, stacklevel=2)
     return clips.take(good)
 
 # %% ../../nbs/4_training/03_splits.ipynb #22820e96
