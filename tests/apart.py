@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["vad.cli", "vad.reproduce.runner", "vad.use.streaming", "accelerate", "torch._dynamo"])
+server.set_forkserver_preload(["vad.cli", "vad.reproduce.runner", "vad.use.streaming", "accelerate", "papermill", "torch._dynamo"])
 
 
 def _inside(call, args, out, err, env):

@@ -283,7 +283,7 @@ CLIPS = ("embeddings", "srupp.leaks", "srupp.table1", "srupp.table2_binary", "sr
 @pytest.fixture(scope="module")
 def clips_plan(work):
     "a run over entries of both papers on clips"
-    write_scenes(work / "street", cameras=6, frames=16, size=(48, 64))
+    write_scenes(work / "street", cameras=6, frames=8, size=(48, 64))
     return runner.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips", classifier=dict(epochs=2))
 
 def test_clips_have_a_page_of_their_own(clips_plan, work):
