@@ -52,4 +52,4 @@ class Gates(nn.Module):
         skips, maps = zip(*(gate(read, skip) for gate, skip in zip(self.gates, skips)))
         small = [F.interpolate(m, read.shape[2:], mode="bilinear", align_corners=False) for m in maps]
         memory = torch.stack(small).mean(0)
-        return list(skips), read * memory, Attention(maps, memory)
+        return list(skips), read * memory, Attention(tuple(m.float() for m in maps), memory.float())

@@ -109,6 +109,7 @@ def answer(
         if m and m.opens: seen = items_seen(m.items, rows[part], model.update_over)
         with autocast(s, inputs.device):
             prediction, _, attention = model.decode(queries[part], [k[part] for k in skips], seen)
+        prediction = prediction.float() # scores are computed in single precision
         irregular = frame_scores.irregularity(prediction, target[part])
         n = len(irregular)
         if m: n = keep_right_guesses(m, rows[part], seen, update_gate(irregular, s), model.update_over)
