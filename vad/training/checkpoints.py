@@ -142,8 +142,8 @@ def compiled(model:torch.nn.Module):
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #024
 def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
-    "Adam as the device likes it best."
-    if device.type != "cuda": return torch.optim.Adam(parameters, lr)
+    "Adam in one pass over the weights."
+    if device.type != "cuda": return torch.optim.Adam(parameters, lr, fused=device.type == "cpu")
     optimiser = torch.optim.Adam(parameters, lr, fused=True, capturable=True)
     set_rate(optimiser, [torch.full((), lr, device=device)])
     return optimiser
@@ -168,12 +168,13 @@ def flat(optimiser:torch.optim.Optimizer, names:list[str]) -> dict[str, Tensor]:
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #033
 def unflat(optimiser:torch.optim.Optimizer, names:list[str], tensors:dict[str, Tensor]):
-    "Give the optimiser its moments back."
-    state = {}
+    "Give the optimiser its moments back, laid out in memory as their parameters: it walks both in one pass."
+    state, parameters = {}, [p for group in optimiser.param_groups for p in group["params"]]
     for key, value in tensors.items():
         if not key.startswith("optimiser."): continue
         name, moment = key.removeprefix("optimiser.").rsplit(".", 1)
-        state.setdefault(names.index(name), {})[moment] = value
+        i = names.index(name)
+        state.setdefault(i, {})[moment] = torch.empty_like(parameters[i]).copy_(value) if value.dim() else value
     optimiser.load_state_dict(dict(state=state, param_groups=optimiser.state_dict()["param_groups"]))
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #035

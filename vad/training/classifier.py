@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONTROLS', 'inputs_of', 'tensors', 'ClassifierSettings', 'validate_classifier_settings', 'Classifier',
            'predict', 'moved', 'weigh', 'best_weight', 'classification_measures', 'statistics', 'clips_on_device',
-           'Classes', 'fit_classifier', 'load_classifier', 'pooled', 'control_probabilities', 'inner_split',
-           'choose_weight', 'train_and_test', 'chosen_weight', 'joined', 'cross_validate', 'summary']
+           'SumOfNorms', 'Classes', 'fit_classifier', 'load_classifier', 'pooled', 'control_probabilities',
+           'inner_split', 'choose_weight', 'train_and_test', 'chosen_weight', 'joined', 'cross_validate', 'summary']
 
 # %% ../../nbs/4_training/04_classifier.ipynb #002
 import warnings
@@ -214,6 +214,21 @@ def clips_on_device(d:Clips, kind:str, device) -> tuple[Tensor, Tensor, Tensor]:
         x[rows[0]:rows[-1] + 1, :part.shape[1]], mask[rows[0]:rows[-1] + 1, :part.shape[1]] = part, real
     return x, mask, torch.from_numpy(d.labels).to(device)
 
+# %% ../../nbs/4_training/04_classifier.ipynb #f8005e19
+class SumOfNorms(torch.autograd.Function):
+    "The sum of some tensors' Euclidean norms."
+    @staticmethod
+    def forward(ctx, *parameters):
+        norms = torch._foreach_norm(parameters)
+        ctx.save_for_backward(*parameters, *norms)
+        return torch.stack(norms).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        n = len(ctx.saved_tensors) // 2
+        parameters, norms = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        return tuple(p * torch.where(norm > 0, grad / norm, 0.) for p, norm in zip(parameters, norms))
+
 # %% ../../nbs/4_training/04_classifier.ipynb #044
 class Classes:
     "A task for the trainer: tell the class of a clip."
@@ -246,7 +261,7 @@ class Classes:
         x, mask, y = batch
         with l.accelerator.autocast(): scores, h = l.model(x, mask)
         entropy = nn.functional.cross_entropy(scores.float(), y)
-        norms = torch.stack([p.norm() for p in l.plain.parameters()]).sum()
+        norms = SumOfNorms.apply(*l.plain.parameters())
         h = h.detach().float()
         if l.accelerator.num_processes > 1: h, y = l.accelerator.gather((h, y))
         centres = moved(l.state["centres"], h, y, self.settings.momentum)
