@@ -75,7 +75,7 @@ def write_film(path, numbers, codec="libx264", fps=25, pts=None, size=(96, 128),
         stream.height, stream.width = size
         stream.pix_fmt = pix_fmt
         if pts is not None: stream.codec_context.time_base = base
-        if interlaced: stream.codec_context.field_order = dict(tff=2, bff=3)[interlaced] if hasattr(stream.codec_context, "field_order") else None
+        if interlaced and hasattr(stream.codec_context, "field_order"): stream.codec_context.field_order = dict(tff=2, bff=3)[interlaced]
         if colorspace: stream.codec_context.colorspace = colorspace
         if rotation: stream.set_display_rotation(rotation)
         for i, n in enumerate(numbers):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import vad
+from vad.data.synthetic import write_scenes
 
 ROOT = Path(vad.__file__).parents[1]
 PAPERS = sorted(p.stem for p in (ROOT / "nbs/papers").glob("*.ipynb"))
@@ -26,15 +27,19 @@ def papermill(folder, name, *args):
 @pytest.fixture(scope="module")
 def somewhere(tmp_path_factory): return tmp_path_factory.mktemp("somewhere")
 
-@pytest.mark.parametrize("name, only, left", [("01_mnad", "table1", "mnad/walkway.table1.csv"), ("02_gates", "roc frames", "gates/walkway.table.csv"),
-                                              ("03_embeddings", "map", "embeddings/scenes.map.csv"), ("04_srupp", "leaks", "srupp/scenes.leaks.csv")])
-def test_papermill_gives_the_table(somewhere, name, only, left):
-    "a word or several as a text; the run lies under the current folder, named after its data"
-    code, said = papermill(somewhere, name, "-p", "only", only, "-y", f"changes: {SMALL['frames' if name in FRAMES else 'clips']}")
+@pytest.mark.parametrize("name, only, clips, left", [
+    ("01_mnad", "table1", "", "mnad/walkway.table1.csv"), ("02_gates", "roc frames", "", "gates/walkway.table.csv"),
+    ("03_embeddings", "map", "street", "embeddings/street.map.csv"), ("04_srupp", "leaks", "", "srupp/scenes.leaks.csv")])
+def test_papermill_gives_the_table(somewhere, name, only, clips, left):
+    "a word or several as a text; the run lies under the current folder, named after its data; clips: a folder of them, else data are rendered"
+    if clips: write_scenes(somewhere / clips, cameras=4, frames=6, size=(48, 64))
+    given = ("-p", "clips", clips) if clips else ()
+    code, said = papermill(somewhere, name, "-p", "only", only, *given, "-y", f"changes: {SMALL['frames' if name in FRAMES else 'clips']}")
     assert code == 0, said[-3000:]
-    assert len(pd.read_csv(somewhere / "runs/synthetic-quick/figures" / left)) > 1
+    run = f"runs/{clips or 'synthetic'}-quick"
+    assert len(pd.read_csv(somewhere / run / "figures" / left)) > 1
     text = (somewhere / "out.ipynb").read_text()
-    assert "runs/synthetic-quick" in text and "verdict" not in text
+    assert run in text and "verdict" not in text
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
