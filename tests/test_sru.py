@@ -16,7 +16,7 @@ from torch import nn
 from vad.kernels import sru_kernels
 from vad.models import sru
 from vad.core.errors import UserError
-from vad.models.srupp import SRUpp
+from vad.models.srupp import SRUpp, attend
 
 gentle = settings(deadline=None, max_examples=40, derandomize=True) # in single precision: a case in a million magnifies rounding beyond any bound
 
@@ -233,6 +233,26 @@ def test_a_clip_that_is_padding_from_end_to_end_is_zero_and_harms_nobody():
     found = everything(model, x, mask_pad=pad)
     assert all(z.isfinite().all() for z in found) and not found[0][:, 1].any() and not found[2][:, 1].any()
     close([found[0][:, :1]], [model(x[:, :1])[0].detach()])
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.sampled_from(["none", "future", "padding", "all"]), st.integers(0, 99))
+def test_attention_written_out_is_the_fused_one(length, seen, heads, kind, seed):
+    "in half precision on a CPU, where training takes the products: outputs and gradients"
+    torch.manual_seed(seed)
+    shapes = (2, heads, length, 4), (2, heads, seen, 4), (2, heads, seen, 4)
+    exact = [torch.randn(s).bfloat16().float().requires_grad_() for s in shapes]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    where = dict(none=None, future=torch.ones(length, seen).triu(1).bool(), padding=torch.arange(seen).expand(2, 1, 1, seen) >= max(1, seen - 2),
+                 all=torch.ones(length, seen).bool())[kind]
+    mask = None if where is None else torch.zeros(where.shape).masked_fill(where, -math.inf)
+    ours, theirs = attend(*half, None if mask is None else mask.bfloat16()), torch.nn.functional.scaled_dot_product_attention(*exact, mask)
+    theirs = torch.nan_to_num(theirs) # of steps that may look nowhere
+    assert ours.dtype == torch.bfloat16
+    close([ours.float()], [theirs], eps=.05)
+    if kind == "all": return
+    ours.float().square().sum().backward()
+    theirs.square().sum().backward()
+    for a, b in zip(half, exact): assert (a.grad.float() - b.grad).abs().max() <= .06 * b.grad.abs().max() + .02
 
 def test_half_precision_is_summed_in_single():
     torch.manual_seed(0)
