@@ -163,6 +163,12 @@ class Desk:
         self.slider(label).locator(".noUi-handle").focus()
         for _ in range(times): self.page.keyboard.press(key)
 
+    def other_end(self, label) -> str:
+        "the key that moves a slider farthest from where it stands: explorers open at the frame that scores highest"
+        handle = self.slider(label).locator(".noUi-handle")
+        low, now, high = (float(handle.get_attribute(f"aria-value{n}")) for n in ("min", "now", "max"))
+        return "Home" if now - low > high - now else "End"
+
     def value(self, label) -> float: return float(self.slider(label).locator(".widget-readout").inner_text())
 
     def text(self) -> str: return self.root.inner_text()
@@ -225,7 +231,7 @@ def test_a_film_of_ones_own(desk):
     desk.keep("own")
     assert set(desk.look()) == GATED | {GALLERY, "curve"} and "No labels are known" in desk.text()
     assert abs(desk.value("threshold") - float(re.search(r"set the threshold at ([\d.-]+)\.", desk.text())[1])) < 2e-3
-    with desk.changes("frame", "curve") as changed: desk.press("frame", "Home")
+    with desk.changes("frame", "curve") as changed: desk.press("frame", desk.other_end("frame"))
     assert changed >= {"frame", "squared error", "curve"}
 
 @pytest.mark.parametrize("desk", [TWO], indirect=True)
@@ -234,7 +240,7 @@ def test_two_models_move_together(desk):
     errors = desk.root.locator('img[alt="squared error"]')
     assert errors.count() == 2
     before = [e.screenshot() for e in errors.all()]
-    with desk.changes("frame", "curve") as changed: desk.press("frame", "Home")
+    with desk.changes("frame", "curve") as changed: desk.press("frame", desk.other_end("frame"))
     assert "curve" in changed and all(e.screenshot() != b for e, b in zip(errors.all(), before))
 
 @pytest.mark.parametrize("desk", [CLIPS], indirect=True)

@@ -174,7 +174,8 @@ def unflat(optimiser:torch.optim.Optimizer, names:list[str], tensors:dict[str, T
         if not key.startswith("optimiser."): continue
         name, moment = key.removeprefix("optimiser.").rsplit(".", 1)
         i = names.index(name)
-        state.setdefault(i, {})[moment] = torch.empty_like(parameters[i]).copy_(value) if value.dim() else value
+        if value.dim(): value = torch.empty_like(parameters[i]).copy_(value)
+        state.setdefault(i, {})[moment] = value
     optimiser.load_state_dict(dict(state=state, param_groups=optimiser.state_dict()["param_groups"]))
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #035
