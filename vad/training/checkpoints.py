@@ -143,7 +143,7 @@ def compiled(model:torch.nn.Module):
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #024
 def adam(parameters, lr:float, device:torch.device) -> torch.optim.Adam:
     "Adam in one pass over the weights."
-    if device.type != "cuda": return torch.optim.Adam(parameters, lr, fused=device.type == "cpu")
+    if device.type != "cuda": return torch.optim.Adam(parameters, lr, fused=device.type == "cpu" or None)
     optimiser = torch.optim.Adam(parameters, lr, fused=True, capturable=True)
     set_rate(optimiser, [torch.full((), lr, device=device)])
     return optimiser

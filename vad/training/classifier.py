@@ -219,7 +219,7 @@ class SumOfNorms(torch.autograd.Function):
     "The sum of some tensors' Euclidean norms."
     @staticmethod
     def forward(ctx, *parameters):
-        norms = torch._foreach_norm(parameters)
+        norms = [p.norm() for p in parameters]
         ctx.save_for_backward(*parameters, *norms)
         return torch.stack(norms).sum()
 

@@ -205,7 +205,7 @@ def read_statistics(folder:Path, s:Settings) -> tuple[frame_scores.Reference, fl
 # %% ../../nbs/4_training/02_evaluation.ipynb #032
 def error_map(a:Answer) -> Tensor: # (B, H, W)
     "Squared error of each pixel on the scale [0, 1], mean over channels."
-    return ((a.prediction.float() - a.target.float()) / 2).square().mean(1)
+    return ((a.prediction - a.target) / 2).square().mean(1)
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #034
 def scored_answers(

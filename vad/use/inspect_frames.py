@@ -322,11 +322,11 @@ def compute_block(inspector:FrameInspector, v:int, b:int) -> Block:
 def trace_video(inspector:FrameInspector, v:int, report) -> FrameTrace: # report(share done) is called
     "Every frame of a video, in order."
     d, n, size = inspector.detector, int(inspector.frames.lengths[v]), inspector.block_size
-    name = f"video {inspector.names[v]}"
+    name = inspector.names[v]
     if n <= d.first:
-        raise UserError(f"V{name[1:]} has {n} frames, fewer than a clip of {d.first + 1}: choose another.")
+        raise UserError(f"Video {name} has {n} frames, fewer than a clip of {d.first + 1}: choose another.")
     states, numbers, reads, peaks = inspector.states.setdefault(v, [d.stream()]), [], [], []
-    with progress(total=n, label=name, unit="frame", leave=False, delay=2) as bar:
+    with progress(total=n, label=f"video {name}", unit="frame", leave=False, delay=2) as bar:
         for b in range(-(-n // size)):
             block = inspector.block(v, b)
             states.append(block.after)

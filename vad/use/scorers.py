@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from ..core.devices import pick_device, pick_precision
 from ..core.errors import UserError
 from ..core.records import read_json, validate_fields
@@ -25,6 +24,7 @@ from ..scores.detector import Detector, open_detector
 from ..training.classifier import Classifier, chosen_weight, load_classifier, predict, weigh
 from ..training.splits import Clips
 from ..training.trainer import load_tensors
+from .inspect_frames import halved
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #e9fd9693
 class FrameScorer:
@@ -49,7 +49,7 @@ class FrameScorer:
         said = self.stream.see(np.stack([resize_frame(f, d.size, d.interpolation) for f in gray]))
         scored = len(said.score)
         kept = self.heat and said.map is not None
-        maps = torch.as_tensor(said.map).half().cpu().numpy() if kept else [None] * scored
+        maps = halved(said.map) if kept else [None] * scored
         self.found.extend([(float("nan"), None)] * (len(images) - scored)) # too few before them
         self.found.extend(zip(said.score.tolist(), maps))
         self.seen += len(images)
