@@ -81,8 +81,10 @@ def test_train_and_evaluate(tiny, trained, tmp_path):
     assert rc == 0, err
     m = read_json(trained / "reset/metrics.json")
     assert f"AUC micro {100 * m['regularity']['auc_micro']:.2f} %" in out and "confusion" in out and "online" in out and "pixel AUC" in out
-    for name in ("scores.csv", "controls.csv", "roc_curve.png", "confusion_matrix.png", "score_curves.png"):
+    assert "events caught" in out and "padded" in out and m["online"]["practice"]["events"] > 0
+    for name in ("scores.csv", "controls.csv", "alarm_curve.png", "roc_curve.png", "confusion_matrix.png", "score_curves.png"):
         assert (trained / "reset" / name).stat().st_size > 100
+    assert (trained / "reset/practice.csv").read_text().startswith("threshold,caught,delay,per_hour\n")
     assert m["key"]["settings"]["test_memory"] == "reset" and not (trained / "metrics.json").exists() and not litter(trained)
 
 def test_frame_sheets_and_two_models_beside_each_other(tiny, trained, tmp_path):

@@ -105,12 +105,15 @@ def measured_line(
     paper, online = m["regularity"], m.get("online", {})
     low, high = paper["interval"]["auc_micro"]
     at, best = online.get("at_threshold") or {}, paper["best_f1"] or {}
+    practical = online.get("practice") or {}
     rates = "precision", "recall", "f1"
     fractions = dict(auc=paper["auc_micro"], low=low, high=high, macro=paper["auc_macro"],
+                     padded=paper["auc_macro_padded"], caught=practical.get("caught"),
                      online=online.get("auc_micro"), ap=paper["ap"], eer=paper["eer"], pixel=m["pixel_auc"],
                      rbdc=m["rbdc"], tbdc=m["tbdc"], **{k: at.get(k) for k in rates},
                      **{f"best_{k}": best.get(k) for k in rates})
     percent = {k: None if x is None else 100 * x for k, x in fractions.items()}
+    percent |= {k: practical.get(k) for k in ("events", "delay", "false_alarms", "normal_hours")}
     return percent | audit | dict(fps=m["frames_per_second"], parameters=m["parameters"]) | draws
 
 # %% ../../nbs/6_engineering/21_ablation.ipynb #9b8768b4
