@@ -31,8 +31,8 @@ def facts(s): return {k: json.loads(v) for k, v in s.get_modelmeta().custom_meta
 
 # ---- memory models
 
-@pytest.mark.parametrize("changes", [dict(), dict(attention="gate", threshold=.01), dict(memory=False), dict(task="reconstruct"), dict(test_update="always", channels=3)],
-                         ids=["plain", "gates", "no memory", "reconstruct", "always, colour"])
+@pytest.mark.parametrize("changes", [dict(), dict(attention="gate", threshold=.01), dict(attention="residual"), dict(memory=False), dict(task="reconstruct"), dict(test_update="always", channels=3)],
+                         ids=["plain", "gates", "residual", "no memory", "reconstruct", "always, colour"])
 def test_a_dataset_scored_by_the_file(tiny, tmp_path, changes):
     "trained, evaluated, exported by the command; then every test video through the file alone, the items carried along, gives the evaluation's numbers"
     data, s = open_dataset(tiny), settings("quick", **SMALL | changes)

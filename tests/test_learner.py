@@ -35,7 +35,8 @@ from vad.training.trainer import Settings, fit, load_model
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", precision="fp32") # 32 clips, 8 steps an epoch
 KINDS = dict(plain=TINY, gated=replace(TINY, attention="gate", schedule="epoch"),
-             half=replace(TINY, attention="gate", precision="bf16"))
+             half=replace(TINY, attention="gate", precision="bf16"),
+             residual=replace(TINY, attention="residual", motion=.1))
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,9 @@ class Forgetful(trainer.Learner):
     def __init__(self, *args):
         super().__init__(*args)
         for group in self.optimiser.param_groups: group["params"] = [p for n, p in zip(self.names, group["params"]) if not n.startswith("gates")]
+
+def test_a_loss_of_motion_needs_gates_to_teach():
+    message(lambda: replace(TINY, motion=.1), "motion", "gate or residual")
 
 def test_the_audit_names_gates_that_the_optimiser_forgot(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "Learner", Forgetful)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..core.errors import UserError
 from . import memory
-from .attention_gate import Attention, Gates
+from .attention_gate import GATES, Attention, Gates
 
 # %% ../../nbs/1_models/03_mnad.ipynb #834e0d2a
 def block(inp:int, out:int) -> nn.Sequential: # channels
@@ -74,10 +74,10 @@ class Decoder(nn.Module):
 # %% ../../nbs/1_models/03_mnad.ipynb #dd487be9
 def validate_variant(task:str, clip:int, memory:bool, attention:str):
     "Raise `UserError` on parts that cannot work together."
-    choices = ("task", task, ("predict", "reconstruct")), ("attention", attention, ("none", "gate"))
+    choices = ("task", task, ("predict", "reconstruct")), ("attention", attention, ("none", *GATES))
     for name, given, known in choices:
         if given not in known: raise UserError(f"There is no {name} {given!r}: use {' or '.join(known)}.")
-    if attention == "gate" and not (memory and task == "predict"):
+    if attention != "none" and not (memory and task == "predict"):
         raise UserError("Attention gates sit on skips and ask by what was read: use task predict and memory.")
     if task == "predict" and clip < 2:
         raise UserError(f"A clip of {clip} frame(s) leaves none to predict from: use 2 or more.")
@@ -91,7 +91,7 @@ class Autoencoder(nn.Module):
         clip:int=5,            # frames a clip, the predicted one included; reconstruction takes one frame
         width:int=64,          # channels of the first block
         memory:bool=True,      # False: the decoder gets the features as they are
-        attention:str="none",  # none | gate
+        attention:str="none",  # none | gate | residual
         update_over:str="all", # see `vad.memory.update`
     ):
         super().__init__()
@@ -101,7 +101,8 @@ class Autoencoder(nn.Module):
         self.memory, self.dim, self.update_over = memory, 8 * width, update_over
         self.encoder = Encoder(channels * (clip - 1 if predict else 1), width)
         self.decoder = Decoder((2 if memory else 1) * self.dim, channels, width, skips=predict)
-        self.gates = Gates(self.dim, (4 * width, 2 * width, width)) if attention == "gate" else None
+        kind, skips = GATES.get(attention), (4 * width, 2 * width, width)
+        self.gates = Gates(self.dim, skips, kind) if kind else None
 
     def encode(self,
         frames:Tensor,                # (B, inputs * channels, H, W) in [-1, 1]

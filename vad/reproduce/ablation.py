@@ -81,7 +81,7 @@ def run_folder(models:Path, s:trainer.Settings, data:Dataset) -> Path:
     "Where the run of these settings on this data belongs."
     training = {k: v for k, v in asdict(s).items() if k not in trainer.SCORING}
     key = json.dumps([training, data.fingerprint(), code_behind(trainer.__name__)])
-    gates = [f"gates-{s.gates}"] if s.attention == "gate" else []
+    gates = [f"{s.attention}-{s.gates}".replace("gate-", "gates-")] if s.attention != "none" else []
     name = "-".join([data.name, s.task, "memory" if s.memory else "plain", *gates, f"seed{s.seed}"])
     return models / f"{name}-{sha256(key.encode()).hexdigest()[:8]}"
 

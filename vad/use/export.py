@@ -119,7 +119,7 @@ def memory_graph(run:Path) -> Graph:
     outputs = ("prediction", "psnr")
     if items is None: return Graph(OneFrame(model, s), dict(clip=clip), outputs, "clips", facts)
     outputs += ("distance", "items_after")
-    if s.attention == "gate": outputs += ("gate_coarse", "gate_middle", "gate_fine", "memory_map")
+    if s.attention != "none": outputs += ("gate_coarse", "gate_middle", "gate_fine", "memory_map")
     return Graph(OneFrame(model, s), dict(clip=clip, items=items), outputs, facts=facts)
 
 # %% ../../nbs/5_use/05_export.ipynb #021

@@ -196,7 +196,7 @@ def chosen_run(folder:Path) -> Path:
     if not runs: raise UserError(f"{folder} holds no detector under models/: name the folder of a run.")
     def trained(run):
         s = read_json(run / "record.json", dict(settings=dict|None)).get("settings") or {}
-        return (s.get("attention"), s.get("gates")) == ("gate", "trained")
+        return s.get("attention") not in (None, "none") and s.get("gates") == "trained"
     chosen = next(filter(trained, runs), runs[0])
     print(f"{chosen.name}, of the runs in {folder.name}/models:", *(run.name for run in runs), sep="\n  ")
     return chosen
