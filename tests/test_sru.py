@@ -30,7 +30,7 @@ def reference():
 
 @pytest.fixture
 def theirs():
-    pytest.importorskip("ninja", reason="the reference package `sru` is not installed (pip install 'vad[sru]')")
+    pytest.importorskip("ninja", reason="the reference package `sru` is not installed (pip install 'video-anomaly[sru]')")
     try: return reference()
     except (ImportError, RuntimeError, OSError) as e: pytest.skip(f"the reference package `sru` cannot be imported: {e}")
 

@@ -564,12 +564,10 @@ def bench(
     settings:list[str] = typer.Option([], "--set",
         help="name=value, a parameter of the notebooks: --set threads=1 --set 'lengths=[25, 100]'."),
 ):
-    "Measure speed: ours and its peers in turns, one benchmark after the other."
-    path = Path(vad.__file__).resolve().parent.parent / "nbs/benchmarks/bench.py"
-    if not path.exists():
-        raise UserError(f"{path} is missing: the benchmarks are in the project's checkout, run vad "
-                        f"bench there.")
-    with loading(): run = run_path(str(path))["bench"]
+    "Measure speed: ours and its peers interleaved, one benchmark after the other."
+    with loading():
+        from vad.core.provenance import notebooks_folder
+        run = run_path(str(notebooks_folder("benchmarks") / "bench.py"))["bench"]
     said = run(names or (), out, notebooks, settings)
     for name, why in said.items(): tell(f"{name}: {why or notebooks / f'{name}.ipynb'}")
     if any(said.values()): raise typer.Exit(1)

@@ -228,7 +228,7 @@ def reference_sru(u, x, v, c0, pad=None, drop=None, tanh=False):
         try: from sru import ops
         except (ImportError, RuntimeError, OSError) as e:
             raise UserError("implementation='sru' takes the reference package and a C++ compiler: "
-                          "pip install 'vad[sru]', or use implementation='fused'.") from e
+                          "pip install 'video-anomaly[sru]', or use implementation='fused'.") from e
         run = ops.elementwise_recurrence_gpu if u.is_cuda else ops.elementwise_recurrence_naive
         h, c = run(u.permute(0, 1, 3, 4, 2).flatten(2), wide, v, u.new_zeros(2 * N * D), c0.flatten(1),
                    int(tanh), D, N == 2, highway, None, drop, pad)

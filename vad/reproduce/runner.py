@@ -37,7 +37,8 @@ from ..core.crash_watch import read_by_the_dead
 from ..core.errors import Stopped, UserError
 from ..core.files import atomic_write, exclusive
 from ..core.progress_bar import progress, progress_file
-from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, now, versions
+from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, notebooks_folder
+from ..core.provenance import now, versions
 from ..core.records import read_json, write_csv, write_json
 from ..data.embedding import cluster
 from . import figures
@@ -49,8 +50,6 @@ from .report import Report, described, for_terminal, overview, publish_figures
 from .report import published_report, read_notes, report_of, without_data, write_page
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
-
-import vad
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #81653f7c
 def short_machine() -> str:
@@ -245,12 +244,10 @@ def measure_all(
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #e56c8e26
 def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp
-    "Where a paper's notebook lies. Raises `UserError` where the package was installed without its checkout."
-    nbs = Path(vad.__file__).resolve().parent.parent / "nbs" / "papers"
-    found = sorted(nbs.glob(f"[0-9]*_{paper}.ipynb"))
-    if not found:
-        raise UserError(f"{nbs} has no notebook on {paper}: run make in the project's checkout.")
-    return found[0]
+    "Where a paper's notebook lies. Raises `UserError` where it is missing."
+    folder = notebooks_folder("papers")
+    if found := sorted(folder.glob(f"[0-9]*_{paper}.ipynb")): return found[0]
+    raise UserError(f"{folder} has no notebook on {paper}: install the package anew, or use a checkout.")
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #c870f3d5
 def execute(notebook:Path, target:Path, parameters:dict) -> str:
