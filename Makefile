@@ -35,7 +35,7 @@ test: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/check
 
 lab: .venv/.dev
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
 
 sync: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'

@@ -25,6 +25,9 @@ class UserError(Exception):
     "A mistake outside the program. Its message is one sentence with what is wrong, the file, and the cure."
     def __init__(self, sentence:str=""): super().__init__(printable(sentence))
 
+    def _render_traceback_(self) -> list[str]: # IPython asks for it
+        return [f"{type(self).__name__}: {self}"]
+
 # %% ../../nbs/6_engineering/01_errors.ipynb #009
 STOPPED = 130 # exit code that shells expect of Ctrl-C
 

@@ -590,4 +590,8 @@ def in_short(plan:Plan) -> str:
     r = report_of(plan)
     t = overview(r).drop(columns="what").query("state != 'never run'")
     page = os.path.relpath(plan.folder / "summary.html")
-    return "\n".join([for_terminal(t), "", *without_data(r), f"The whole story: {page}"])
+    said = [for_terminal(t), "", *without_data(r), f"The whole story: {page}"]
+    if plan.frames:
+        said.append("Look into it, in a notebook (make lab):")
+        said.append(f"from vad.use.explorer import explore; explore({str(plan.folder.resolve())!r})")
+    return "\n".join(said)
