@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core.devices import keep_memory, pick_device
+from ..core.devices import keep_memory, pick_device, pick_precision
 from ..core.errors import TemporaryError, UserError
 from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind, file_fingerprint
@@ -278,6 +278,9 @@ class MemoryDetector(Detector):
     @property
     def calibrated(self) -> bool: return self.reference is not None
 
+    @property
+    def precision(self) -> str: return pick_precision(self.settings.precision, self.device)
+
     def facts(self) -> dict:
         reference = self.reference and asdict(self.reference)
         return dict(kind="memory", settings=asdict(self.settings), reference=reference)
@@ -414,7 +417,8 @@ def evaluate(
     table, thresholds = frame_table(found, lengths, data, detector.first), getattr(detector, "thresholds", {})
     if data.train and not thresholds: thresholds = training_thresholds(detector, data.train)
     result = dict(key={}, dataset=data.name, truth=data.truth, frames_per_second=float(speed), **where,
-                  parameters=None, **frame_measures(table, thresholds))
+                  precision=getattr(detector, "precision", None), parameters=None,
+                  **frame_measures(table, thresholds))
     if into: write_evaluation(Run(into).folder, result, table, data, FrameDifference(first=detector.first))
     return result
 
@@ -442,12 +446,13 @@ def evaluate_run(
     seconds = time.perf_counter() - begun
     if not detector.calibrated: found.pop("score") # minus the PSNR is no online score
     table = frame_table(found, lengths, data, detector.first, detector.alpha)
+    precision, parameters = (getattr(detector, name, None) for name in ("precision", "parameters"))
     result = dict(key=key, dataset=data.name, truth=data.truth, seed=settings.get("seed"), **where,
-                  frames_per_second=len(table) / seconds, parameters=getattr(detector, "parameters", None),
+                  frames_per_second=len(table) / seconds, precision=precision, parameters=parameters,
                   **frame_measures(table, detector.thresholds))
     control = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
     write_evaluation(out, result, table, data, control)
-    run.note(evaluated=data.record(), score_seconds=round(seconds, 1),
+    run.note(evaluated=data.record(), score_precision=precision, score_seconds=round(seconds, 1),
              evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_metrics(out)
 
@@ -497,7 +502,7 @@ MEASURES = dict.fromkeys(("auc_micro", "auc_macro", "ap", "eer"), NUMBER) | dict
     interval=dict(auc_micro=ENDS), at_threshold=(RATES, None), best_f1=RATES,
     published=(dict(printed=RATES), None))
 METRICS = dict.fromkeys(("pixel_auc", "rbdc", "tbdc"), NUMBER) | dict(
-    key=dict, dataset=str, truth=str|None, frames_per_second=float, parameters=int|None,
+    key=dict, dataset=str, truth=str|None, frames_per_second=float, precision=str|None, parameters=int|None,
     seals=dict[str, str]|None)
 
 def read_metrics(folder:Path) -> dict:
