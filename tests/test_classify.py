@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 from vad.training import classifier, trainer
 from vad.training.classifier import ClassifierSettings
-from vad.training.splits import Clips, SplitSettings, folds, mirrored_split, near_duplicates
+from vad.training.splits import Clips, LazyRows, SplitSettings, folds, mirrored_split, near_duplicates
 from vad.core.errors import UserError
 from vad.training.protocols import PROTOCOLS, leaks
 from vad.data.synthetic import write_scenes
@@ -131,6 +132,53 @@ def test_the_weight_costs_no_training_clips(tmp_path):
     assert plain["plain"] == both["plain"] and "weighted" not in plain
     clips_of = [json.loads((tmp_path / f / "record.json").read_text())["data"]["clips"] for f in ("both", "both/choice")]
     assert clips_of[0] == len(train) > clips_of[1]
+
+
+# ---- clips and mirror images that may not fit into memory
+
+def mapped(data, path):
+    "the same clips, features read from the disk"
+    np.save(path, data.features)
+    return replace(data, features=np.load(path, mmap_mode="r"))
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 6), rows=st.lists(st.integers(0, 11), max_size=8), dtypes=st.sampled_from([("f4", "f4"), ("f2", "f4"), ("f8", "f8")]))
+def test_lazy_rows_agree_with_an_array(n, rows, dtypes):
+    a, b = (np.random.default_rng(i).normal(size=(n, 2, 3)).astype(d) for i, d in enumerate(dtypes))
+    whole, rows = np.concatenate([a, b]), np.array(rows, int) % (2 * n)
+    lazy = LazyRows.of(a).before(LazyRows.of(b))
+    for made, expected in ((lazy, whole), (lazy.take(rows), whole[rows]), (lazy.take(rows).take(rows < n), whole[rows][rows < n])):
+        assert made.shape == expected.shape and made.size == expected.size and len(made) == len(expected)
+        for found in (np.asarray(made), made[:], np.array(list(made), made.dtype).reshape(expected.shape)):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(lazy[rows], whole[rows])
+
+def test_joined_clips_train_to_the_same_bits_from_the_disk(tmp_path):
+    a, b = clips(48), replace(clips(48, seed=1), frames=clips(48).frames)
+    here = replace(classifier.joined(a, b), features=np.concatenate([a.features, b.features]))
+    there = classifier.joined(mapped(a, tmp_path / "a.npy"), mapped(b, tmp_path / "b.npy"))
+    assert there.fingerprint() == here.fingerprint() and there.record() == here.record()
+    np.testing.assert_array_equal(classifier.pooled(there), classifier.pooled(here))
+    train, test = mirrored_split(a.labels, a.sources, SplitSettings(k=2))[0]
+    for name, data in dict(here=here, there=there).items(): classifier.train_and_test(TINY, data, train, test, tmp_path / name, device="cpu")
+    for name in ("predictions.csv", "metrics.json"): assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    for name in ("model.safetensors", "choice/model.safetensors"):
+        x, y = (load_file(tmp_path / side / name) for side in ("here", "there"))
+        assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+def test_joined_clips_are_never_all_in_memory(tmp_path):
+    classifier.fit_classifier(replace(TINY, epochs=1), clips(), tmp_path / "first", "cpu") # imports what training takes
+    data = clips(256, 60, 200)
+    a, b = mapped(data, tmp_path / "a.npy"), mapped(data, tmp_path / "b.npy")
+    tracemalloc.start()
+    try:
+        both = classifier.joined(a, b)
+        train, test = mirrored_split(a.labels, a.sources, SplitSettings(k=2))[0]
+        classifier.pooled(both)
+        classifier.train_and_test(replace(TINY, epochs=1), both, train, test, tmp_path / "run", device="cpu")
+        assert tracemalloc.get_traced_memory()[1] < data.features.nbytes / 2 # and with the mirror images they are twice that
+    finally: tracemalloc.stop()
 
 
 # ---- the one learner

@@ -503,6 +503,7 @@ def test_an_evaluation_is_all_there(data, whole, tmp_path):
     assert set(pd.read_csv(tmp_path / "run/controls.csv").columns) >= {"control", "auc_micro", "auc_macro"}
     record = read_json(tmp_path / "run/record.json")
     assert record["peak_memory_gb"] > 0 and record["evaluated"]["test"]["anomalous"] == 18
+    assert record["score_precision"] == m["precision"] == "fp32" # in which frames were scored
     written = (tmp_path / "run/scores.csv").read_bytes()
     assert evaluation.evaluate(tmp_path / "run", data, "cpu", batch=11) == m # nothing to do again
     other = evaluation.evaluate(tmp_path / "run", data, "cpu", into="other", test_update="always")
@@ -535,6 +536,14 @@ def test_a_run_folder_says_what_was_done(data, whole):
     assert str(data.root) not in json.dumps(record)
     table = pd.read_csv(whole["gated"].folder / "losses.csv")
     assert list(table.epoch) == [1, 2] and np.isfinite(table.to_numpy()).all() and table.loss[1] < table.loss[0]
+
+def test_an_evaluation_says_in_which_precision_it_scored(data, whole, tmp_path, monkeypatch):
+    "that of training where the device has units for it, single precision elsewhere"
+    for units, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(devices, "has_bf16_units", lambda kind: units)
+        shutil.copytree(whole["half"].folder, tmp_path / expected)
+        found = evaluation.evaluate(tmp_path / expected, data, "cpu")
+        assert found["precision"] == read_json(tmp_path / expected / "record.json")["score_precision"] == expected
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_near_full(data, whole, tmp_path, precision):

@@ -278,6 +278,38 @@ def both(implementation="auto", bidirectional=True):
     alpha(models[1])
     return models
 
+@pytest.mark.parametrize("k", [3, 4])
+def test_gradients_too_small_for_full_digits_are_zeros(k):
+    "matrix products over subnormal numbers take ten times as long; all other gradients stay as they are"
+    g = torch.Generator().manual_seed(0)
+    u, x, v, c0 = (torch.randn(*shape, generator=g) for shape in ((300, 2, k, 1, 8), (300, 2, 1, 8), (1, 1, 2, 1, 8), (2, 1, 8)))
+    def grads(implementation):
+        leaf = u.clone().requires_grad_()
+        h, c = sru.recurrence(leaf, x, v, c0, implementation=implementation)
+        (h[-1].sum() + c.sum()).backward()
+        return leaf.grad
+    ours, loop = grads("fused"), grads("loop")
+    tiny = torch.finfo(torch.float32).tiny
+    assert ((loop != 0) & (loop.abs() < tiny)).any() and not ((ours != 0) & (ours.abs() < sru_kernels.NOTHING)).any()
+    assert (ours - loop).abs().max() <= 1e-5 * loop.abs().max() and (ours[loop.abs() > 1e-29] != 0).all()
+
+@gentle
+@given(rows=st.integers(1, 5), k=st.integers(3, 4), directions=st.integers(1, 2), dtype=st.sampled_from([torch.bfloat16, torch.float16, None]), seed=st.integers(0, 99))
+def test_matrices_sorted_and_halved_in_one_pass_are_the_plain_ones(rows, k, directions, dtype, seed):
+    "to the last bit, gradients too"
+    g = torch.Generator().manual_seed(seed)
+    n = directions * rows
+    x, weight, bias = (torch.randn(*shape, generator=g) for shape in ((4, 2, 6), (n * k, 6), (2 * n,)))
+    def plain(x, weight, bias):
+        w = weight.unflatten(0, (-1, k)).transpose(0, 1).flatten(0, 1)
+        return nn.functional.linear(x, w, nn.functional.pad(bias, (n, (k - 3) * n))).unflatten(-1, (k, directions, -1))
+    def run(f):
+        leaves = [z.clone().requires_grad_() for z in (x, weight, bias)]
+        with torch.autocast("cpu", dtype, enabled=dtype is not None): u = f(*leaves)
+        (u.float() * torch.linspace(-1, 1, u.numel()).view(u.shape)).sum().backward()
+        return [u.detach(), *(z.grad for z in leaves)]
+    for a, b in zip(run(lambda *z: sru_kernels.planes(*z, k, directions)), run(plain), strict=True): assert a.dtype == b.dtype and torch.equal(a, b)
+
 @pytest.mark.parametrize("implementation", CPU)
 def test_numbers_in_the_padding_need_be_none(implementation):
     available(implementation)

@@ -31,7 +31,7 @@ from ..data.embedding import mask_of
 from ..models.memory import single_precision
 from ..models.sru import SRU
 from ..models.srupp import SRUpp
-from .splits import Clips, SplitSettings, class_sizes, folds, split_clips
+from .splits import Clips, LazyRows, SplitSettings, class_sizes, folds, split_clips
 from .splits import validate_classes, validate_part, validate_split
 from .checkpoints import AGAIN, load_tensors, model_part, settings_of, with_precision
 from .trainer import finished, learn, validate_enough, validate_values
@@ -376,7 +376,8 @@ def joined(a:Clips, b:Clips) -> Clips:
     "Clips followed by their mirror images. Raises `UserError` where rows do not belong together."
     if a.names.tolist() != b.names.tolist() or a.features.shape != b.features.shape:
         raise UserError(f"{b.name} are no mirror images of {a.name}: embed the same videos, once mirrored.")
-    return replace(a, features=np.concatenate([a.features, b.features]), labels=np.tile(a.labels, 2),
+    features = LazyRows.of(a.features).before(LazyRows.of(b.features)) # which may not fit in memory
+    return replace(a, features=features, labels=np.tile(a.labels, 2),
                    frames=np.concatenate([a.frames, b.frames]), sources=np.tile(a.sources, 2),
                    names=np.concatenate([a.names, np.char.add(b.names, " mirrored")]))
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core.devices import keep_memory, pick_device
+from ..core.devices import keep_memory, pick_device, pick_precision
 from ..core.errors import TemporaryError, UserError
 from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind, file_fingerprint
@@ -279,6 +279,9 @@ class MemoryDetector(Detector):
     @property
     def calibrated(self) -> bool: return self.reference is not None
 
+    @property
+    def precision(self) -> str: return pick_precision(self.settings.precision, self.device)
+
     def facts(self) -> dict:
         reference = self.reference and asdict(self.reference)
         return dict(kind="memory", settings=asdict(self.settings), reference=reference)
@@ -402,12 +405,12 @@ def frame_measures(
         result["online"]["practice"] = practice(y, x, times, thresholds["online"])
     return result
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #7d4b9539
+# %% ../../nbs/4_training/02_evaluation.ipynb #053
 def scored_times(data:Dataset, first:int) -> list[np.ndarray]: # first: frame of a video that is scored
     "When each scored frame of a test video is shown, in seconds."
     return [v.times()[first:] for v in data.test]
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #053
+# %% ../../nbs/4_training/02_evaluation.ipynb #055
 def evaluate(
     detector:Detector|str|Path, # or the folder of a finished run
     data:Dataset,
@@ -427,11 +430,12 @@ def evaluate(
     thresholds = getattr(detector, "thresholds", {})
     if data.train and not thresholds: thresholds = training_thresholds(detector, data.train)
     result = dict(key={}, dataset=data.name, truth=data.truth, frames_per_second=float(speed), **where,
-                  parameters=None, **frame_measures(table, thresholds, times))
+                  precision=getattr(detector, "precision", None), parameters=None,
+                  **frame_measures(table, thresholds, times))
     if into: write_evaluation(Run(into).folder, result, table, data, FrameDifference(first=detector.first))
     return result
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #054
+# %% ../../nbs/4_training/02_evaluation.ipynb #056
 def evaluate_run(
     folder:Path, data:Dataset,
     device:str="auto", batch:int=16, into:str="", **changes, # see `evaluate`
@@ -456,16 +460,17 @@ def evaluate_run(
     if not detector.calibrated: found.pop("score") # minus the PSNR is no online score
     table = frame_table(found, lengths, data, detector.first, detector.alpha)
     times = scored_times(data, detector.first)
+    precision, parameters = (getattr(detector, name, None) for name in ("precision", "parameters"))
     result = dict(key=key, dataset=data.name, truth=data.truth, seed=settings.get("seed"), **where,
-                  frames_per_second=len(table) / seconds, parameters=getattr(detector, "parameters", None),
+                  frames_per_second=len(table) / seconds, precision=precision, parameters=parameters,
                   **frame_measures(table, detector.thresholds, times))
     control = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
     write_evaluation(out, result, table, data, control)
-    run.note(evaluated=data.record(), score_seconds=round(seconds, 1),
+    run.note(evaluated=data.record(), score_precision=precision, score_seconds=round(seconds, 1),
              evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_metrics(out)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #055
+# %% ../../nbs/4_training/02_evaluation.ipynb #057
 def write_evaluation(
     out:Path,                # the folder
     result:dict,             # for metrics.json
@@ -488,7 +493,7 @@ def write_evaluation(
         write_csv(out / "practice.csv", curve)
     write_json(out / "metrics.json", result | dict(seals=file_seals(out, *names)))
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #057
+# %% ../../nbs/4_training/02_evaluation.ipynb #058
 def measured_before(
     out:Path,
     key:dict, # all that shapes the result, in JSON's types
@@ -508,7 +513,7 @@ def measured_before(
     except UserError as e: why = str(e).rstrip(".")
     print(f"{out} is measured anew: {why}.", file=sys.stderr)
 
-# %% ../../nbs/4_training/02_evaluation.ipynb #058
+# %% ../../nbs/4_training/02_evaluation.ipynb #059
 ENDS, NUMBER = tuple[float|None, float|None], float|None
 COUNTS = list[tuple[int, int]]
 PRACTICE = dict.fromkeys(("caught", "delay", "normal_hours", "per_hour"), NUMBER) | dict(
@@ -518,7 +523,7 @@ MEASURES = dict.fromkeys(("auc_micro", "auc_macro", "auc_macro_padded", "ap", "e
     interval=dict(auc_micro=ENDS), at_threshold=(RATES, None), practice=(PRACTICE, None), best_f1=RATES,
     published=(dict(printed=RATES), None))
 METRICS = dict.fromkeys(("pixel_auc", "rbdc", "tbdc"), NUMBER) | dict(
-    key=dict, dataset=str, truth=str|None, frames_per_second=float, parameters=int|None,
+    key=dict, dataset=str, truth=str|None, frames_per_second=float, precision=str|None, parameters=int|None,
     seals=dict[str, str]|None)
 
 def read_metrics(folder:Path) -> dict:
