@@ -186,7 +186,7 @@ def test_the_reference_as_an_implementation(case):
 
 def test_a_missing_reference_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "sru", None)
-    with pytest.raises(UserError, match=r"pip install 'vad\[sru\]'"): sru.SRU(3, 3, implementation="sru")(torch.zeros(2, 1, 3))
+    with pytest.raises(UserError, match=r"pip install 'video-anomaly\[sru\]'"): sru.SRU(3, 3, implementation="sru")(torch.zeros(2, 1, 3))
 
 def test_memory_of_the_past(theirs):
     torch.manual_seed(0)
