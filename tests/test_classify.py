@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from vad.training import classifier, trainer
 from vad.training.classifier import ClassifierSettings
-from vad.training.splits import Clips, LazyRows, SplitSettings, folds, mirrored_split, near_duplicates
+from vad.training.splits import Clips, LazyRows, SplitSettings, folds, join_duplicates, mirrored_split, near_duplicates
 from vad.core.errors import UserError
 from vad.training.protocols import PROTOCOLS, leaks
 from vad.data.synthetic import write_scenes
@@ -280,3 +280,21 @@ def test_score_a_film(chain):
 def test_mistakes_are_one_sentence(chain, tmp_path, args, words):
     code, _, err = command(tmp_path, *[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])
     assert code == 1 and err.startswith("vad: ") and words in err and "Traceback" not in err, err
+
+
+# ---- near-duplicates of unknown source
+
+@given(st.lists(st.sampled_from(["", "", "x", "y"]), min_size=1, max_size=9), st.data())
+def test_clips_of_unknown_source_join_what_shows_the_same(given_sources, data):
+    "as a search from clip to clip does it"
+    names = np.array([f"clip{i}" for i in range(len(given_sources))])
+    sources = np.array([s or n for s, n in zip(given_sources, names)])
+    rows = st.integers(0, len(names) - 1)
+    pairs = data.draw(st.lists(st.tuples(rows, rows), max_size=8))
+    found = join_duplicates(sources, names, pd.DataFrame(pairs, columns=["first", "second"], dtype=int))
+    unknown = set(names[sources == names])
+    edges = [{sources[a], sources[b]} for a, b in pairs if {names[a], names[b]} & unknown]
+    for start, joined in zip(sources, found):
+        reached = {start}
+        while grown := [e for e in edges if e & reached and not e <= reached]: reached |= set().union(*grown)
+        assert joined == min(reached)

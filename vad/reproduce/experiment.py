@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED_BY', 'PRETRAINED', 'FOLDS', 'PROTOCOLS', 'UNDER', 'method_of', 'pretrained', 'open_collection', 'clip_facts',
-           'embedded', 'pipeline_features', 'train_seconds', 'measure_embedding', 'measure_pipeline', 'measure_method',
-           'measure_experiment', 'measure_leaks', 'pipeline_table', 'method_table']
+           'find_duplicates', 'known_duplicates', 'joined_sources', 'embedded', 'pipeline_features', 'train_seconds',
+           'measure_embedding', 'measure_pipeline', 'measure_method', 'measure_experiment', 'measure_leaks',
+           'pipeline_table', 'method_table']
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #0bb5a448
 from dataclasses import replace
@@ -14,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ..core.records import read_json
+from ..core.errors import UserError
+from ..core.files import exclusive
+from ..core.progress_bar import progress
+from ..core.records import read_csv, read_json, write_csv
 from ..data.clips import Collection, collect
 from ..data.embedding import embed
 from ..models.backbones import MOBILENET
 from .results import Plan
 from ..training import protocols
 from ..training.classifier import CONTROLS, cross_validate
-from ..training.splits import Clips, SplitSettings, clips_of, hash_clips, near_duplicates
+from ..training.splits import Clips, SplitSettings, clip_hash, clips_of, join_duplicates, near_duplicates
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #8ac8889b
 EMBEDDED_BY = dict( # preset -> method -> options of `vad.embed.embed`
@@ -69,6 +73,31 @@ def clip_facts(videos:Collection, preset:str) -> dict:
                 sources=int(videos.table.source.nunique()), pretrained=pretrained(preset),
                 fingerprint=videos.fingerprint())
 
+# %% ../../nbs/6_engineering/22_experiment.ipynb #bddfb808
+def find_duplicates(videos:Collection) -> pd.DataFrame: # see `near_duplicates`; rows of the collection
+    "Near-duplicates among the clips that can be read."
+    hashes = {}
+    for row, path in enumerate(progress(videos.paths(), "hashing", "video")):
+        try: hashes[row] = clip_hash(path)
+        except UserError: continue # embedding names it
+    if not hashes: return pd.DataFrame(dict(first=[], second=[]), dtype=int)
+    found, rows = near_duplicates(np.array(list(hashes.values()))), np.array(list(hashes))
+    return found.assign(first=rows[found["first"]], second=rows[found["second"]])
+
+# %% ../../nbs/6_engineering/22_experiment.ipynb #26d1c466
+def known_duplicates(plan:Plan) -> pd.DataFrame: # first, second: rows of the clips
+    "Clips that show the same, looked for once for all measurements of a run."
+    path = plan.folder / f"near_duplicates-{plan.prints.get('clips', '')[:8]}.csv"
+    with exclusive(path.with_name(f".{path.stem}.lock")):
+        if not path.exists(): write_csv(path, find_duplicates(open_collection(plan)))
+    return read_csv(path, dict(first=int, second=int), "delete it and run vad reproduce again")
+
+# %% ../../nbs/6_engineering/22_experiment.ipynb #e0b75928
+def joined_sources(plan:Plan) -> np.ndarray: # (N,) str
+    "The film of each clip, where clips of unknown source join what shows the same."
+    t = open_collection(plan).table
+    return join_duplicates(t.source.to_numpy(str), t.video.to_numpy(str), known_duplicates(plan))
+
 # %% ../../nbs/6_engineering/22_experiment.ipynb #0c2a09ab
 def embedded(
     plan:Plan, method:str,
@@ -77,7 +106,9 @@ def embedded(
     "The clips embedded by one of the preset's methods, or found embedded."
     videos, into = open_collection(plan), plan.folder / "embeddings" / f"{method}{'-mirrored' * flip}"
     options = EMBEDDED_BY[plan.preset][method]
-    return clips_of(embed(videos, into, method, device=plan.device, flip=flip, **options), videos.name)
+    clips = clips_of(embed(videos, into, method, device=plan.device, flip=flip, **options), videos.name)
+    source = dict(zip(videos.table.video, joined_sources(plan)))
+    return replace(clips, sources=np.array([source[name] for name in clips.names]))
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #d08cbcf0
 def pipeline_features(
@@ -152,7 +183,7 @@ def measure_experiment(
 def measure_leaks(plan:Plan, into:Path, seed:None) -> dict:
     "What share of the test clips is known from training already, in %, under each protocol."
     videos, k = open_collection(plan), FOLDS[plan.preset]
-    sources, pairs = videos.table.source.to_numpy(str), near_duplicates(hash_clips(videos.paths()))
+    sources, pairs = joined_sources(plan), known_duplicates(plan)
     return dict(lines=[dict(protocol=name) | protocols.leaks(videos.labels, sources, pairs, replace(p, k=k))
                        for name, p in protocols.PROTOCOLS.items()])
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HASH_FRAMES', 'LazyRows', 'Clips', 'clips_of', 'open_clips', 'SplitSettings', 'class_sizes', 'validate_split',
            'validate_classes', 'validate_part', 'folds', 'mirrored_split', 'split_clips', 'frame_hash', 'clip_hash',
-           'hash_clips', 'near_duplicates']
+           'hash_clips', 'near_duplicates', 'join_duplicates']
 
 # %% ../../nbs/4_training/03_splits.ipynb #002
 import hashlib
@@ -19,6 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..core.errors import UserError
 from ..core.progress_bar import progress
@@ -257,3 +259,15 @@ def near_duplicates(
         i, j = np.nonzero(np.triu(differ <= most, 1))
         found.append(pd.DataFrame(dict(first=i, second=j, differ=differ[i, j], mirrored=way)))
     return pd.concat(found).sort_values("differ").drop_duplicates(["first", "second"]).reset_index(drop=True)
+
+# %% ../../nbs/4_training/03_splits.ipynb #efa73bbf
+def join_duplicates(
+    sources:np.ndarray, names:np.ndarray, # (N,) each; a clip of unknown source has its own name there
+    pairs:pd.DataFrame,                   # of near-duplicates, from `near_duplicates`
+) -> np.ndarray:                          # (N,)
+    "Sources, where a clip of unknown source belongs to that of what shows the same."
+    known, which = np.unique(sources, return_inverse=True)
+    pairs = pairs[["first", "second"]].to_numpy(int)
+    a, b = which[pairs[(sources == names)[pairs].any(1)]].T
+    _, group = connected_components(coo_matrix((np.ones(len(a)), (a, b)), (len(known),) * 2), directed=False)
+    return pd.Series(known).groupby(group).transform("first").to_numpy(str)[which]
