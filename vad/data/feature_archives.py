@@ -255,11 +255,8 @@ def archive_of(e:Embeddings, name:str, kind:str, normal, folder:Path) -> Feature
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #bf1fef70
 def is_archive(path:str|Path|None) -> bool:
-    "Whether a path leads to sequences of features, and not to videos."
-    if not path: return False
-    path = Path(path)
-    if path.name.endswith((".npz", "_embeddings.npy")): return True
-    return path.is_dir() and bool(any(path.glob("[!.]*_embeddings.npy")) or lists_in(path))
+    "Whether a path leads to features that others have made: a .npz, or a folder of .npy with lists."
+    return bool(path) and (Path(path).suffix == ".npz" or Path(path).is_dir() and bool(lists_in(Path(path))))
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #a0998b81
 def open_archive(
@@ -324,7 +321,7 @@ def synthetic_sequences(
         if k: x[first:last] += event * directions[k]
         found.append(x.astype(np.float16))
         rows.append(dict(label=classes[k], name=f"{classes[k]}{i:03d}_x264",
-                         split="test" if i % 8 < 2 else "train", first=first * (k > 0), last=last * (k > 0)))
+                         split="test" if i % 10 < 2 else "train", first=first * (k > 0), last=last * (k > 0)))
     return found, pd.DataFrame(rows)
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #785b2e7c

@@ -354,7 +354,7 @@ def control_probabilities(
     if kind == "majority": return np.tile(shares, (len(test), 1))
     labels = y[train] if kind != "shuffled" else np.random.default_rng(seed).permutation(y[train])
     if kind == "nearest": x, judge = x[:, :x.shape[1] * 2 // 3], KNeighborsClassifier(1)
-    else: judge = LogisticRegression(C=.01, max_iter=300)
+    else: judge = LogisticRegression(C=.01, max_iter=100)
     model = make_pipeline(StandardScaler(), judge)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -366,6 +366,7 @@ def control_probabilities(
 # %% ../../nbs/4_training/04_classifier.ipynb #059
 def inner_split(labels:np.ndarray, sources:np.ndarray, classes:tuple, kind:str, seed:int) -> tuple: # (n,)
     "Rows to train on and rows to choose the weight by. Raises `UserError` where a class is too small for it."
+    if kind == "official": kind = "source" # of the training part nobody has said more
     k = max(2, min(5, *class_sizes(kind, labels, sources).tolist()))
     validate_split(kind, labels, sources, k, classes)
     inner, valid = folds(labels, sources, kind, k, seed)[0]
@@ -385,7 +386,7 @@ def train_and_test(
     s:ClassifierSettings, clips:Clips,
     train:np.ndarray, test:np.ndarray, # rows; never of one source under the split by source
     folder:str|Path,                   # the run's
-    validate_by:str|None="source",     # sets validation clips aside: source | clip; None: no weighting
+    validate_by:str|None="source",     # a kind of split, for validation clips; None: no weighting
     **options,                         # device, resume, track: see `fit`
 ) -> dict[str, dict]:                  # measures: plain; weighted, with w
     "Train on one part, measure on the other. Leaves metrics.json and predictions.csv in the run."
@@ -439,11 +440,10 @@ def cross_validate(
     "Every pipeline and every control on the same folds. Raises `UserError` where clips cannot be split so."
     both = clips if mirrored is None else joined(clips, mirrored)
     if mirrored is None: split = replace(split, augment="none")
-    by = "source" if split.kind == "official" else split.kind # how validation clips are set aside
     jobs = [(seed, i, *rows) for seed in seeds for i, rows in enumerate(split_clips(clips, split, 42 + seed))]
     if weighting: # what cannot be done is said before anything is trained
         for seed, _, train, _ in jobs:
-            inner_split(both.labels[train], both.sources[train], both.classes, by, seed)
+            inner_split(both.labels[train], both.sources[train], both.classes, split.kind, seed)
     x, lines = pooled(both), []
     with progress(label="folds", unit="run", total=len(jobs) * len(pipelines)) as bar:
         for seed, i, train, test in jobs:
@@ -456,7 +456,7 @@ def cross_validate(
             for name, s in pipelines.items():
                 run = f"{name}-seed{seed}-fold{i}"
                 scores = train_and_test(replace(s, seed=seed), both, train, test, Path(folder) / run,
-                                        by if weighting else None, device=device)
+                                        split.kind if weighting else None, device=device)
                 for kind, m in scores.items(): line(name, kind == "weighted", m | dict(run=run))
                 bar.update()
     return pd.DataFrame(lines)

@@ -22,7 +22,7 @@ from ..core.errors import UserError
 from ..core.progress_bar import progress
 from ..data.clips import class_words, order_classes
 from ..data.embedding import Embeddings, mask_of, open_embeddings
-from ..data.feature_archives import FeatureArchive, lists_in, open_archive
+from ..data.feature_archives import FeatureArchive, is_archive, open_archive
 from ..data.video import open_video
 
 # %% ../../nbs/4_training/03_splits.ipynb #005
@@ -128,8 +128,7 @@ def open_clips(
     segments:int=0,             # of a clip that an archive's videos are cut into; 0: whole videos
 ) -> Clips:
     "Open embedded clips. Raises `UserError` on files that are missing, broken, or do not belong together."
-    path = Path(path)
-    if path.suffix == ".npz" or path.is_dir() and lists_in(path):
+    if is_archive(path):
         return clips_of_archive(open_archive(path, kind, normal), segments)
     return clips_of(open_embeddings(path, method, labels), Path(path).name, kind, normal)
 
