@@ -311,7 +311,8 @@ def tell_folds(
     tell(shown.round(2).to_string(index=False))
 
 # %% ../nbs/6_engineering/30_command.ipynb #aaea3353
-MEASURED = dict(accuracy="accuracy", balanced="balanced accuracy", auroc="AUROC", ap="average precision", f1="F1")
+MEASURED = dict(accuracy="accuracy", balanced="balanced accuracy", auroc="AUROC", ap="average precision",
+                f1="F1")
 
 def tell_measures(
     found:dict[str, dict], # classifier or control -> measures

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MOST_BYTES', 'XD_CODES', 'CROPS', 'ANNOTATIONS', 'COUNTS', 'write_archive', 'FeatureArchive', 'validate_members',
            'validate_arrays', 'label_in', 'crop_axis', 'without_crops', 'lists_in', 'read_list', 'listed_videos',
-           'archive_from', 'read_feature_file', 'read_feature_folder', 'archive_of', 'is_archive', 'open_archive',
-           'is_annotated', 'bare_name', 'frame_truth', 'spread_over_frames', 'synthetic_sequences',
+           'archive_from', 'read_feature_file', 'read_feature_folder', 'archive_of', 'is_archive', 'kind_of_features',
+           'open_archive', 'is_annotated', 'bare_name', 'frame_truth', 'spread_over_frames', 'synthetic_sequences',
            'write_synthetic_archive']
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #fc09ed4d
@@ -257,6 +257,12 @@ def archive_of(e:Embeddings, name:str, kind:str, normal, folder:Path) -> Feature
 def is_archive(path:str|Path|None) -> bool:
     "Whether a path leads to features that others have made: a .npz, or a folder of .npy with lists."
     return bool(path) and (Path(path).suffix == ".npz" or Path(path).is_dir() and bool(lists_in(Path(path))))
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #5f1e7460
+def kind_of_features(path:str|Path|None) -> str:
+    "Annotated (frame by frame) or plain, where a path leads to features; empty where it leads to videos."
+    there = is_archive(path) or path and any(Path(path).glob("[!.]*_embeddings.npy"))
+    return ("annotated" if is_annotated(path) else "plain") if there else ""
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #a0998b81
 def open_archive(

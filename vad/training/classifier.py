@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'WEIGHTS', 'CONTROLS', 'inputs_of', 'tensors', 'ClassifierSettings', 'validate_classifier_settings',
-           'ForwardGRU', 'recurrent_layers', 'most_anomalous', 'Classifier', 'predict', 'moved', 'weigh', 'best_weight',
-           'classification_measures', 'statistics', 'clips_on_device', 'SumOfNorms', 'Classes', 'fit_classifier',
-           'load_classifier', 'pooled', 'control_probabilities', 'inner_split', 'choose_weight', 'train_and_test',
-           'chosen_weight', 'joined', 'cross_validate', 'summary']
+           'ForwardGRU', 'recurrent_layers', 'most_anomalous', 'Classifier', 'predict', 'frame_answers', 'moved',
+           'weigh', 'best_weight', 'classification_measures', 'statistics', 'clips_on_device', 'SumOfNorms', 'Classes',
+           'fit_classifier', 'load_classifier', 'pooled', 'control_probabilities', 'inner_split', 'choose_weight',
+           'train_and_test', 'chosen_weight', 'joined', 'cross_validate', 'summary']
 
 # %% ../../nbs/4_training/04_classifier.ipynb #002
 import warnings
@@ -179,6 +179,18 @@ def predict(model:Classifier, data:Clips, batch:int=32, device="cpu") -> tuple[n
     found = [model(*tensors(data, rows, model.inputs, device)) for rows in batches]
     scores, h = (torch.cat(x).double().cpu() for x in zip(*found))
     return scores.softmax(1).numpy(), h.numpy()
+
+# %% ../../nbs/4_training/04_classifier.ipynb #650f768b
+@torch.inference_mode()
+def frame_answers(model:Classifier, data:Clips, batch:int=32) -> list[np.ndarray]: # of each clip: (T,)
+    "How far each frame of each clip is from normal: log-odds by the network's scores after it."
+    found = []
+    for rows in (np.arange(i, min(i + batch, len(data))) for i in range(0, len(data), batch)):
+        x, mask = tensors(data, rows, model.inputs, "cpu")
+        scores = model.outward(model.states(x, mask)).double()
+        odds = scores[..., 1:].logsumexp(-1) - scores[..., 0]
+        found += [o[m].numpy() for o, m in zip(odds, mask)]
+    return found
 
 # %% ../../nbs/4_training/04_classifier.ipynb #025
 def moved(

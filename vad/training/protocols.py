@@ -141,7 +141,8 @@ def predictions(measured:pd.DataFrame, folder:str|Path, seed:int=0) -> pd.DataFr
     return found[[*facts, *classes]].rename(columns=classes)
 
 # %% ../../nbs/4_training/05_protocols.ipynb #fc30eb26
-ARCHIVE_PROTOCOLS = dict(as_published=SplitSettings("clip", "none"), by_source=SplitSettings("source", "none"),
+ARCHIVE_PROTOCOLS = dict(as_published=SplitSettings("clip", "none"),
+                         by_source=SplitSettings("source", "none"),
                          official=SplitSettings("official", "none"))
 LEFT_OUT = ("Arrest", "Shoplifting") # of UCF-Crime, by the paper
 

@@ -113,7 +113,7 @@ class ClipInspector:
     "A trained classifier, embedded clips, and their videos where these can be found."
     def __init__(self,
         run:str|Path|Run,
-        embeddings,             # what `embed` left (folder or {method}_embeddings.npy), an archive, or `Clips`
+        embeddings,             # what `embed` left, folder or file; an archive; or `Clips`
         videos:str|Path|None=None, # the folder of class folders that was embedded; None: where it lay then
         weight:float|None=None, # of the nearest class centre; None: as validation chose, 1 where none did
         device:str="auto",
@@ -147,7 +147,7 @@ class ClipInspector:
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #88a8e2e5
 def clips_as_trained(
     run:Path,
-    embeddings,           # what `embed` left (folder or {method}_embeddings.npy), an archive, or `Clips`
+    embeddings,           # what `embed` left, folder or file; an archive; or `Clips`
     width:int, count:int, # of the vectors that the classifier reads; how many classes it knows
 ) -> tuple[Clips, str]:   # the clips, and the folder of their videos, empty where unknown
     "Clips with their classes in the classifier's order. Raises `UserError` where they are not of its kind."
