@@ -39,8 +39,9 @@ def archive_settings(plan:Plan, **changes) -> ClassifierSettings:
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #201e23fb
 ROW_NAMES = {("sru", "plain"): "SRU", ("sru", "weighted"): "SRU + cluster weighting",
-             ("srupp", "plain"): "SRU++", ("srupp", "weighted"): "SRU++ + cluster weighting", ("gru", "plain"): "GRU",
-             ("mingru", "plain"): "minGRU", ("nearest", "plain"): "1-nearest neighbour",
+             ("srupp", "plain"): "SRU++", ("srupp", "weighted"): "SRU++ + cluster weighting",
+             ("gru", "plain"): "GRU", ("mingru", "plain"): "minGRU",
+             ("nearest", "plain"): "1-nearest neighbour",
              ("linear", "plain"): "logistic regression", ("shuffled", "plain"): "the same, labels shuffled",
              ("majority", "plain"): "largest class"}
 MEASURES = ("accuracy", "balanced", "auroc")
@@ -117,7 +118,8 @@ FRAME_ROWS = {
     "sru-change-top": "SRU on changes, top segments", "gru-change-top": "GRU on changes, top segments",
     "mingru-change-top": "minGRU on changes, top segments"}
 FRAME_CHANGES = dict(quick=dict(epochs=4, hide=.2),
-                     cpu=dict(hidden=128, hide=.7, epochs=15, batch=64, lr=1e-3), paper=dict(normalise=True, batch=64))
+                     cpu=dict(hidden=128, hide=.7, epochs=15, batch=64, lr=1e-3),
+                     paper=dict(normalise=True, batch=64))
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #9eecd8f5
 def changes_of(clips:Clips, i:int) -> np.ndarray: # (T,)

@@ -72,9 +72,11 @@ def plain_as_text(t:pd.DataFrame) -> pd.DataFrame:
         if pd.isna(x): return ""
         if ends: return f"{x:.1f} [{ends[0]:.1f} to {ends[1]:.1f}]"
         return f"{x:.1f} ± {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
-    shown = [c for c in t if not c.endswith(("_sd_folds", "_sd_seeds", "_low", "_high")) and not t[c].isna().all()]
+    beside = ("_sd_folds", "_sd_seeds", "_low", "_high") # shown behind their value
+    shown = [c for c in t if not c.endswith(beside) and not t[c].isna().all()]
     sds = {c: t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index)) for c in shown}
-    def column(c): return zip(t[c], sds[c], *(t[f"{c}_{end}"] for end in ("low", "high") if f"{c}_{end}" in t))
+    def ends(c): return (t[f"{c}_{end}"] for end in ("low", "high") if f"{c}_{end}" in t)
+    def column(c): return zip(t[c], sds[c], *ends(c))
     return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in column(c)] for c in shown})
 
 # %% ../../nbs/6_engineering/25_report.ipynb #014

@@ -41,7 +41,8 @@ class Plan:
 @dataclass(frozen=True)
 class Measurement:
     "Something to be measured, with all that tells it from others under the same plan."
-    kind: str                       # row | embedding | pipeline | method | experiment | leaks | archive | segments
+    # row | embedding | pipeline | method | experiment | leaks | archive | segments
+    kind: str
     arguments: tuple[str, ...] = () # of the function that measures it
     seed: int|None = None           # None: nothing in it is random
     cost: float = field(default=1., compare=False) # relative to others, for the time left

@@ -204,10 +204,11 @@ def resampled_measures(
     def area(k):
         curves = alarms(is_class[:, k].astype(int), probabilities[:, k], lengths, counts)
         def under(a, b): return (np.diff(b, prepend=0) * (a - np.diff(a, prepend=0) / 2)).sum()
-        return [under(a, b) / max(1, a[-1] * b[-1]) for a, b in curves]
+        def known(a, b): return a[-1] * b[-1] > 0 # a resample may lack a rare class
+        return [under(a, b) / (a[-1] * b[-1]) if known(a, b) else np.nan for a, b in curves]
     share = np.where(total > 0, right / np.maximum(total, 1), np.nan)
     return dict(accuracy=right.sum(1) / total.sum(1), balanced=np.nanmean(share, 1),
-                auroc=np.mean([area(k) for k in (range(k) if k > 2 else [1])], 0))
+                auroc=np.nanmean([area(k) for k in (range(k) if k > 2 else [1])], 0))
 
 # %% ../../nbs/4_training/05_protocols.ipynb #016
 EPOCHS = ((TABLE2[0], (50, 100, 150, 200)), (TABLE2[1], (50, 100, 150, 200)), (TABLE2[2], (10, 50, 100)))
