@@ -284,7 +284,8 @@ def segment_command(
 # %% ../nbs/6_engineering/30_command.ipynb #015
 SPLITTING = dict(
     split=(str, typer.Option("source",
-        help="source: a source video's clips stay together; clip: each clip by itself, as published.")),
+        help="source: a source video's clips stay together; clip: each clip by itself, as published; "
+             "official: as an archive says itself.")),
     augment=(str, typer.Option("after",
         help="Mirror images come after the split, or before it (published: test clips' mirror images are "
              "trained on).")),
@@ -310,7 +311,8 @@ def tell_folds(
     tell(shown.round(2).to_string(index=False))
 
 # %% ../nbs/6_engineering/30_command.ipynb #aaea3353
-MEASURED = dict(accuracy="accuracy", auroc="AUROC", ap="average precision", f1="F1")
+MEASURED = dict(accuracy="accuracy", balanced="balanced accuracy", auroc="AUROC", ap="average precision",
+                f1="F1")
 
 def tell_measures(
     found:dict[str, dict], # classifier or control -> measures
@@ -327,11 +329,14 @@ def tell_measures(
 @with_options(**COLLECTING, **SPLITTING, **RESUMING)
 def classify_command(
     embeddings:Path = typer.Argument(...,
-        help="Folder that vad embed filled, or a file of embeddings (.npy)."),
+        help="Folder that vad embed filled, a file of embeddings (.npy), or an archive of features: a .npz, "
+             "or a folder of .npy with lists."),
     out:Path = typer.Option(..., help="Run folder to write."),
     labels:Path = typer.Option(None, help="Labels (.npy), where the embeddings are a bare file."),
     mirrored:Path = typer.Option(None,
         help="Embeddings of the same videos mirrored (vad embed --flip): more to train on."),
+    segments:int = typer.Option(0, min=0,
+        help="Cut an archive's videos into clips of so many segments; 0: a clip is a whole video."),
     device:str = Device,
     **given,
 ):
@@ -341,7 +346,7 @@ def classify_command(
         from vad.training.splits import SplitSettings, open_clips, split_clips
     kind, normal, split, augment, folds = (given.pop(n) for n in (*COLLECTING, *SPLITTING))
     resuming = {n: given.pop(n) for n in RESUMING}
-    clips = open_clips(embeddings, None, labels, kind, normal)
+    clips = open_clips(embeddings, None, labels, kind, normal, segments)
     images = mirrored and open_clips(mirrored, None, None, kind, normal)
     tell(clips.words())
     s = classifier.ClassifierSettings(**given)
@@ -499,7 +504,9 @@ def reproduce_command(
              "data: the list of them."),
     data:Path = typer.Option(None,
         help="Folder of a dataset of long videos; neither this nor --clips: synthetic data is rendered."),
-    clips:Path = typer.Option(None, help="Folder with a folder of clips for each class."),
+    clips:Path = typer.Option(None,
+        help="Folder with a folder of clips for each class, or an archive of features: a .npz, or a folder "
+             "of .npy with lists."),
     listing:bool = typer.Option(False, "--list",
         help="Only list what there is, and the state of each entry."),
     **given,

@@ -21,6 +21,7 @@ from ..core.progress_bar import progress
 from ..core.records import read_csv, read_json, write_csv
 from ..data.clips import Collection, collect
 from ..data.embedding import embed
+from ..data.feature_archives import FeatureArchive, open_archive
 from ..models.backbones import MOBILENET
 from .results import Plan
 from ..training import protocols
@@ -56,22 +57,25 @@ def pretrained(preset:str) -> str:
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #dbe2d0fd0
 @lru_cache(1)
-def _collected(root, normal, fingerprint) -> Collection: return collect(root, normal=normal or None)
+def _collected(root, normal, features, fingerprint):
+    if features: return open_archive(root, normal=normal or None)
+    return collect(root, normal=normal or None)
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #dbe2d0fd1
-def open_collection(plan:Plan) -> Collection:
-    "The clips of a plan."
+def open_collection(plan:Plan) -> Collection|FeatureArchive:
+    "The clips of a plan, or the videos of an archive of features."
     # only what has a fingerprint is known to be the same
     collected = _collected if plan.prints else _collected.__wrapped__
-    return collected(plan.clips, plan.normal, plan.prints.get("clips"))
+    return collected(plan.clips, plan.normal, plan.features, plan.prints.get("clips"))
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #87eb687f
 def clip_facts(videos:Collection, preset:str) -> dict:
     "What a record says of the clips."
+    known = dict(missing=len(videos.missing)) if isinstance(videos, FeatureArchive) else \
+        dict(pretrained=pretrained(preset))
     return dict(name=videos.name, clips=len(videos), classes=list(videos.classes),
-                counts=np.bincount(videos.labels).tolist(),
-                sources=int(videos.table.source.nunique()), pretrained=pretrained(preset),
-                fingerprint=videos.fingerprint())
+                counts=np.bincount(videos.labels).tolist(), sources=int(videos.table.source.nunique()),
+                fingerprint=videos.fingerprint(), **known)
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #bddfb808
 def find_duplicates(videos:Collection) -> pd.DataFrame: # see `near_duplicates`; rows of the collection

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ORIENTATION', 'SYNTHETIC', 'HALVES', 'ENTRIES', 'MEASURED_BY', 'registered', 'known', 'published', 'Entry',
-           'read_entries', 'headline', 'chosen', 'embeddings_for', 'classifiers_for', 'needed', 'measuring_order',
-           'results_in', 'entry_state', 'runtime_table', 'renamed_classes', 'frame_tables', 'clip_tables', 'tables_of',
-           'results_for', 'entry_seeds', 'seconds_spent', 'number_of']
+           'read_entries', 'headline', 'chosen', 'embeddings_for', 'classifiers_for', 'archive_measurements', 'needed',
+           'measuring_order', 'results_in', 'entry_state', 'runtime_table', 'renamed_classes', 'frame_tables',
+           'clip_tables', 'tables_of', 'results_for', 'entry_seeds', 'seconds_spent', 'number_of']
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #f9b731ce
 from collections.abc import Iterable
@@ -17,7 +17,8 @@ from importlib.resources import files
 
 import pandas as pd
 from ..core.errors import UserError
-from . import ablation, experiment
+from ..data.feature_archives import ANNOTATIONS, COUNTS
+from . import ablation, archive_tables, experiment
 from .experiment import EMBEDDED_BY, UNDER, method_of
 from .results import Measurement, Plan, key_of, lines_of, read_result
 from ..scores import metrics
@@ -81,8 +82,13 @@ class Entry:
     def missing(self, plan:Plan) -> str:
         "What data is missing, in words; empty where none is."
         wanted = dict(frames="a dataset of long videos (--data)", clips="a folder of clips (--clips)")
-        if not getattr(plan, self.half): return f"needs {wanted[self.half]}"
-        several = "multiclass" not in self.needs or plan.classes > 2
+        archive = self.needs[0].startswith("archive")
+        if archive: wanted["clips"] = "an archive of features (--clips)"
+        if not getattr(plan, self.half) or self.half == "clips" and archive != bool(plan.features):
+            return f"needs {wanted[self.half]}"
+        if "archive-frames" in self.needs and plan.features != "annotated":
+            return f"needs {COUNTS} and {ANNOTATIONS} beside the archive"
+        several = not self.needs[0].endswith("multiclass") or plan.classes > 2
         return "" if several else "needs clips of more than two classes"
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #12549f99
@@ -141,10 +147,21 @@ def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: 
     return [Measurement("pipeline", (classes, role, cell, under), s, 4)
             for role, cell in cells for under in UNDER[plan.preset] for s in seeds]
 
+# %% ../../nbs/6_engineering/24_registry.ipynb #eeb8b8a9
+def archive_measurements(needs:str, seeds) -> list[Measurement]: # needs: of an entry on an archive
+    "What is measured on an archive of features: rows of frames, or judges under protocols."
+    if needs == "archive-frames":
+        return [Measurement("segments", (row,), s, 4 if row.count("-") == 2 else 1)
+                for s in seeds for row in archive_tables.FRAME_ROWS]
+    classes = needs.removeprefix("archive-")
+    return [Measurement("archive", (classes, judge, under), s, 4) for s in seeds
+            for judge in archive_tables.JUDGES for under in protocols.ARCHIVE_PROTOCOLS]
+
 # %% ../../nbs/6_engineering/24_registry.ipynb #ab527822
 def needed(entry:Entry, plan:Plan) -> list[Measurement]:
     "What has to be measured before an entry can be drawn."
     seeds = plan.seeds if entry.seeds == "all" else plan.seeds[:1]
+    if entry.needs[0].startswith("archive"): return archive_measurements(entry.needs[0], seeds)
     if entry.half == "clips":
         return embeddings_for(plan, entry.needs[0]) + classifiers_for(plan, entry.needs[0], seeds)
     # these find their model trained
@@ -163,7 +180,8 @@ def measuring_order(entries:Iterable[Entry], plan:Plan) -> list[Measurement]:
 # %% ../../nbs/6_engineering/24_registry.ipynb #638a4ea1
 MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedding,
                    pipeline=experiment.measure_pipeline, method=experiment.measure_method,
-                   experiment=experiment.measure_experiment, leaks=experiment.measure_leaks)
+                   experiment=experiment.measure_experiment, leaks=experiment.measure_leaks,
+                   archive=archive_tables.measure_archive, segments=archive_tables.measure_segments)
 
 def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones with another key are outdated
     "Everything that a run's folder holds."
@@ -256,6 +274,7 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         names = ["method", "network", "weights", "shape", "seconds_per_video", "megabytes"]
         return t[t.how == "plain"][names]
     def leaks(t): return t[["protocol", "mirror_image", "same_source", "near_duplicate"]]
+    def archived(t, classes): return archive_tables.archive_table(t[t.classes == classes], facts)
     def experiments(t):
         t = t.sort_values("number")[["row", "epochs", "as_published", "by_source"]]
         return t.assign(published=t.row.map(facts.set_index("row").value.astype(float)))
@@ -263,6 +282,9 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
                 accuracy=lambda: measured("method", experiment.method_table),
                 table1=lambda: piped("binary", "auroc", entry.row), table2_binary=lambda: piped("binary"),
                 table2_multiclass=lambda: piped("multiclass"),
+                archive_binary=lambda: measured("archive", lambda t: archived(t, "binary")),
+                archive_multiclass=lambda: measured("archive", lambda t: archived(t, "multiclass")),
+                archive_frames=lambda: measured("segments", archive_tables.segment_table),
                 experiments=lambda: measured("experiment", experiments))
     return {f: make[f]() for f in entry.files if f in make}
 
@@ -300,7 +322,9 @@ def number_of(
         if not len(mine): continue
         line, value = mine.iloc[0], float(mine.iloc[0][entry.metric])
         spread = 2 * line.get(f"{entry.metric}_sd_folds", float("nan")) # to either side
-        ends = dict(low=line.get("low", value - spread), high=line.get("high", value + spread),
+        low, high = (line.get(f"{entry.metric}_{end}", value + way * spread)
+                     for end, way in (("low", -1), ("high", 1)))
+        ends = dict(low=line.get("low", low), high=line.get("high", high),
                     published=line.get("published"))
         found = dict(value=value) | {k: float(x) for k, x in ends.items() if pd.notna(x)}
         return found | (dict(seeds=line.seeds) if "seeds" in t else {})

@@ -66,15 +66,18 @@ def compared_as_text(
 
 # %% ../../nbs/6_engineering/25_report.ipynb #012
 def plain_as_text(t:pd.DataFrame) -> pd.DataFrame:
-    "Any other table: deviations over folds behind their values, numbers with one digit."
-    def say(x, d):
+    "Any other table: deviations over folds or intervals behind their values, numbers with one digit."
+    def say(x, d, *ends):
         if not isinstance(x, float): return "" if x is None else WORDS.get(x, str(x))
         if pd.isna(x): return ""
+        if ends: return f"{x:.1f} [{ends[0]:.1f} to {ends[1]:.1f}]"
         return f"{x:.1f} ± {d:.1f}" if d == d else f"{x:.2g}" if 0 < abs(x) < .1 else f"{x:.1f}"
-    shown = [c for c in t if not c.endswith(("_sd_folds", "_sd_seeds")) and not t[c].isna().all()]
+    beside = ("_sd_folds", "_sd_seeds", "_low", "_high") # shown behind their value
+    shown = [c for c in t if not c.endswith(beside) and not t[c].isna().all()]
     sds = {c: t.get(f"{c}_sd_folds", pd.Series(np.nan, t.index)) for c in shown}
-    return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in zip(t[c], sds[c])]
-                         for c in shown})
+    def ends(c): return (t[f"{c}_{end}"] for end in ("low", "high") if f"{c}_{end}" in t)
+    def column(c): return zip(t[c], sds[c], *ends(c))
+    return pd.DataFrame({WORDS.get(c, c.replace("_", " ")): [say(*x) for x in column(c)] for c in shown})
 
 # %% ../../nbs/6_engineering/25_report.ipynb #014
 def as_text(
@@ -267,8 +270,9 @@ def half_facts(half:str, r:Report) -> dict:
     else:
         counts = ", ".join(f"{n} {name}" for n, name in zip(clips["counts"], clips["classes"]))
         said = [f"{clips['clips']} clips ({counts}) of {clips['sources']} source videos. "
-                "Accuracy in %, mean over folds and seeds. "
-                f"Where a row says ResNet50, the network is {clips['pretrained']}."]
+                "Accuracy in %, mean over folds and seeds."]
+        if "pretrained" in clips: said.append(f"Where a row says ResNet50, it is {clips['pretrained']}.")
+        if "missing" in clips: said.append(f"{clips['missing']} more videos are listed and missing.")
     note, theirs = "", dict(frames="UCSD Ped2", clips="UCF-Crime")[half]
     if data in SYNTHETIC: note = "Synthetic data: no published number is comparable."
     elif not known(data):

@@ -28,6 +28,7 @@ class Plan:
     device: str = "auto"
     frames: str|None = None # folder of a dataset of long videos; None: there is none
     clips: str|None = None  # folder of class folders; None: there is none
+    features: str = ""      # clips are features in an archive: plain, or annotated frame by frame
     classes: int = 2        # of the clips
     truth: str = ""         # labels by name where a dataset has two
     partial: bool = False   # accept what breaks the dataset's contract
@@ -40,7 +41,8 @@ class Plan:
 @dataclass(frozen=True)
 class Measurement:
     "Something to be measured, with all that tells it from others under the same plan."
-    kind: str                       # row | embedding | pipeline | method | experiment | leaks
+    # row | embedding | pipeline | method | experiment | leaks | archive | segments
+    kind: str
     arguments: tuple[str, ...] = () # of the function that measures it
     seed: int|None = None           # None: nothing in it is random
     cost: float = field(default=1., compare=False) # relative to others, for the time left
@@ -55,6 +57,7 @@ class Measurement:
     @property
     def module(self) -> str:
         "That measures it."
+        if self.kind in ("archive", "segments"): return "vad.reproduce.archive_tables"
         return f"vad.reproduce.{dict(frames='ablation', clips='experiment')[self.half]}"
 
 # %% ../../nbs/6_engineering/20_results.ipynb #02932098
@@ -143,7 +146,7 @@ def plan_of(
 ) -> Plan:
     "The plan that a record keeps. Raises `UserError` where it is none."
     known = {f.name: f.type for f in fields(Plan) if f.name != "folder"}
-    facts = dict(normal=[]) | facts # older plans name none
+    facts = dict(normal=[], features="") | facts # older plans name none
     if facts.keys() != known.keys():
         raise UserError(f"{path} holds a plan of another version: run vad reproduce again.")
     validate_fields(facts, known, path)

@@ -41,6 +41,7 @@ from ..core.provenance import Run, circumstances, code_behind, code_of, commit, 
 from ..core.provenance import now, versions
 from ..core.records import read_json, write_csv, write_json
 from ..data.embedding import cluster
+from ..data.feature_archives import kind_of_features
 from . import figures
 from .ablation import open_frames
 from .experiment import clip_facts, open_collection
@@ -459,7 +460,7 @@ def checked_plan(plan:Plan) -> Plan:
 # %% ../../nbs/6_engineering/26_runner.ipynb #bf8a2020
 def make_plan(
     data:str|Path|None, # folder of a dataset of long videos; empty: a synthetic one is rendered; None: none
-    clips:str|Path|None=None, # folder of class folders; likewise
+    clips:str|Path|None=None, # folder of class folders, or an archive of features; likewise
     preset:str="quick", seeds=(0,), device:str="auto",
     name:str|None=None, # of the folder under `out`; None: data and preset
     out="runs",
@@ -476,7 +477,8 @@ def make_plan(
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
     names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"
     folder = (Path(out) / (name or f"{names}-{preset}")).resolve()
-    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, classes=3 if clips == "" else 2,
+    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, kind_of_features(clips),
+                classes=3 if clips == "" else 2,
                 truth=own["truth"] or "", partial=bool(own["partial"]),
                 normal=tuple(own["normal"] or ()), changes=json.loads(json.dumps(options)),
                 classifier=own["classifier"] or {})

@@ -652,7 +652,7 @@ def clip_in_words(e:ClipExplorer) -> str: # HTML
 # %% ../../nbs/5_use/03_explorer.ipynb #087
 def explore_clips(
     run,                       # folder of a trained classifier
-    embeddings,                # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
+    embeddings,                # what `embed` left, folder or file; an archive; or `Clips`
     videos:str|Path|None=None, # the folder of class folders that was embedded; None: where it lay then
     weight:float|None=None,    # of the nearest class centre; None: as validation chose, 1 where none did
     device:str="auto",

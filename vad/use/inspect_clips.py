@@ -22,11 +22,12 @@ from ..core.errors import UserError
 from ..core.provenance import Run
 from ..core.records import read_json
 from ..data.embedding import Recipe, open_embeddings, pick_frames
+from ..data.feature_archives import is_archive
 from ..data.frame_cache import resize_frame
 from ..data.video import open_video
 from ..models.srupp import SelfAttention
 from ..training.classifier import Classifier, chosen_weight, load_classifier, tensors, weigh
-from ..training.splits import Clips, clips_of
+from ..training.splits import Clips, clips_of, open_clips
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #4f56bcbe
 def attention_weights(
@@ -112,7 +113,7 @@ class ClipInspector:
     "A trained classifier, embedded clips, and their videos where these can be found."
     def __init__(self,
         run:str|Path|Run,
-        embeddings,             # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
+        embeddings,             # what `embed` left, folder or file; an archive; or `Clips`
         videos:str|Path|None=None, # the folder of class folders that was embedded; None: where it lay then
         weight:float|None=None, # of the nearest class centre; None: as validation chose, 1 where none did
         device:str="auto",
@@ -146,13 +147,15 @@ class ClipInspector:
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #88a8e2e5
 def clips_as_trained(
     run:Path,
-    embeddings,           # the folder that `embed` filled, a file {method}_embeddings.npy, or `Clips`
+    embeddings,           # what `embed` left, folder or file; an archive; or `Clips`
     width:int, count:int, # of the vectors that the classifier reads; how many classes it knows
 ) -> tuple[Clips, str]:   # the clips, and the folder of their videos, empty where unknown
     "Clips with their classes in the classifier's order. Raises `UserError` where they are not of its kind."
     record, root, clips = run / "record.json", "", embeddings
     trained = read_json(record).get("data", {}) if record.exists() else {}
-    if not isinstance(clips, Clips):
+    if not isinstance(clips, Clips) and is_archive(clips):
+        clips = open_clips(clips, None, None, "multiclass", trained.get("normal"), trained.get("segments", 0))
+    elif not isinstance(clips, Clips):
         e = open_embeddings(embeddings)
         normal, root = trained.get("normal"), e.record.get("root") or ""
         clips = clips_of(e, Path(embeddings).name, "multiclass", normal if normal in e.classes else None)

@@ -1,0 +1,277 @@
+"Features from elsewhere: both layouts, what is wrong with files, the leak that a protocol hides, frames found without labels of frames."
+import io
+import json
+import warnings
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from test_learner import message
+
+from vad.core.provenance import shared
+from vad.data import feature_archives
+from vad.data.feature_archives import bare_name, frame_truth, is_archive, kind_of_features, open_archive, write_archive, write_synthetic_archive
+from vad.models.mingru import mingru_loop, mingru_scan
+from vad.reproduce import runner
+from vad.reproduce.report import report_of
+from vad.training import classifier
+from vad.training.classifier import ClassifierSettings
+from vad.training.protocols import ARCHIVE_PROTOCOLS, as_the_paper_chose, resampled_measures
+from vad.training.splits import Clips, SplitSettings, clips_of_archive, open_clips, split_clips
+
+
+def quiet(path, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return open_archive(path, *args)
+
+
+# ---- files
+
+FACTS = pd.DataFrame(dict(label=["Normal", "Arson", "Arson"], name=["a", "b", "c"], split=["train", "train", "test"]))
+SEQUENCES = [np.arange(12, dtype=np.float16).reshape(3, 4), [], np.ones((2, 4), np.float16)]
+
+def altered(path, **changes):
+    write_archive(path, SEQUENCES, FACTS)
+    with np.load(path) as z: arrays = {k: v for k, v in (dict(z) | changes).items() if v is not None}
+    np.savez(path, **arrays)
+    return path
+
+def test_a_file_gives_back_what_was_written(tmp_path):
+    write_archive(tmp_path / "x.npz", SEQUENCES, FACTS)
+    with pytest.warns(UserWarning, match="1 of 3 videos in x are missing: b"): a = open_archive(tmp_path / "x.npz")
+    assert (len(a), a.missing, a.classes, a.sequence(0).dtype) == (2, ("b",), ("Normal", "Arson"), np.float16)
+    np.testing.assert_array_equal(a.sequence(0), SEQUENCES[0])
+    np.testing.assert_array_equal(a.sequence(1), SEQUENCES[2])
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(features=None), "has no array 'features'"), (dict(lengths=None), "has no array 'lengths'"), (dict(label=None), "has no array 'label'"),
+    (dict(lengths=np.array([3, 0, 3])), "has 5 segments, and its lengths add up to 6"), (dict(lengths=np.array([6, -3, 2])), "no whole numbers from 0 on"),
+    (dict(lengths=np.array([2.5, 0, 2.5])), "no whole numbers"), (dict(features=np.ones(5)), "shape (5,)"), (dict(features=np.full((5, 4), "x")), "not numbers"),
+    (dict(label=np.array(["a", "b"])), "not 3 words"), (dict(split=np.array(["train"])), "not 3 words"), (dict(label=np.array(["Arson", None, 1], object)), "Python objects"),
+    (dict(lengths=np.zeros(3, int), features=np.ones((0, 4))), "not numbers"),
+])
+def test_arrays_that_do_not_fit(tmp_path, changes, words): message(lambda: quiet(altered(tmp_path / "x.npz", **changes)), words)
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none(tmp_path, value):
+    x = np.concatenate([SEQUENCES[0], SEQUENCES[2]])
+    x[4, 2] = value
+    a = quiet(altered(tmp_path / "x.npz", features=x))
+    message(lambda: a.sequence(1), "not finite in c, segment 1")
+    message(lambda: clips_of_archive(a), "not finite in c, segment 1")
+
+def test_files_that_are_no_archives(tmp_path, monkeypatch):
+    (tmp_path / "text.npz").write_text("features")
+    message(lambda: open_archive(tmp_path / "text.npz"), "text.npz is not a readable .npz")
+    message(lambda: open_archive(tmp_path / "none.npz"), "none.npz is missing")
+    whole = altered(tmp_path / "x.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[:len(whole) // 2])
+    message(lambda: open_archive(tmp_path / "half.npz"), "half.npz is not a readable .npz")
+    monkeypatch.setattr(feature_archives, "MOST_BYTES", 100)
+    message(lambda: open_archive(tmp_path / "x.npz"), "save one .npy a video in a folder")
+
+def test_a_header_that_claims_terabytes(tmp_path):
+    "refused before a byte is reserved for it"
+    altered(tmp_path / "x.npz")
+    claim = io.BytesIO()
+    np.lib.format.write_array_header_1_0(claim, dict(descr="<f4", fortran_order=False, shape=(10**12, 4)))
+    with zipfile.ZipFile(tmp_path / "x.npz") as old, zipfile.ZipFile(tmp_path / "bomb.npz", "w") as z:
+        for n in old.namelist(): z.writestr(n, claim.getvalue() if n == "features.npy" else old.read(n))
+    message(lambda: open_archive(tmp_path / "bomb.npz"), "is of another size")
+
+
+# ---- folders
+
+def folder_of(path, files, lists):
+    path.mkdir()
+    for name, x in files.items():
+        (path / name).parent.mkdir(exist_ok=True, parents=True)
+        np.save(path / name, x)
+    for name, text in lists.items(): (path / name).write_text(text)
+    return path
+
+def test_rtfm_lists_and_ten_crops(tmp_path):
+    "paths of other people's machines, labels by name, T x 10 x D"
+    rng = np.random.default_rng(0)
+    files = {f"{n}_x264_i3d.npy": rng.normal(size=(t, 10, 6)).astype(np.float32) for n, t in (("Abuse001", 5), ("Normal_Videos_003", 12), ("Arson007", 10))}
+    lists = {"ucf-i3d.list": "/home/yu/ucf/all_rgbs/Abuse001_x264_i3d.npy\n/home/yu/Normal_Videos_003_x264_i3d.npy\n", "ucf-i3d-test.list": "/x/Arson007_x264_i3d.npy\n/x/Arson008_x264_i3d.npy\n"}
+    a = quiet(folder_of(tmp_path / "i3d", files, lists))
+    t = a.table.set_index("video")
+    assert t.label.to_dict() == {"Arson007_x264_i3d": "Arson", "Abuse001_x264_i3d": "Abuse", "Normal_Videos_003_x264_i3d": "Normal"}
+    assert t.split.to_dict() == {"Arson007_x264_i3d": "test", "Abuse001_x264_i3d": "train", "Normal_Videos_003_x264_i3d": "train"}
+    assert t.length.to_dict() == {"Arson007_x264_i3d": 10, "Abuse001_x264_i3d": 5, "Normal_Videos_003_x264_i3d": 12} and a.missing == ("Arson008_x264_i3d",)
+    for i, video in enumerate(a.table.video): np.testing.assert_allclose(a.sequence(i), files[f"{video}.npy"].mean(1), rtol=1e-5)
+    assert is_archive(tmp_path / "i3d") and kind_of_features(tmp_path / "i3d") == "plain" and bare_name("Arson007_x264_i3d") == "Arson007_x264"
+
+def test_vadclip_lists_and_files_of_crops(tmp_path):
+    "path,label with a header; ten files a video, the same name in no two folders"
+    x = np.arange(10 * 3 * 2, dtype=np.float16).reshape(10, 3, 2)
+    files = {f"Arson/Arson011_x264__{i}.npy": x[i] for i in range(10)} | {"Normal/Normal_Videos001_x264__0.npy": x[0]}
+    lines = "".join(f"/home/me/{n},{n.split('/')[0]}\n" for n in files)
+    a = quiet(folder_of(tmp_path / "clip", files, {"train.csv": "path,label\n" + lines}))
+    assert dict(zip(a.table.video, a.table.label)) == {"Arson011_x264": "Arson", "Normal_Videos001_x264": "Normal"} and set(a.table.split) == {""}
+    np.testing.assert_allclose(a.sequence(a.table.video.tolist().index("Arson011_x264")), x.astype(float).mean(0), rtol=1e-3)
+    np.save(tmp_path / "clip/Arson011_x264__0.npy", x[0])
+    message(lambda: quiet(tmp_path / "clip"), "two files called Arson011_x264__0.npy")
+
+def test_xd_violence_says_its_classes_in_names(tmp_path):
+    files = {f"{n}.npy": np.ones((4, 3)) for n in ("v=a__#1_label_A", "v=b__#00-02_label_B2-0-0", "v=c__#1_label_G-B2-B6")}
+    a = quiet(folder_of(tmp_path / "xd", files, {"all.list": "".join(f"{n}\n" for n in files)}))
+    assert sorted(a.table.label) == ["Explosion", "Normal", "Shooting"]
+
+@pytest.mark.parametrize("files, text, words", [
+    ({"Arson1.npy": np.ones((3, 4)), "Normal1.npy": np.ones((3, 5))}, "Arson1.npy\nNormal1.npy\n", "keep one kind in a folder"),
+    ({"Arson1.npy": np.ones((3, 4, 4))}, "Arson1.npy\n", "(3, 4, 4), which should be numbers (segments, width)"),
+    ({"Arson1.npy": np.ones(3)}, "Arson1.npy\n", "(3,)"), ({"1.npy": np.ones((3, 4))}, "1.npy\n", "Nothing says the class"),
+    ({"Arson1.npy": np.ones((3, 4))}, "Arson1.npy\nArson2\n", "a line without a .npy (['Arson2'])"),
+    ({}, "Arson1.npy\nNormal1.npy\n", "no video that is there"),
+    ({"Arson1.npy": np.array([None, 1], object), "Normal1.npy": np.ones((3, 4))}, "Arson1.npy\nNormal1.npy\n", "Arson1.npy"),
+])
+def test_folders_that_do_not_fit(tmp_path, files, text, words):
+    for n, x in files.items(): np.save(tmp_path / n, x, allow_pickle=True)
+    (tmp_path / "list.txt").write_text(text)
+    message(lambda: quiet(tmp_path), words)
+
+def test_videos_are_no_archive(tmp_path):
+    (tmp_path / "normal").mkdir()
+    (tmp_path / "sources.csv").write_text("clip,source\na.mp4,x\n")
+    assert not is_archive(tmp_path) and kind_of_features(tmp_path) == kind_of_features("") == kind_of_features(None) == ""
+
+
+# ---- clips
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), n=st.integers(0, 8))
+def test_cut_apart_no_segment_is_lost(tmp_path_factory, lengths, n):
+    path = tmp_path_factory.mktemp("cut") / "x.npz"
+    found = [np.arange(t, dtype=np.float32)[:, None] + 100 * i for i, t in enumerate(lengths)]
+    write_archive(path, found, pd.DataFrame(dict(label=["Normal"] * len(lengths))))
+    c = clips_of_archive(open_archive(path), n)
+    np.testing.assert_array_equal(np.concatenate([x[:k] for x, k in zip(c.features, c.frames)]), np.concatenate(found))
+    for source in set(c.sources): assert np.ptp(c.frames[c.sources == source]) <= 1
+    assert n == 0 or c.frames.max() <= 2 * n
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory): return write_synthetic_archive(tmp_path_factory.mktemp("made"), videos=60, signature=3.)
+
+def test_an_official_split_is_kept(made):
+    c = open_clips(made, segments=4)
+    (train, test), = split_clips(c, SplitSettings("official", "none"))
+    assert not set(c.sources[train]) & set(c.sources[test]) and sorted([*train, *test]) == list(range(len(c))) and set(c.parts[test]) == {"test"}
+    message(lambda: next(split_clips(replace(c, parts=None), SplitSettings("official", "none"))), "use another split")
+    table = open_archive(made).table
+    assert set(c.sources[test]) == set(table.video[table.split == "test"])
+
+def test_as_many_normal_videos_and_two_classes_less(tmp_path):
+    c = clips_of_archive(open_archive(write_synthetic_archive(tmp_path, videos=80, classes=("Normal", "Arson", "Arrest", "Shoplifting"))))
+    paper = as_the_paper_chose(c)
+    assert paper.classes == ("Normal", "Arson")
+    for part in ("train", "test"):
+        videos = pd.DataFrame(dict(s=paper.sources, y=paper.labels))[paper.parts == part].drop_duplicates("s")
+        assert (videos.y == 0).sum() == (videos.y == 1).sum() > 0
+
+def test_what_random_clips_hide(made):
+    "the nearest clip knows the video again; by video it guesses"
+    c, found = open_clips(made, segments=4), {}
+    x = classifier.pooled(c)
+    for name, split in ARCHIVE_PROTOCOLS.items():
+        p = np.full((len(c), 3), np.nan)
+        for train, test in split_clips(c, split): p[test] = classifier.control_probabilities("nearest", x, c.labels, train, test, 3)
+        rows = ~np.isnan(p[:, 0])
+        found[name] = (p.argmax(1) == c.labels)[rows].mean()
+    assert found["as_published"] > .8 and max(found["by_source"], found["official"]) < .65, found
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), classes=st.integers(2, 4))
+def test_resampled_measures_are_those_of_resampled_clips(seed, classes):
+    "one draw by hand: every clip of a video as often as the video was drawn"
+    rng = np.random.default_rng(seed)
+    videos, labels = rng.integers(0, 12, 80), rng.integers(0, classes, 80)
+    p = rng.dirichlet(np.ones(classes), 80).round(1) + 1e-3
+    found, v = resampled_measures(labels, p, videos, n=5, seed=seed), len(set(videos))
+    counts = np.random.default_rng(seed).multinomial(v, np.full(v, 1 / v), size=5)
+    for k, taken in enumerate([np.ones(v, int), *counts]):
+        rows = np.repeat(np.arange(80), taken[np.unique(videos, return_inverse=True)[1]])
+        m = classifier.classification_measures(labels[rows], p[rows])
+        if len(set(labels[rows])) > 1 + (classes > 2):
+            assert {n: x[k] for n, x in found.items()} == pytest.approx({n: m[n] for n in found})
+
+
+# ---- peers and frames
+
+@settings(max_examples=30, deadline=None)
+@given(steps=st.integers(1, 60), scale=st.floats(.1, 20), seed=st.integers(0, 99))
+def test_the_scan_agrees_with_the_loop(steps, scale, seed):
+    torch.manual_seed(seed)
+    gate, candidate = scale * torch.randn(2, steps, 2, 3, dtype=torch.double)
+    torch.testing.assert_close(mingru_scan(gate, candidate), mingru_loop(gate, candidate), rtol=1e-8, atol=1e-10)
+
+def test_top_segments_find_the_event(tmp_path):
+    "told only that a video holds an event, the network says when"
+    rng, n, length = np.random.default_rng(0), 200, 16
+    labels, first, x = np.arange(n) % 2, rng.integers(2, 11, n), rng.normal(size=(n, length, 6)).astype(np.float32)
+    for i in np.flatnonzero(labels): x[i, first[i]:first[i] + 3, :2] += 3
+    names = np.arange(n).astype(str)
+    data = Clips("events", x, labels, np.full(n, length), names, names, ("normal", "event"))
+    s = ClassifierSettings(cell="mingru", hidden=16, layers=1, pool="top", top=.15, epochs=15, batch=20, lr=1e-2, dropout=0., schedule="step", precision="fp32")
+    model, *_ = classifier.load_classifier(classifier.fit_classifier(s, data.take(np.arange(150)), tmp_path, "cpu").folder)
+    answers = classifier.frame_answers(model, data.take(np.arange(150, n)))
+    inside = [abs(a.argmax() - (first[i] + 1)) <= 3 for i, a in zip(range(150, n), answers) if labels[i]]
+    assert [len(a) for a in answers] == [length] * 50 and np.mean(inside) > .8
+
+def test_frames_are_labelled_by_the_annotations(made):
+    truth, t = frame_truth(open_archive(made)), open_archive(made).table
+    assert set(truth) == set(t.video[t.split == "test"])
+    for name, y in truth.items(): assert y.any() == ("Normal" not in name) and len(y) == 8 * t.set_index("video").length[name]
+
+
+# ---- from an archive to tables
+
+@pytest.fixture(scope="module")
+def plan(made, tmp_path_factory):
+    return runner.reproduce(("srupp.archive_binary", "srupp.archive_multiclass", "srupp.archive_frames"), clips=made, jobs=2, name="run", out=tmp_path_factory.mktemp("run"), device="cpu",
+                            publish=tmp_path_factory.mktemp("published"), classifier=dict(epochs=1, hidden=16, projection=16))
+
+def test_the_tables_show_the_leak(plan):
+    r = report_of(plan)
+    for name in ("archive_binary", "archive_multiclass"):
+        assert r.states[f"srupp.{name}"] == dict(state="measured")
+        t = r.tables[f"srupp.{name}"][name].set_index("row")
+        near = t.loc["1-nearest neighbour"]
+        assert near.as_published > 85 and near.as_published - near.by_source > 20 and near.as_published_low <= near.as_published <= near.as_published_high
+        assert {"SRU++ + cluster weighting", "GRU", "minGRU", "largest class", "the same, labels shuffled"} <= set(t.index) and t.published["SRU++"] in (95.41, 92.75)
+        assert t[["official_auroc", "by_source_balanced"]].notna().all(axis=None)
+    t = r.tables["srupp.archive_frames"]["archive_frames"].set_index("row")
+    assert t.inside["true label of the video"] == 50 and t["all"]["true label of the video"] > 80 and t[["all_ap", "inside_low"]].notna().all(axis=None)
+
+def test_an_archive_has_its_own_entries(plan, made, tmp_path):
+    states = report_of(plan).states
+    assert states["srupp.table2_binary"]["why"] == states["embeddings.map"]["why"] == "needs a folder of clips (--clips)"
+    message(lambda: runner.reproduce(("srupp.leaks",), clips=made, out=tmp_path, device="cpu"), "srupp.leaks needs a folder of clips")
+    bare = tmp_path / "alone.npz"
+    bare.write_bytes(made.read_bytes())
+    message(lambda: runner.reproduce(("srupp.archive_frames",), clips=bare, out=tmp_path, device="cpu"), "beside the archive")
+    page = (plan.folder / "summary.html").read_text()
+    assert "nan" not in page.split("<h1>")[1].split("<pre")[0] and "60 clips" in page
+
+def test_classify_an_archive(made, tmp_path):
+    from test_classify import command
+    code, out, err = command(tmp_path, "classify", made, "--out", tmp_path / "run", "--split", "official", "--segments", 4, "--cell", "gru", "--hidden", 8, "--epochs", 2, "--device", "cpu")
+    assert code == 0 and "balanced accuracy" in out, err
+    assert json.loads((tmp_path / "run/record.json").read_text())["data"]["segments"] == 4
+    from vad.use.inspect_clips import ClipInspector
+    inspector = ClipInspector(tmp_path / "run", made)
+    assert len(inspector) == len(open_clips(made, segments=4)) and inspector.explain(0).predicted in ("Normal", "Arson", "Fighting") and inspector.frames(0) == []
+
+@pytest.mark.skipif(not shared("data/ucf_crime/r3d34_features.npz"), reason="the features of UCF-Crime are not in the shared folder (VAD_SHARED)")
+def test_ucf_crime_is_known():
+    a = quiet(shared("data/ucf_crime/r3d34_features.npz"))
+    assert (a.name, len(a), len(a.missing), len(a.classes), a.width) == ("ucf_crime", 1768, 132, 14, 512)
+    assert a.table.split.value_counts().to_dict() == dict(train=1504, test=264)
+    truth = frame_truth(a)
+    assert (len(truth), sum(map(len, truth.values()))) == (264, 1102125) and sum(y.any() for y in truth.values()) == (a.table[a.table.split == "test"].label != "Normal").sum()
