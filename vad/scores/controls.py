@@ -53,6 +53,7 @@ def controls(
     lengths,         # (V,)
     scores=None,     # (N,) the scores that the controls stand beside; none: no shuffling of labels
     difference=None, # (N,) a frame-difference score of the same frames; none: left out
+    speed=None,      # (N,) their flow speed; none: left out
     seed=0,          # of random scores, shuffles and noise
     n=100,           # draws of whatever is random
 ) -> pd.DataFrame:   # control, auc_micro, auc_macro, note
@@ -75,14 +76,13 @@ def controls(
         row("frame difference", lambda: area(y, d), "nothing learned")
         row("frame difference, min-max", lambda: area(y, minmax(d, lengths)),
             "nothing learned, scaled per video")
+    if speed is not None:
+        row("flow speed", lambda: area(y, finite(speed, lengths, "flow speed")), "nothing learned")
     for k in SHIFTS:
         *answer, rest = delayed_oracle(y, lengths, k)
         row(f"perfect, {k} frames late", lambda: Areas(rest)(*answer))
-    row("best after min-max", lambda: area(y, best_after_minmax(y, lengths)),
-        "the cap: every video must reach both 0 and 1")
-    row("labels after min-max", lambda: area(y, minmax(y, lengths)),
-        "a video anomalous throughout is constant, so 0")
+    row("best after min-max", lambda: area(y, best_after_minmax(y, lengths)), "the cap: 0 and 1 in every video")
+    row("labels after min-max", lambda: area(y, minmax(y, lengths)), "a video of one class is constant, so 0")
     row("noisy oracle", lambda: area(y, noisy()), f"label + noise of deviation {ORACLE}; ", n=n)
-    row("noisy oracle, min-max", lambda: area(y, minmax(noisy(), lengths)), "the same, scaled per video; ",
-        n=n)
+    row("noisy oracle, min-max", lambda: area(y, minmax(noisy(), lengths)), "the same, scaled; ", n=n)
     return pd.DataFrame(rows, columns=["control", "auc_micro", "auc_macro", "note"])
