@@ -42,6 +42,7 @@ from ..core.records import read_json, write_csv, write_json
 from ..data.embedding import cluster
 from . import figures
 from .ablation import open_frames
+from .beyond import open_other
 from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
@@ -244,7 +245,7 @@ def measure_all(
             after()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #e56c8e26
-def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp
+def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp | beyond
     "Where a paper's notebook lies. Raises `UserError` where the package was installed without its checkout."
     nbs = Path(vad.__file__).resolve().parent.parent / "nbs" / "papers"
     found = sorted(nbs.glob(f"[0-9]*_{paper}.ipynb"))
@@ -293,6 +294,7 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
     half = entries[0].half
     own = dict(frames=dict(root=plan.frames, truth=plan.truth, partial=plan.partial, changes=plan.changes),
                clips=dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))[half]
+    if paper == "beyond": own["other"] = plan.other or ""
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
     return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
@@ -454,6 +456,10 @@ def checked_plan(plan:Plan) -> Plan:
         data = open_frames(plan)
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
+    if plan.other:
+        data = open_other(plan)
+        prints = dict(other=f"{data.fingerprint()} {data.mask_fingerprint()}")
+        plan = replace(plan, prints=plan.prints | prints)
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
@@ -466,11 +472,11 @@ def make_plan(
     preset:str="quick", seeds=(0,), device:str="auto",
     name:str|None=None, # of the folder under `out`; None: data and preset
     out="runs",
-    # truth, partial, normal, classifier, dry; else settings of the memory models that differ from the preset
+    # truth, partial, normal, classifier, other, dry; else settings of the memory models that differ
     **options,
 ) -> Plan:
     "What to reproduce, and on what. Raises `UserError` on data or settings that cannot be."
-    own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "dry")}
+    own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "other", "dry")}
     if own["normal"] and not clips:
         raise UserError("--normal names a class of clips, and there are none: name their folder by --clips.")
     trainer.settings(preset, **options)
@@ -479,7 +485,9 @@ def make_plan(
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
     names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"
     folder = (Path(out) / (name or f"{names}-{preset}")).resolve()
-    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, classes=3 if clips == "" else 2,
+    other = own["other"] and str(Path(own["other"]).resolve())
+    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, other or None,
+                classes=3 if clips == "" else 2,
                 truth=own["truth"] or "", partial=bool(own["partial"]),
                 normal=tuple(own["normal"] or ()), changes=json.loads(json.dumps(options)),
                 classifier=own["classifier"] or {})
@@ -487,7 +495,7 @@ def make_plan(
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #2b5f0793
 def begin(
-    paper:str,                # mnad | gates | embeddings | srupp
+    paper:str,                # mnad | gates | embeddings | srupp | beyond
     data:str="",              # folder; empty: synthetic data is rendered
     preset:str="quick",
     seeds=(0,),
