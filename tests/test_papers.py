@@ -15,7 +15,7 @@ from vad.data.synthetic import write_scenes
 ROOT = Path(vad.__file__).parents[1]
 PAPERS = sorted(p.stem for p in (ROOT / "nbs/papers").glob("*.ipynb"))
 SMALL = dict(frames="{size: [16, 16], width: 2, items: 3, epochs: 1}", clips="{epochs: 1, hidden: 8, projection: 8}")
-FRAMES = ("01_mnad", "02_gates")
+FRAMES = ("01_mnad", "02_gates", "05_beyond")
 
 def papermill(folder, name, *args):
     "The command, from a folder that is not the checkout; exit code and what it said."
@@ -29,7 +29,8 @@ def somewhere(tmp_path_factory): return tmp_path_factory.mktemp("somewhere")
 
 @pytest.mark.parametrize("name, only, clips, left", [
     ("01_mnad", "table1", "", "mnad/walkway.table1.csv"), ("02_gates", "roc frames", "", "gates/walkway.table.csv"),
-    ("03_embeddings", "map", "street", "embeddings/street.map.csv"), ("04_srupp", "leaks", "", "srupp/scenes.leaks.csv")])
+    ("03_embeddings", "map", "street", "embeddings/street.map.csv"), ("04_srupp", "leaks", "", "srupp/scenes.leaks.csv"),
+    ("05_beyond", "headline fusion", "", "beyond/walkway.fusion.csv")])
 def test_papermill_gives_the_table(somewhere, name, only, clips, left):
     "a word or several as a text; the run lies under the current folder, named after its data; clips: a folder of them, else data are rendered"
     if clips: write_scenes(somewhere / clips, cameras=4, frames=6, size=(48, 64))

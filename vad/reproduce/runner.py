@@ -9,7 +9,7 @@ __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome',
            'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start', 'reproduce', 'catalogue', 'failures',
            'in_short']
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #2803a2bf
+# %% ../../nbs/6_engineering/26_runner.ipynb #003
 import ast
 import json
 import logging
@@ -44,6 +44,7 @@ from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
 from . import figures
 from .ablation import open_frames
+from .beyond import open_other
 from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
@@ -52,13 +53,13 @@ from .report import published_report, read_notes, report_of, without_data, write
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #81653f7c
+# %% ../../nbs/6_engineering/26_runner.ipynb #005
 def short_machine() -> str:
     "The machine in a few words."
     m = machine()
     return m["accelerator"] or f"{m['cores']} cores of {m['cpu']}"
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #00fa399b
+# %% ../../nbs/6_engineering/26_runner.ipynb #007
 @contextmanager
 def bars_into(log:Path):
     "Send progress bars to a file while the block runs."
@@ -70,7 +71,7 @@ def bars_into(log:Path):
         if before is not None: os.environ["VAD_PROGRESS"] = before
         log.unlink(missing_ok=True)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #86b51ec0
+# %% ../../nbs/6_engineering/26_runner.ipynb #008
 def last_step(log:Path) -> str:
     "What the last bar in a log says: the step and how much of it is done; empty where there is no log."
     try:
@@ -81,7 +82,7 @@ def last_step(log:Path) -> str:
     bars = re.findall(r"([^\r\n|]*?):\s+(\d+%)?", text)
     return " ".join(bars[-1]).strip() if bars else ""
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #0ca20ee3
+# %% ../../nbs/6_engineering/26_runner.ipynb #010
 _stopped = [] # what this process was stopped in
 
 def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and seconds or why
@@ -96,7 +97,7 @@ def outcome(m:Measurement, plan:Plan, path:Path) -> dict: # state, and lines and
         why = f"{type(e).__name__}: {' '.join(str(e).split())}; {path} says where"
         return dict(state="failed", why=why, trace=traceback.format_exc())
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #c538c409
+# %% ../../nbs/6_engineering/26_runner.ipynb #012
 def measure_once(
     m:Measurement, plan:Plan,
     key:str,              # from `key_of`
@@ -123,7 +124,7 @@ def measure_once(
         write_json(path, facts)
     return facts
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #18eff4ef
+# %% ../../nbs/6_engineering/26_runner.ipynb #015
 def worker_begins(
     parent:int,      # the process that started this one
     grace:float=60., # seconds to save what there is
@@ -140,21 +141,21 @@ def worker_begins(
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #d32c8e90
+# %% ../../nbs/6_engineering/26_runner.ipynb #016
 def workers(at_once:int):
     "joblib's processes: each has its share of the cores, and ends with this one."
     from joblib import cpu_count, parallel_config
     return parallel_config("loky", inner_max_num_threads=max(1, cpu_count() // at_once),
                            initializer=worker_begins, initargs=(os.getpid(),))
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #b2dceae00
+# %% ../../nbs/6_engineering/26_runner.ipynb #019
 def running(plan:Plan, keys) -> list[dict]:
     "The measurements that are at work now, by the logs that they write."
     paths = [plan.folder / "results" / f"{k}.json"
              for k in keys if (plan.folder / "results" / f"{k}.log").exists()]
     return [f for p in paths if (f := read_result(p))["state"] == "running"]
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #b2dceae01
+# %% ../../nbs/6_engineering/26_runner.ipynb #020
 @contextmanager
 def interrupting(plan:Plan, keys):
     "Pass Ctrl-C on to the processes that measure and give them time to save, before it has its way here."
@@ -174,7 +175,7 @@ def interrupting(plan:Plan, keys):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #7e61c395
+# %% ../../nbs/6_engineering/26_runner.ipynb #023
 class View:
     "What is done, what is running, what failed, and the time left."
     def __init__(self,
@@ -216,7 +217,7 @@ class View:
         self.over.set()
         if self.bar: self.bar.close()
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #af96ad76
+# %% ../../nbs/6_engineering/26_runner.ipynb #026
 def measure_all(
     wanted:list[Measurement], plan:Plan,
     at_once:int=1,         # processes
@@ -243,14 +244,15 @@ def measure_all(
             if found["state"] == "stopped" and at_once == 1 and local: raise KeyboardInterrupt
             after()
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #e56c8e26
-def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp
+# %% ../../nbs/6_engineering/26_runner.ipynb #029
+def notebook_of(paper:str) -> Path: # mnad | gates | embeddings | srupp | beyond
     "Where a paper's notebook lies. Raises `UserError` where it is missing."
     folder = notebooks_folder("papers")
     if found := sorted(folder.glob(f"[0-9]*_{paper}.ipynb")): return found[0]
     raise UserError(f"{folder} has no notebook on {paper}: install the package anew, or use a checkout.")
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #c870f3d5
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #031
 def execute(notebook:Path, target:Path, parameters:dict) -> str:
     "Run a notebook; why it failed, empty where it did not. Raises `KeyboardInterrupt` when stopped."
     import papermill
@@ -275,7 +277,7 @@ def execute(notebook:Path, target:Path, parameters:dict) -> str:
             return f"{who} was killed, perhaps for want of memory: run the same command again to go on."
     return ""
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #86ed2fa0
+# %% ../../nbs/6_engineering/26_runner.ipynb #033
 def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     "A hash of all that shapes an entry's pictures: the results behind it, and the code that draws."
     cells = [c for c in read_json(notebook_of(entry.paper))["cells"] if c["cell_type"] == "code"]
@@ -285,17 +287,18 @@ def drawing_key(entry:Entry, plan:Plan, results:dict[str, dict]) -> str:
     shaped = [keys, code_behind(figures.__name__, plot.__name__), drawn_by]
     return sha256(json.dumps(shaped).encode()).hexdigest()[:16]
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #8e8609fb
+# %% ../../nbs/6_engineering/26_runner.ipynb #034
 def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # paper; why it failed
     "Execute a paper's notebook for some of its entries."
     half = entries[0].half
     own = dict(frames=dict(root=plan.frames, truth=plan.truth, partial=plan.partial, changes=plan.changes),
                clips=dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))[half]
+    if paper == "beyond": own["other"] = plan.other or ""
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
     return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #ff66b245
+# %% ../../nbs/6_engineering/26_runner.ipynb #035
 def draw_entries(
     entries:list[Entry], plan:Plan,
     names:dict[str, str], # half -> dataset
@@ -321,13 +324,13 @@ def draw_entries(
                 said = dict(drawn=keys[e.name]) if drawn(e) else dict(why=why or f"{paper}.ipynb failed")
                 write_json(plan.folder / "entries" / f"{e.name}.json", dict(seeds=list(plan.seeds)) | said)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #cf4ad585
+# %% ../../nbs/6_engineering/26_runner.ipynb #037
 def as_words(x) -> tuple:
     "A word, a number, a text of several, or a list, as a tuple."
     if isinstance(x, str): return tuple(x.replace(",", " ").split())
     return tuple(x) if isinstance(x, list | tuple) else (x,)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #9dea71b5
+# %% ../../nbs/6_engineering/26_runner.ipynb #039
 @dataclass(frozen=True)
 class Work:
     "What a paper's notebook works with: it measures and draws, or shows what was published."
@@ -370,7 +373,7 @@ class Work:
         make(self.path(f"{file}.png"))
         plt.show()
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #a1c3f0d1
+# %% ../../nbs/6_engineering/26_runner.ipynb #040
 def prepare(work:Work, entry:Entry) -> bool:
     "Measure what an entry needs, and take its old pictures away; of published results, say what they are."
     if work.published:
@@ -385,7 +388,7 @@ def prepare(work:Work, entry:Entry) -> bool:
         for suffix in ("csv", "png"): work.path(f"{f}.{suffix}").unlink(missing_ok=True)
     return True
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #a1c3f0d2
+# %% ../../nbs/6_engineering/26_runner.ipynb #042
 def show_bars(work:Work, file:str, ax):
     "Show the picture of a table, and save it where the table was measured."
     if not work.published:
@@ -393,7 +396,7 @@ def show_bars(work:Work, file:str, ax):
             ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
     plt.show()
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #65e12049
+# %% ../../nbs/6_engineering/26_runner.ipynb #043
 def runs_of(
     work:Work,
     seeds:str="first", # first | all
@@ -405,7 +408,7 @@ def runs_of(
     return {f"{name.replace('_', ' ')}, seed {r.seed}": work.plan.folder / "models" / r.folder
             for name, key in keys.items() for r in rows.sort_values("seed").itertuples() if r.key == key}
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #ffed0786
+# %% ../../nbs/6_engineering/26_runner.ipynb #046
 def show_published(work:Work, file:str):
     "Show a published picture, smaller than its file."
     from IPython.display import Image, display
@@ -416,7 +419,7 @@ def show_published(work:Work, file:str):
     print(work.published.record.get("pictures", ""))
     display(Image(small.getvalue(), format="jpeg"))
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #ac417acc
+# %% ../../nbs/6_engineering/26_runner.ipynb #047
 def said_by(
     work:Work,
     classes:str, # binary | multiclass
@@ -428,7 +431,7 @@ def said_by(
     t = t[(t.classes == classes) & (t.row == row) & (t.protocol == under)]
     return protocols.predictions(t, work.plan.folder / "models", work.plan.seeds[0])
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #213c4494
+# %% ../../nbs/6_engineering/26_runner.ipynb #049
 def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, take what is there
     "The plan with synthetic data written where it says so."
     from joblib import Parallel, delayed
@@ -445,30 +448,34 @@ def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, tak
     there = {h: str(folder) for h, (_, folder) in found.items() if folder.exists()}
     return replace(plan, **there)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #a000e43a
+# %% ../../nbs/6_engineering/26_runner.ipynb #051
 def checked_plan(plan:Plan) -> Plan:
     "The plan with fingerprints of its data. Raises `UserError` on data that cannot be measured."
     if plan.frames:
         data = open_frames(plan)
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
+    if plan.other:
+        data = open_other(plan)
+        prints = dict(other=f"{data.fingerprint()} {data.mask_fingerprint()}")
+        plan = replace(plan, prints=plan.prints | prints)
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
     return plan
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #bf8a2020
+# %% ../../nbs/6_engineering/26_runner.ipynb #053
 def make_plan(
     data:str|Path|None, # folder of a dataset of long videos; empty: a synthetic one is rendered; None: none
     clips:str|Path|None=None, # folder of class folders, or an archive of features; likewise
     preset:str="quick", seeds=(0,), device:str="auto",
     name:str|None=None, # of the folder under `out`; None: data and preset
     out="runs",
-    # truth, partial, normal, classifier, dry; else settings of the memory models that differ from the preset
+    # truth, partial, normal, classifier, other, dry; else settings of the memory models that differ
     **options,
 ) -> Plan:
     "What to reproduce, and on what. Raises `UserError` on data or settings that cannot be."
-    own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "dry")}
+    own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "other", "dry")}
     if own["normal"] and not clips:
         raise UserError("--normal names a class of clips, and there are none: name their folder by --clips.")
     trainer.settings(preset, **options)
@@ -477,16 +484,17 @@ def make_plan(
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
     names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"
     folder = (Path(out) / (name or f"{names}-{preset}")).resolve()
-    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, kind_of_features(clips),
+    other = own["other"] and str(Path(own["other"]).resolve())
+    plan = Plan(folder, preset, tuple(seeds), device, frames, clips, kind_of_features(clips), other or None,
                 classes=3 if clips == "" else 2,
                 truth=own["truth"] or "", partial=bool(own["partial"]),
                 normal=tuple(own["normal"] or ()), changes=json.loads(json.dumps(options)),
                 classifier=own["classifier"] or {})
     return checked_plan(rendered_data(plan, bool(own["dry"])))
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #2b5f0793
+# %% ../../nbs/6_engineering/26_runner.ipynb #055
 def begin(
-    paper:str,                # mnad | gates | embeddings | srupp
+    paper:str,                # mnad | gates | embeddings | srupp | beyond
     data:str="",              # folder; empty: synthetic data is rendered
     preset:str="quick",
     seeds=(0,),
@@ -511,7 +519,7 @@ def begin(
     print(f"{paper} on {Path(data).name or 'synthetic data'}: {os.path.relpath(plan.folder)}")
     return Work(paper, plan, only)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #df7a9aa8
+# %% ../../nbs/6_engineering/26_runner.ipynb #058
 def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its dataset
     "Write the run's record, and which seeds the entries were asked for."
     data, clips = plan.frames and open_frames(plan), plan.clips and open_collection(plan)
@@ -532,7 +540,7 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         write_json(plan.folder / "entries" / f"{e.name}.json", kept | dict(seeds=list(plan.seeds)))
     return dict(frames=data and data.name, clips=clips and clips.name)
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #4f22a530
+# %% ../../nbs/6_engineering/26_runner.ipynb #059
 PAGE_SECONDS = 10. # between two pages of a run that is measuring
 
 def reproduce(
@@ -566,7 +574,7 @@ def reproduce(
         if publish: publish_figures(plan, Path(publish))
     return plan
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #c9318cf9
+# %% ../../nbs/6_engineering/26_runner.ipynb #062
 def catalogue(data=None, clips=None, **options) -> str:
     "Every entry with its state, for a terminal; arguments as of `reproduce`, and nothing is written."
     if not data and not clips: data = clips = ""
@@ -580,13 +588,13 @@ def catalogue(data=None, clips=None, **options) -> str:
     return "\n".join([for_terminal(t), "", *without_data(r),
                       f"{os.path.relpath(plan.folder)}: " + ", ".join(f"{n} {s}" for s, n in states.items())])
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #20a109910
+# %% ../../nbs/6_engineering/26_runner.ipynb #064
 def failures(plan:Plan, entries=("all",)) -> dict[str, str]: # entry -> why
     "Which of these entries failed."
     states = report_of(plan).states
     return {e.name: states[e.name]["why"] for e in chosen(entries) if states[e.name]["state"] == "failed"}
 
-# %% ../../nbs/6_engineering/26_runner.ipynb #20a109911
+# %% ../../nbs/6_engineering/26_runner.ipynb #065
 def in_short(plan:Plan) -> str:
     "What a run measured, for a terminal."
     r = report_of(plan)

@@ -53,8 +53,8 @@ def controls(
     lengths,         # (V,)
     scores=None,     # (N,) the scores that the controls stand beside; none: no shuffling of labels
     difference=None, # (N,) a frame-difference score of the same frames; none: left out
-    seed=0,          # of random scores, shuffles and noise
-    n=100,           # draws of whatever is random
+    speed=None,      # (N,) their flow speed; none: left out
+    seed=0, n=100,   # of random scores, shuffles and noise; draws of whatever is random
 ) -> pd.DataFrame:   # control, auc_micro, auc_macro, note
     "Scores that know nothing, and the most that can be reached. AUCs are fractions of 1, means over draws."
     y, clock = validate_scored(labels, np.concatenate([np.arange(n) for n in lengths]), lengths)
@@ -64,7 +64,8 @@ def controls(
         if n > 1: note += "sd {:.1f} % micro, {:.1f} % macro over {} draws".format(*100 * both.std(0), n)
         rows.append((control, *both.mean(0), note))
     def noisy(): return y + rng.normal(0, ORACLE, len(y))
-    row("frame index", lambda: area(y, minmax(clock, lengths)), "place in its video, from 0 to 1")
+    def scaled(x): return area(y, minmax(x, lengths))
+    row("frame index", lambda: scaled(clock), "place in its video, from 0 to 1")
     row("random", lambda: area(y, rng.random(len(y))), n=n)
     if scores is not None:
         of = area.of(finite(scores, lengths))
@@ -73,16 +74,15 @@ def controls(
     if difference is not None:
         d = finite(difference, lengths, "frame difference")
         row("frame difference", lambda: area(y, d), "nothing learned")
-        row("frame difference, min-max", lambda: area(y, minmax(d, lengths)),
-            "nothing learned, scaled per video")
+        row("frame difference, min-max", lambda: scaled(d), "nothing learned, scaled per video")
+    if speed is not None:
+        row("flow speed", lambda: area(y, finite(speed, lengths, "flow speed")), "nothing learned")
     for k in SHIFTS:
         *answer, rest = delayed_oracle(y, lengths, k)
         row(f"perfect, {k} frames late", lambda: Areas(rest)(*answer))
     row("best after min-max", lambda: area(y, best_after_minmax(y, lengths)),
         "the cap: every video must reach both 0 and 1")
-    row("labels after min-max", lambda: area(y, minmax(y, lengths)),
-        "a video anomalous throughout is constant, so 0")
+    row("labels after min-max", lambda: scaled(y), "a video anomalous throughout is constant, so 0")
     row("noisy oracle", lambda: area(y, noisy()), f"label + noise of deviation {ORACLE}; ", n=n)
-    row("noisy oracle, min-max", lambda: area(y, minmax(noisy(), lengths)), "the same, scaled per video; ",
-        n=n)
+    row("noisy oracle, min-max", lambda: scaled(noisy()), "the same, scaled per video; ", n=n)
     return pd.DataFrame(rows, columns=["control", "auc_micro", "auc_macro", "note"])

@@ -4,22 +4,27 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'DETECTORS', 'Scored', 'Detector', 'stored_frames', 'training_thresholds', 'FrameDifference',
-           'DifferenceStream', 'state_file', 'open_detector']
+           'DifferenceStream', 'gray_frames', 'cut_firsts', 'flow_speeds', 'state_file', 'open_detector']
 
 # %% ../../nbs/2_scores/06_detector.ipynb #185677f0
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from torch import Tensor
 from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.provenance import code_behind
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import Video
+from ..models import speed
 from .frame_scores import ALPHA, frame_difference, frame_errors
 from .metrics import threshold_from
 
@@ -66,6 +71,10 @@ class Detector(Protocol):
     def refer(self, data:Dataset|None=None):
         "See how the training frames of a dataset score; None: as the run's folder says."
         if data: self.thresholds = training_thresholds(self, data.train)
+
+    def reason(self, parts:dict[str, float]) -> str: # one frame's, see `Scored`; empty: it gives none
+        "Why a frame scores as it does, in words."
+        return ""
 
     def facts(self) -> dict: # JSON
         "What a record says of it."
@@ -126,9 +135,39 @@ class DifferenceStream:
         errors = frame_errors(x[:-1], x[1:])[len(x) - 1 - len(frames) + skipped:]
         return Scored(frame_difference(errors), errors.mean(-1))
 
+# %% ../../nbs/2_scores/06_detector.ipynb #f10e5bd2
+def gray_frames(frames:Frames, a:int, b:int) -> np.ndarray: # (b - a, H, W) uint8
+    "Successive frames of a cache in gray."
+    x = stored_frames(frames, a, b)
+    return x[..., 0] if x.shape[-1] == 1 else np.stack([cv2.cvtColor(f, cv2.COLOR_BGR2GRAY) for f in x])
+
+# %% ../../nbs/2_scores/06_detector.ipynb #f10e5bd4
+def cut_firsts(x:np.ndarray, starts:np.ndarray, first:int) -> np.ndarray: # (N,), (V + 1,)
+    "Values of frames without the first few of each video."
+    return np.concatenate([x[a + first:b] for a, b in zip(starts[:-1], starts[1:])])
+
+# %% ../../nbs/2_scores/06_detector.ipynb #f10e5bd1
+def flow_speeds(
+    videos:Sequence[Video],
+    like:FrameDifference, # whose size of frames it takes, and how many have no score
+) -> np.ndarray:          # (N,) of the scored frames, videos end to end
+    "The flow speed of frames; a video's first frame has the second's."
+    frames = cache_frames(videos, like.size, like.channels, interpolation=like.interpolation)
+    path = frames.folder / f"flow-{code_behind(speed.__name__)}.npy"
+    with suppress(OSError, ValueError): # none is kept, or it is damaged
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == (len(frames),): return cut_firsts(kept, frames.starts, like.first)
+    found = np.zeros(len(frames))
+    for start, end in zip(frames.starts[:-1], frames.starts[1:]):
+        for t in range(start + 1, end): found[t] = speed.flow_speed(*gray_frames(frames, t - 1, t + 1))
+        found[start:start + 1] = found[start + 1:start + 2] if end - start > 1 else 0
+    with suppress(OSError), atomic_write(path) as part: np.save(part, found)
+    return cut_firsts(found, frames.starts, like.first)
+
 # %% ../../nbs/2_scores/06_detector.ipynb #d3136dc4
 DETECTORS = { # a file in a run's folder -> what opens its detector, or where that is defined
-    "model.safetensors": "vad.training.evaluation:open_memory_detector"}
+    "model.safetensors": "vad.training.evaluation:open_memory_detector",
+    "speed.safetensors": "vad.training.speed_detector:open_speed_detector"}
 
 def state_file(run:Path) -> str:
     "The file that says of what kind a run's detector is. Raises `UserError` where there is none."

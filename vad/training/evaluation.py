@@ -37,7 +37,7 @@ from ..models.mnad import MNAD, folded
 from ..scores import frame_scores, localization
 from ..scores.controls import controls
 from ..scores.detector import Detector, FrameDifference, Scored, open_detector, state_file
-from ..scores.detector import training_thresholds
+from ..scores.detector import flow_speeds, training_thresholds
 from ..scores.intervals import bootstrap
 from ..scores.metrics import metrics, threshold_from
 from ..scores.practice import practice, practice_curve
@@ -485,7 +485,8 @@ def write_evaluation(
     write_csv(out / "scores.csv", table)
     if labelled:
         difference = np.concatenate([said.score for _, said in control.score(data.test)])
-        beside = controls(table.label, frame_scores.table_lengths(table), 1 - table.regularity, difference)
+        beside = controls(table.label, frame_scores.table_lengths(table), 1 - table.regularity, difference,
+                          flow_speeds(data.test, control))
         write_csv(out / "controls.csv", beside)
     if labelled and online:
         times = scored_times(data, control.first)

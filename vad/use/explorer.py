@@ -6,9 +6,9 @@
 __all__ = ['SCORE', 'OPACITY', 'UNSAID', 'SAID', 'LEGEND', 'load_widgets', 'image_html', 'picture_html', 'plot_html',
            'scale_html', 'warning_html', 'Curve', 'Status', 'control', 'set_range', 'Controls', 'Player', 'Panels',
            'NotebookView', 'slider_range', 'rates_html', 'confusion_html', 'ThresholdPanel', 'show_decisions',
-           'ItemGallery', 'Explorer', 'lay_out', 'numbers_in_words', 'frame_in_words', 'explore', 'PairExplorer',
-           'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html',
-           'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
+           'ItemGallery', 'Explorer', 'lay_out', 'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore',
+           'PairExplorer', 'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer',
+           'classes_html', 'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
 
 # %% ../../nbs/5_use/03_explorer.ipynb #003
 import io
@@ -466,6 +466,11 @@ def numbers_in_words(row) -> str: # of a table of frames
     said = {name: SAID.get(name, f"{name} {{:.3g}}") for name in row.index if name not in UNSAID}
     return ", ".join(text.format(row[name]) for name, text in said.items())
 
+# %% ../../nbs/5_use/03_explorer.ipynb #9ea50b01
+def reason_in_words(detector, row) -> str: # of a table of frames; empty: the detector gives no reasons
+    "Why a frame scores as it does."
+    return escape(detector.reason({k: row[k] for k in row.index if k not in UNSAID}))
+
 # %% ../../nbs/5_use/03_explorer.ipynb #886fd2d2
 def frame_in_words(e:Explorer) -> str: # HTML
     "A frame's score, the numbers that it is made of, and how it was decided."
@@ -474,7 +479,8 @@ def frame_in_words(e:Explorer) -> str: # HTML
     predicted = "anomalous" if value >= e.decisions.threshold.value else "normal"
     true = "" if e.trace.labels is None else f", true <b>{'anomalous' if e.trace.labels[t] else 'normal'}</b>"
     said = f"score <b>{value:.3f}</b>{f' ({of})' * bool(of)}, predicted <b>{predicted}</b>{true}"
-    return f"video {escape(e.view.video)}, frame {e.view.number}: {said}"
+    why = reason_in_words(e.inspector.detector, e.trace.table.iloc[t])
+    return f"video {escape(e.view.video)}, frame {e.view.number}: {said}{f'. Why: {why}' * bool(why)}"
 
 # %% ../../nbs/5_use/03_explorer.ipynb #060
 def explore(

@@ -28,6 +28,7 @@ from ..models.mnad import MNAD
 from ..scores import frame_scores
 from ..training.classifier import Classifier, chosen_weight, load_classifier
 from ..training.evaluation import read_statistics, update_gate
+from ..training.speed_detector import STATE
 from ..training.trainer import Settings, load_model, load_tensors, input_and_target
 from .scorers import read_recipe, run_data
 
@@ -153,6 +154,8 @@ def backbone_graph(embeddings:Path) -> Graph:
 def graph_of(run:str|Path) -> Graph: # folder of a memory model, a classifier, or embeddings
     "What a folder holds. Raises `UserError` where it is none of the three."
     run = Path(run)
+    if (run / STATE).exists():
+        raise UserError(f"{run} holds a speed detector, no network to export: its whole state is {STATE}.")
     if (weights := run / "model.safetensors").exists():
         facts = load_tensors(weights)[1].get("settings", {})
         return classifier_graph(run) if "cell" in facts else memory_graph(run)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALETTE', 'VIRIDIS',
            'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
-           'halved', 'look_at_memory', 'scores_by_name', 'FrameTrace', 'peak_reads', 'inspected_frames',
-           'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed', 'keep_recent', 'FrameInspector',
-           'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks', 'view_of', 'as_panel', 'blend',
-           'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined', 'panel_scales', 'panels', 'top_places',
-           'place_picture', 'draw_panels', 'draw_frame_view']
+           'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads',
+           'inspected_frames', 'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed',
+           'keep_recent', 'FrameInspector', 'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks',
+           'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined',
+           'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #a9b06fb4
 from copy import deepcopy
@@ -41,6 +41,7 @@ from ..scores import frame_scores
 from ..scores.detector import DETECTORS, Detector, Scored, open_detector, stored_frames
 from ..training.evaluation import MemoryStream, error_map, frame_table, read_metrics
 from ..training.evaluation import scored_answers
+from ..training.speed_detector import SpeedStream
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #bbb0ce6e
 def view_frames(
@@ -121,6 +122,12 @@ def look_at_memory(stream:MemoryStream, frames:np.ndarray) -> Scored: # (B, H, W
             keep(MEMORY_MAP, halved(a.attention.memory[:n, 0]))
     said = scored_answers(found, stream.detector.reference, stream.detector.alpha)
     return said._replace(pictures={title: np.concatenate(x) for title, x in pictures.items()})
+
+# %% ../../nbs/5_use/01_inspect_frames.ipynb #9ea50b02
+@look.register
+def look_at_speed(stream:SpeedStream, frames:np.ndarray) -> Scored: # (B, H, W, 1) uint8
+    "What moved, and how each cell differs from normal ones."
+    return stream.see(frames, pictured=True)
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #99ae3ee1
 ONLINE, PAPER = "by training statistics", "as published, within the video"

@@ -32,6 +32,7 @@ class FrameScorer:
     def __init__(self, detector:Detector): # fitted
         self.detector, self.bounds, self.lead = detector, detector.bounds, detector.first
         self.threshold, self.facts = detector.thresholds.get("online"), detector.facts
+        self.explains = type(detector).reason is not Detector.reason
 
     def start(self, keep:int, heat:bool): # frames that may still be asked for; whether maps are kept
         "A new video."
@@ -40,7 +41,7 @@ class FrameScorer:
     def begin(self):
         "A new piece of the video, which outlives what the detector has learned."
         self.stream = self.detector.stream(self.stream)
-        self.found, self.seen = deque(maxlen=self.keep), 0 # (score, map) of each frame; how many
+        self.found, self.seen = deque(maxlen=self.keep), 0 # (score, map, reason) of each frame; how many
 
     def see(self, images:list[np.ndarray]): # (H, W, 3) uint8 BGR
         "Score the next frames."
@@ -50,8 +51,9 @@ class FrameScorer:
         scored = len(said.score)
         kept = self.heat and said.map is not None
         maps = halved(said.map) if kept else [None] * scored
-        self.found.extend([(float("nan"), None)] * (len(images) - scored)) # too few before them
-        self.found.extend(zip(said.score.tolist(), maps))
+        parts = [{k: x[i] for k, x in said.parts.items()} for i in range(scored)]
+        self.found.extend([(float("nan"), None, "")] * (len(images) - scored)) # too few before them
+        self.found.extend(zip(said.score.tolist(), maps, map(d.reason, parts)))
         self.seen += len(images)
 
     def score(self, a:int, b:int) -> float:
@@ -60,6 +62,8 @@ class FrameScorer:
         return sum(values) / len(values) if values else float("nan")
 
     def error(self, t:int) -> np.ndarray|None: return self.found[t - self.seen][1] # (h, w) 0 to 1
+
+    def reason(self, t:int) -> str: return self.found[t - self.seen][2] # why it scores so; empty: unsaid
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #65219b38
 @dataclass
@@ -72,7 +76,7 @@ class ClassScorer:
     watch: str|None = None    # the class whose probability is the score; None: 1 - P(normal)
     normal: str|None = None   # what the normal class is called, where not as usual
     weight: float = 1.        # of the nearest class centre; 1: no say
-    bounds, threshold, lead = (0., 1.), None, 0
+    bounds, threshold, lead, explains = (0., 1.), None, 0, False
 
     def __post_init__(self): self.at = scored_class(self)
 
@@ -104,6 +108,8 @@ class ClassScorer:
         return float(1 - p[0, self.at] if self.watch is None else p[0, self.at])
 
     def error(self, t): return None # it does not say where
+
+    def reason(self, t): return "" # nor why
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #d27e4533
 def embed_frames(

@@ -42,7 +42,8 @@ class ScoredFrame(NamedTuple):
     seconds: float            # since the first frame
     score: float              # high = anomalous; nan: none
     image: np.ndarray|None    # (H, W, 3) uint8 BGR, where images are asked for
-    error: np.ndarray|None    # (h, w) squared error of the prediction, where there is one
+    error: np.ndarray|None    # (h, w) the detector's map, where there is one
+    reason: str = ""          # why, in words, where the scorer says it
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #d4cfcc4d
 class Piece:
@@ -79,8 +80,9 @@ class Piece:
             seconds, image = self.waiting.popleft()
             if image is not None and self.windows.wait: image = cv2.imdecode(image, cv2.IMREAD_COLOR)
             error = self.scorer.error(self.done) if self.images else None
+            reason = self.scorer.reason(self.done) if getattr(self.scorer, "explains", False) else ""
             self.done += 1
-            yield ScoredFrame(self.first + self.done - 1, seconds, value, image, error)
+            yield ScoredFrame(self.first + self.done - 1, seconds, value, image, error, reason)
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #ad91dd53
 BATCH = 8 # frames that a source which waits gives at once
@@ -127,7 +129,8 @@ class Overlay:
         while self.past[0][0] <= s.seconds - SHOWN_SECONDS: self.past.popleft()
         if s.score == s.score: self.low, self.high = min(self.low, s.score), max(self.high, s.score)
         self.draw_curve(image)
-        write_score(image, s.score, self.threshold is not None and s.score >= self.threshold)
+        alarm = self.threshold is not None and s.score >= self.threshold
+        write_score(image, s.score, alarm, s.reason if alarm else "")
         return image
 
     def draw_curve(self, image:np.ndarray):
@@ -149,11 +152,16 @@ def write_score(
     image:np.ndarray, # (H, W, 3) uint8 BGR, changed in place
     score:float,      # nan: none
     alarm:bool,       # on vermilion instead of gray
+    reason:str="",    # why, written behind it as far as there is room
 ):
     "Write a score into the corner of a frame."
     size = max(.3, image.shape[0] / 400)
     text = f"{score:.2f}" if score == score else "no score yet"
+    if reason: text = f"{text}: {reason}"
     (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    if reason and w + 8 > image.shape[1]: # smaller letters, as far as they can be read
+        size = max(.3, size * (image.shape[1] - 8) / w)
+        (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     cv2.rectangle(image, (0, 0), (w + 8, h + below + 6), VERMILION_BGR if alarm else (60, 60, 60), -1)
     cv2.putText(image, text, (4, h + 4), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(size)),
                 cv2.LINE_AA)
@@ -201,8 +209,13 @@ def default_windows(scorer, source:Source, s:StreamSettings) -> Windows:
 # %% ../../nbs/5_use/04c_streaming.ipynb #db59169f
 class ScoreFiles:
     "The files of a scored video, each whole or not at all."
-    def __init__(self, folder:Path, name:str, fps:float, overlay:Overlay|None): # None: no copy of the video
+    def __init__(self,
+        folder:Path, name:str, fps:float,
+        overlay:Overlay|None,    # None: no copy of the video
+        alarm:float|None=None,   # the score from which on the table says why; None: it never does
+    ):
         self.folder, self.name, self.fps, self.overlay, self.stack = folder, name, fps, overlay, ExitStack()
+        self.alarm = alarm
         # so far; those with a score; the time of the last one
         self.frames, self.scored, self.seconds = 0, 0, 0.
 
@@ -212,7 +225,7 @@ class ScoreFiles:
         self.stack.enter_context(room_for(self.path("scores.csv")))
         self.csv = self.stack.enter_context(atomic_write(self.path("scores.csv")))
         self.file = self.stack.enter_context(open(self.csv, "w", encoding="utf-8"))
-        self.file.write("frame,seconds,score\n")
+        self.file.write(f"frame,seconds,score{',reason' * (self.alarm is not None)}\n")
         self.film = None
         if self.overlay:
             part = self.stack.enter_context(atomic_write(self.path("scored.mp4")))
@@ -222,7 +235,8 @@ class ScoreFiles:
     def add(self, s:ScoredFrame):
         "One more frame."
         there = s.score == s.score
-        self.file.write(f"{s.frame},{s.seconds:.3f},{format(s.score, '.9g') if there else ''}\n")
+        why = "" if self.alarm is None else f",{s.reason if s.score >= self.alarm else ''}" # it has no comma
+        self.file.write(f"{s.frame},{s.seconds:.3f},{format(s.score, '.9g') if there else ''}{why}\n")
         if self.film: self.film.add(self.overlay.draw(s), s.seconds)
         self.frames, self.scored, self.seconds = self.frames + 1, self.scored + there, s.seconds
 
@@ -311,7 +325,8 @@ def score_video(
     windows = default_windows(scorer, source, s)
     threshold = scorer.threshold if s.threshold is None else s.threshold
     files = ScoreFiles(Path(out), name or source.name, source.fps,
-                       Overlay(scorer.bounds, threshold) if s.video else None)
+                       Overlay(scorer.bounds, threshold) if s.video else None,
+                       threshold if getattr(scorer, "explains", False) else None)
     with stop_flag() as flag, files:
         reader = FrameReader(source, flag, *[stop] * (stop is not None))
         stopped = write_scores(reader, scorer, windows, files, s.duration)
