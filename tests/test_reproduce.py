@@ -320,7 +320,8 @@ CLIPS = ("embeddings", "srupp.leaks", "srupp.table1", "srupp.table2_binary", "sr
 def clips_plan(work):
     "a run over entries of both papers on clips"
     write_scenes(work / "street", cameras=6, frames=8, size=(48, 64))
-    return runner.reproduce(CLIPS, clips=work / "street", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips", classifier=dict(epochs=2))
+    write_scenes(work / "yard", cameras=3, frames=8, size=(48, 64), seed=7)
+    return runner.reproduce(CLIPS, clips=work / "street", other=work / "yard", jobs=2, name="clips", out=work, device="cpu", publish=work / "published clips", classifier=dict(epochs=2))
 
 def test_clips_have_a_page_of_their_own(clips_plan, work):
     page, text, words = read_page(work / "clips")
@@ -329,6 +330,16 @@ def test_clips_have_a_page_of_their_own(clips_plan, work):
                  "18 normal", "6 source videos", "eleven experiments"): assert word in words, word
     assert str(work) not in text and "Frames of" not in text and "nan" not in words
     assert "srupp.table2_binary" in runner.in_short(clips_plan)
+
+def test_what_was_trained_on_one_dataset_is_tested_on_the_other(clips_plan, work):
+    t = pd.read_csv(work / "clips/figures/embeddings/street.transfer.csv")
+    assert set(zip(t.trained_on, t.tested_on)) == {("street", "yard"), ("yard", "street")} and set(t.classifier) == {"SRU++", "linear", "nearest"}
+    folder = next((clips_plan.folder / "models").glob("clip_transfer-*"))
+    for row in t[t.classifier == "SRU++"].itertuples():
+        said = pd.read_csv(folder / f"on {row.trained_on}/predictions.csv")
+        assert said.video.str.startswith(f"{row.tested_on}/").all() # no clip of its own dataset
+        assert abs(row.accuracy - 100 * ((said["plain anomalous"] > .5) == (said.label == "anomalous")).mean()) < 1e-3
+    message(lambda: runner.reproduce(("embeddings.transfer",), clips=work / "street", out=work / "none"), "needs a second dataset")
 
 def run_of(plan, row, under, fold):
     "the folder of one training"

@@ -506,7 +506,7 @@ REPRODUCING = dict(
         help="Folder of the clips' normal class, where its name does not say so; once for each, where there "
              "are several.")),
     other=(Path, typer.Option(None,
-        help="Folder of a second dataset of long videos, to score it with what was fitted on the first.")),
+        help="Folder of a second dataset of the same kind, for what was trained on the first.")),
     device=(str, Device), truth=(str, Truth), partial=(bool, Partial))
 MEASURING = dict(
     jobs=(int, typer.Option(None, min=1,

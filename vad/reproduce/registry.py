@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.errors import UserError
 from ..data.feature_archives import ANNOTATIONS, COUNTS
 from . import ablation, archive_tables, beyond, experiment
-from .experiment import EMBEDDED_BY, UNDER, method_of
+from .experiment import EMBEDDED_BY, UNDER, method_of, transfer_methods
 from .results import Measurement, Plan, key_of, lines_of, read_result
 from ..scores import metrics
 from ..training import protocols
@@ -90,7 +90,7 @@ class Entry:
             return f"needs {wanted[self.half]}"
         if "archive-frames" in self.needs and plan.features != "annotated":
             return f"needs {COUNTS} and {ANNOTATIONS} beside the archive"
-        if self.name == "beyond.transfer" and not plan.other: return "needs a second dataset (--other)"
+        if self.name.endswith(".transfer") and not plan.other: return "needs a second dataset (--other)"
         several = not self.needs[0].endswith("multiclass") or plan.classes > 2
         return "" if several else "needs clips of more than two classes"
 
@@ -127,7 +127,7 @@ def chosen(names:Iterable[str]) -> list[Entry]:
 # %% ../../nbs/6_engineering/24_registry.ipynb #019
 def embeddings_for(plan:Plan, needs:str) -> list[Measurement]: # needs: of an entry on clips
     "The embeddings that come before classifiers: of every method, or of the pipelines, plain and mirrored."
-    if needs == "leaks": return []
+    if needs in ("leaks", "transfer"): return []
     roles = ("resnet50",) if needs == "pretrained" else ("cnn", "resnet50")
     own = needs in ("methods", "embeddings")
     methods = EMBEDDED_BY[plan.preset] if own else [method_of(r, plan.preset) for r in roles]
@@ -138,6 +138,9 @@ def embeddings_for(plan:Plan, needs:str) -> list[Measurement]: # needs: of an en
 def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: of an entry on clips
     "What is read from the embeddings. Weighting by clusters takes no network of its own."
     if needs == "leaks": return [Measurement("leaks")]
+    if needs == "transfer":
+        methods = transfer_methods(plan.preset)
+        return [Measurement("clip_transfer", (m,), s, 3) for m in methods for s in seeds]
     if needs == "embeddings": return []
     if needs == "methods":
         return [Measurement("method", (m,), s, 3) for m in EMBEDDED_BY[plan.preset] for s in seeds]
@@ -194,6 +197,7 @@ def measuring_order(entries:Iterable[Entry], plan:Plan) -> list[Measurement]:
 MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedding,
                    pipeline=experiment.measure_pipeline, method=experiment.measure_method,
                    experiment=experiment.measure_experiment, leaks=experiment.measure_leaks,
+                   clip_transfer=experiment.measure_clip_transfer,
                    archive=archive_tables.measure_archive, segments=archive_tables.measure_segments,
                    detector=beyond.measure_detector, fusion=beyond.measure_fusion,
                    transfer=beyond.measure_transfer)
@@ -295,6 +299,7 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         return t.assign(published=t.row.map(facts.set_index("row").value.astype(float)))
     make = dict(methods=lambda: measured("embedding", embeddings), leaks=lambda: measured("leaks", leaks),
                 accuracy=lambda: measured("method", experiment.method_table),
+                transfer=lambda: measured("clip_transfer", experiment.clip_transfer_table),
                 table1=lambda: piped("binary", "auroc", entry.row), table2_binary=lambda: piped("binary"),
                 table2_multiclass=lambda: piped("multiclass"),
                 archive_binary=lambda: measured("archive", lambda t: archived(t, "binary")),

@@ -29,7 +29,7 @@ class Plan:
     frames: str|None = None # folder of a dataset of long videos; None: there is none
     clips: str|None = None  # folder of class folders; None: there is none
     features: str = ""      # clips are features in an archive: plain, or annotated frame by frame
-    other: str|None = None  # folder of a second dataset of long videos, for transfer; None: there is none
+    other: str|None = None  # folder of a second dataset of the same kind, for transfer; None: there is none
     classes: int = 2        # of the clips
     truth: str = ""         # labels by name where a dataset has two
     partial: bool = False   # accept what breaks the dataset's contract
@@ -69,7 +69,7 @@ def key_of(m:Measurement, plan:Plan) -> str: # the name and eight letters
     "The key of a result: a hash of all that shapes it. Where things lie and on what device shapes nothing."
     own = dict(frames=[plan.changes, plan.truth, plan.partial],
                clips=[plan.classifier, list(plan.normal)])[m.half]
-    if m.kind == "transfer": own = [*own, plan.prints.get("other")]
+    if m.kind in ("transfer", "clip_transfer"): own = [*own, plan.prints.get("other")]
     shaped = [m.kind, m.arguments, m.seed, plan.preset, own, plan.prints.get(m.half), code_behind(m.module)]
     return f"{m.name}-{sha256(json.dumps(shaped).encode()).hexdigest()[:8]}"
 

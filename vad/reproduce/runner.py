@@ -40,6 +40,7 @@ from ..core.progress_bar import progress, progress_file
 from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, notebooks_folder
 from ..core.provenance import now, versions
 from ..core.records import read_json, write_csv, write_json
+from ..data.clips import collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
 from . import figures
@@ -293,7 +294,7 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
     half = entries[0].half
     own = dict(frames=dict(root=plan.frames, truth=plan.truth, partial=plan.partial, changes=plan.changes),
                clips=dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))[half]
-    if paper == "beyond": own["other"] = plan.other or ""
+    if paper in ("beyond", "embeddings"): own["other"] = plan.other or ""
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
     return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
@@ -456,9 +457,9 @@ def checked_plan(plan:Plan) -> Plan:
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
     if plan.other:
-        data = open_other(plan)
-        prints = dict(other=f"{data.fingerprint()} {data.mask_fingerprint()}")
-        plan = replace(plan, prints=plan.prints | prints)
+        data = open_other(plan) if plan.frames else collect(plan.other)
+        masks = f" {data.mask_fingerprint()}" if plan.frames else ""
+        plan = replace(plan, prints=plan.prints | dict(other=data.fingerprint() + masks))
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
