@@ -12,7 +12,8 @@ import torch
 
 import vad
 from vad.training import trainer
-from vad.models.mnad import folded
+from vad.models.backbones import make_backbone
+from vad.models.mnad import QuickReLU, folded
 
 ROOT = Path(vad.__file__).parents[1]
 BARE = """
@@ -62,3 +63,32 @@ def test_both_ways_of_scoring_say_the_same(tmp_path, how):
     model.eval()
     mine = speed.in_batches(folded(model), items, frames, s, "cpu", frames.clips(5), 4)
     assert mine == pytest.approx(speed.one_by_one(model, items, frames, s, "cpu", frames.clips(5)), abs=1e-4)
+
+# ---- what half precision is spared
+
+@pytest.mark.parametrize("attention", ["none", "gate"])
+def test_quick_relus_change_no_bit_and_hide_no_nan(attention):
+    "scoring in half precision, with quick ReLUs and with PyTorch's; weights that are not finite keep the latter, and the answer is not finite"
+    model, items = trainer.initial_model(trainer.settings("quick", size=(16, 16), width=8, attention=attention))
+    x, quick = torch.rand(2, 4, 16, 16), folded(model)
+    plain = folded(model)
+    for name, m in list(plain.named_modules()):
+        if isinstance(m, QuickReLU): plain.set_submodule(name, torch.nn.ReLU(inplace=True))
+    assert any(isinstance(m, QuickReLU) for m in quick.modules()) and not any(isinstance(m, QuickReLU) for m in model.modules())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16): a, b = (m(x, items) for m in (quick, plain))
+    assert torch.equal(a.prediction, b.prediction) and torch.equal(a.queries, b.queries)
+    with torch.no_grad(): model.encoder.blocks[0][0].weight[0, 0, 0, 0] = torch.nan
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16): assert folded(model)(x, items).prediction.isnan().any()
+
+def test_a_backbone_in_half_precision_has_quick_relus_and_the_same_vectors():
+    net, x = make_backbone("resnet18", weights="none", precision="bf16", size=64), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    assert sum(isinstance(m, QuickReLU) for m in net.modules()) > 8
+    quick = net(x)
+    for name, m in list(net.named_modules()):
+        if isinstance(m, QuickReLU): net.set_submodule(name, torch.nn.ReLU(inplace=True))
+    assert torch.equal(net(x), quick)
+
+def test_a_quick_relu_has_gradients():
+    x = torch.linspace(-2, 2, 64, dtype=torch.bfloat16).requires_grad_()
+    QuickReLU()(x).sum().backward()
+    assert torch.equal(x.grad, (x > 0).to(x.dtype))

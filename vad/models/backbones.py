@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from ..core.errors import UserError
 from ..core.provenance import file_fingerprint, shared
 from .import_weights import validate_finite_weights, load_plain, weights_in
+from .mnad import swap_relus
 
 # %% ../../nbs/1_models/06_backbones.ipynb #005
 @contextmanager
@@ -354,6 +355,7 @@ def make_backbone(
     with randomly_initialised(0): frame = torch.randn(1, 3, *options.get("size", (224, 224)))
     features = width_of(body.eval(), frame, name)
     body = fold(body, frame).train().eval() # training mode makes timm forget that frame
+    swap_relus(body)
     backbone = Backbone(body, features, width, seed=seed, dtype=PRECISIONS[precision], **options)
     random = dict(body=source == "none", projection=isinstance(backbone.projection, nn.Linear),
                   attention=options.get("attention", False))
