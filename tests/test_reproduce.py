@@ -92,7 +92,7 @@ def test_every_entry_has_a_state(plan):
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]
     assert all(states[n] == ("measured" if n in asked else "unfinished" if n.startswith("mnad") else "missing data") for n in ENTRIES), states
     said = runner.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
-    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "9 missing data" in said
+    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "12 missing data" in said
 
 def test_a_result_holds_what_a_table_needs(plan):
     found = measured_in(plan)["row-gates-seed1"]
