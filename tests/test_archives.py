@@ -243,11 +243,11 @@ def test_the_tables_show_the_leak(plan):
         assert r.states[f"srupp.{name}"] == dict(state="measured")
         t = r.tables[f"srupp.{name}"][name].set_index("row")
         near = t.loc["1-nearest neighbour"]
-        assert near.as_published > 85 and near.as_published - near.by_source > 20 and near.as_published_low <= near.as_published <= near.as_published_high
+        assert near.as_published - near.by_source > 15 and near.as_published_low <= near.as_published <= near.as_published_high
         assert {"SRU++ + cluster weighting", "GRU", "minGRU", "largest class", "the same, labels shuffled"} <= set(t.index) and t.published["SRU++"] in (95.41, 92.75)
         assert t[["official_auroc", "by_source_balanced"]].notna().all(axis=None)
     t = r.tables["srupp.archive_frames"]["archive_frames"].set_index("row")
-    assert t.inside["true label of the video"] == 50 and t["all"]["true label of the video"] > 80 and t[["all_ap", "inside_low"]].notna().all(axis=None)
+    assert t.inside["true label of the video"] == 50 and t["all"]["true label of the video"] > 70 and t[["all_ap", "inside_low"]].notna().all(axis=None)
 
 def test_an_archive_has_its_own_entries(plan, made, tmp_path):
     states = report_of(plan).states

@@ -96,7 +96,7 @@ def test_every_entry_has_a_state(plan):
                for n in ENTRIES if n != "beyond.transfer"), states
     assert states["beyond.transfer"] == "missing data" # a second dataset
     said = runner.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
-    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "10 missing data" in said
+    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "14 missing data" in said
 
 def test_a_result_holds_what_a_table_needs(plan):
     found = measured_in(plan)["row-gates-seed1"]

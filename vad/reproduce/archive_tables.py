@@ -118,7 +118,7 @@ FRAME_ROWS = {
     "sru-change-top": "SRU on changes, top segments", "gru-change-top": "GRU on changes, top segments",
     "mingru-change-top": "minGRU on changes, top segments"}
 FRAME_CHANGES = dict(quick=dict(epochs=4, hide=.2),
-                     cpu=dict(hidden=128, hide=.7, epochs=15, batch=64, lr=1e-3),
+                     cpu=dict(hidden=128, hide=.7, epochs=15, batch=64, lr=3e-3),
                      paper=dict(normalise=True, batch=64))
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #9eecd8f5

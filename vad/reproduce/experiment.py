@@ -243,7 +243,7 @@ def pipeline_table(
     "Pipelines and controls beside what was published."
     controls = [f"{role}: {c}" for role in ("cnn", "resnet50") for c in CONTROLS]
     names = [p.name for p in protocols.PIPELINES]
-    order = [*names[:2], *controls[:3], *names[2:], *controls[3:]]
+    order = [*names[:2], *controls[:len(CONTROLS)], *names[2:], *controls[len(CONTROLS):]]
     t = found.drop_duplicates(["protocol", "row", "seed", "fold"])
     t = t.assign(place=t.row.map(order.index), under=t.protocol.map(list(protocols.PROTOCOLS).index))
     return protocols.compare_protocols(t.sort_values(["place", "under", "seed", "fold"]), facts, metric)
