@@ -8,7 +8,7 @@ __all__ = ['STRIDE', 'CELL', 'DIRECTIONS', 'LOOKS_SCALE', 'FEW', 'SLOWEST', 'Spe
            'fastest_by_row', 'vectors_of', 'Nearest', 'Normal', 'Terms', 'terms_of', 'frame_terms', 'cell_map',
            'RunningMean', 'reason_of']
 
-# %% ../../nbs/1_models/07_speed.ipynb #24a8168e
+# %% ../../nbs/1_models/07_speed.ipynb #4c2036f2
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-# %% ../../nbs/1_models/07_speed.ipynb #132fc7a4
+# %% ../../nbs/1_models/07_speed.ipynb #782af4cd
 @dataclass(frozen=True)
 class SpeedSettings:
     "Settings of the speed detector."
@@ -36,7 +36,7 @@ class SpeedSettings:
     alarms: float = .02      # share of the held-out normal frames that may reach the threshold
     seed: int = 0            # of the choice of cells to remember
 
-# %% ../../nbs/1_models/07_speed.ipynb #098271d3
+# %% ../../nbs/1_models/07_speed.ipynb #53c1071d
 def flow(
     before:np.ndarray, # (H, W) uint8
     now:np.ndarray,    # (H, W) uint8
@@ -44,7 +44,7 @@ def flow(
     "Where each pixel of the first frame went (Kroeger et al. 2016)."
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, now, None)
 
-# %% ../../nbs/1_models/07_speed.ipynb #4abaa1a0
+# %% ../../nbs/1_models/07_speed.ipynb #b6ee3c02
 def flow_picture(u:np.ndarray) -> np.ndarray: # (H, W, 2) -> (H, W, 3) uint8 BGR
     "Flow as colour: the hue is its direction, the brightness its speed, full at 8 pixels a frame."
     speed, angle = cv2.cartToPolar(u[..., 0], u[..., 1], angleInDegrees=True)
@@ -52,34 +52,34 @@ def flow_picture(u:np.ndarray) -> np.ndarray: # (H, W, 2) -> (H, W, 3) uint8 BGR
     hsv = np.stack([angle / 2, np.full_like(angle, 255), value], -1)
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2BGR)
 
-# %% ../../nbs/1_models/07_speed.ipynb #c28c4608
+# %% ../../nbs/1_models/07_speed.ipynb #57ab3cdf
 def background_of(
     frames:np.ndarray, # (T, H, W) uint8, spread over training
 ) -> np.ndarray:       # (H, W) uint8
     "What is there when nobody is: the median of each pixel."
     return np.median(frames, 0).astype(np.uint8)
 
-# %% ../../nbs/1_models/07_speed.ipynb #55c27884
+# %% ../../nbs/1_models/07_speed.ipynb #8d2770b2
 def foreground(frame:np.ndarray, background:np.ndarray, differs:int=12) -> np.ndarray: # (H, W) uint8 -> bool
     "Which pixels differ from the background, by more than some gray levels."
     return cv2.absdiff(frame, background) > differs
 
-# %% ../../nbs/1_models/07_speed.ipynb #7dd42634
+# %% ../../nbs/1_models/07_speed.ipynb #5ee952ca
 STRIDE, CELL, DIRECTIONS = 8, 24, 6 # pixels from cell to cell; pixels of a side; bins of half a turn
 
-# %% ../../nbs/1_models/07_speed.ipynb #c1781a88
+# %% ../../nbs/1_models/07_speed.ipynb #9146fc25
 def cell_means(x:np.ndarray) -> np.ndarray: # (H, W) float32, sides of multiples of 8 from 24 on -> (h, w)
     "The mean of every cell."
     blocks = cv2.resize(x, (x.shape[1] // STRIDE, x.shape[0] // STRIDE), interpolation=cv2.INTER_AREA)
     return cv2.boxFilter(blocks, -1, (3, 3))[1:-1, 1:-1]
 
-# %% ../../nbs/1_models/07_speed.ipynb #a8b41b66
+# %% ../../nbs/1_models/07_speed.ipynb #f5e8a67e
 def fitted_size(film:tuple[int, int], height:int) -> tuple[int, int]: # (height, width) pixels
     "The size at which frames of a film are looked at."
     scale = min(1, height / film[0])
     return tuple(max(CELL, int(n * scale) // STRIDE * STRIDE) for n in film)
 
-# %% ../../nbs/1_models/07_speed.ipynb #24ed3219
+# %% ../../nbs/1_models/07_speed.ipynb #206ba8ee
 def flow_speed(
     before:np.ndarray, now:np.ndarray, # (H, W) uint8, of any size
     top:int=5,                         # cells
@@ -91,7 +91,7 @@ def flow_speed(
     speeds = cell_means(cv2.magnitude(u[..., 0], u[..., 1])).ravel()
     return float(np.sort(speeds)[-top:].mean())
 
-# %% ../../nbs/1_models/07_speed.ipynb #cf690d3f
+# %% ../../nbs/1_models/07_speed.ipynb #2627636c
 def edge_means(frame:np.ndarray) -> np.ndarray: # (H, W) uint8 -> (6, h, w)
     "Of every cell the mean length of the gradients in each of six directions."
     x, y = (cv2.Sobel(frame, cv2.CV_32F, *axis, ksize=1) for axis in ((1, 0), (0, 1)))
@@ -99,7 +99,7 @@ def edge_means(frame:np.ndarray) -> np.ndarray: # (H, W) uint8 -> (6, h, w)
     at = (angle * np.float32(DIRECTIONS / np.pi)).astype(np.uint8) % DIRECTIONS # opposite ways are one
     return np.stack([cell_means(length * (at == k)) for k in range(DIRECTIONS)])
 
-# %% ../../nbs/1_models/07_speed.ipynb #69def020
+# %% ../../nbs/1_models/07_speed.ipynb #4580ef3b
 class Cells(NamedTuple):
     "The n cells of a frame that hold enough foreground."
     shape: tuple        # (h, w) of the grid of all cells
@@ -110,7 +110,7 @@ class Cells(NamedTuple):
     @property
     def rows(self) -> np.ndarray: return self.at // self.shape[1] # (n,) rows of the grid
 
-# %% ../../nbs/1_models/07_speed.ipynb #2dc81fab
+# %% ../../nbs/1_models/07_speed.ipynb #67f2dc9d
 LOOKS_SCALE = np.float32([.6] * DIRECTIONS + [2]) # the spread of roots of edge means, and of shares, alike
 
 def cells_of(
@@ -129,7 +129,7 @@ def cells_of(
     looks = [*np.sqrt(edge_means(now)).reshape(DIRECTIONS, -1)[:, at], share.flat[at]]
     return Cells(share.shape, at, moves, np.stack(looks, 1) * LOOKS_SCALE)
 
-# %% ../../nbs/1_models/07_speed.ipynb #a37493a0
+# %% ../../nbs/1_models/07_speed.ipynb #bae5c0dd
 FEW, SLOWEST = 50, .1 # cells by which a row speaks for itself; pixels a frame, the least called fastest
 
 def fastest_by_row(
@@ -145,12 +145,12 @@ def fastest_by_row(
     found = [np.quantile(speeds[rows == r], s.quantile) if len(speeds) else 1. for r in known]
     return np.maximum(np.interp(np.arange(height), known, found), SLOWEST).astype(np.float32)
 
-# %% ../../nbs/1_models/07_speed.ipynb #d1465f37
+# %% ../../nbs/1_models/07_speed.ipynb #839e2602
 def vectors_of(cells:Cells, fastest:np.ndarray, s:SpeedSettings) -> np.ndarray: # (h,) -> (n, 10)
     "What cells are compared by."
     return np.concatenate([cells.looks, s.moves * cells.moves / fastest[cells.rows, None]], 1)
 
-# %% ../../nbs/1_models/07_speed.ipynb #2d562094
+# %% ../../nbs/1_models/07_speed.ipynb #1b8fc320
 class Nearest:
     "The distance of cells to the nearest of the normal ones that are remembered."
     def __init__(self, bank:np.ndarray): # (n, 10)
@@ -165,7 +165,7 @@ class Nearest:
 
     def __deepcopy__(self, memo): return self # it never changes
 
-# %% ../../nbs/1_models/07_speed.ipynb #d7e97dc7
+# %% ../../nbs/1_models/07_speed.ipynb #f74fbd98
 class Normal(NamedTuple):
     "All that training leaves."
     background: np.ndarray # (H, W) uint8
@@ -173,14 +173,14 @@ class Normal(NamedTuple):
     nearest: Nearest       # to the bank of normal cells
     usual: float           # the distance that one held-out normal cell in a hundred exceeds
 
-# %% ../../nbs/1_models/07_speed.ipynb #9c42aeb0
+# %% ../../nbs/1_models/07_speed.ipynb #03909368
 class Terms(NamedTuple):
     "What is odd about n cells; their scores are the sums."
     speed: np.ndarray      # (n,) times the fastest of normal, above one
     appearance: np.ndarray # (n,) times the usual distance
     times: np.ndarray      # (n,) times the fastest of normal
 
-# %% ../../nbs/1_models/07_speed.ipynb #746ffd03
+# %% ../../nbs/1_models/07_speed.ipynb #670cd9d2
 def terms_of(cells:Cells, normal:Normal, s:SpeedSettings) -> Terms:
     "Speed and appearance of cells beside what is normal."
     times = cells.moves[:, 2] / normal.fastest[cells.rows]
@@ -189,7 +189,7 @@ def terms_of(cells:Cells, normal:Normal, s:SpeedSettings) -> Terms:
     distance = normal.nearest.distance(vectors_of(cells, normal.fastest, s))
     return Terms(speed, distance * np.float32(s.appearance / normal.usual), times)
 
-# %% ../../nbs/1_models/07_speed.ipynb #99b720fc
+# %% ../../nbs/1_models/07_speed.ipynb #e571b747
 def frame_terms(
     terms:Terms,
     top:int,         # how many cells count
@@ -200,14 +200,14 @@ def frame_terms(
     # where there are fewer cells, those that lack count as 0
     return np.array([sums[0] / top, sums[1] / top, terms.times[at].max(initial=0)])
 
-# %% ../../nbs/1_models/07_speed.ipynb #b3586d7f
+# %% ../../nbs/1_models/07_speed.ipynb #28fe66b9
 def cell_map(values:np.ndarray, cells:Cells) -> np.ndarray: # (n,) -> (h + 2, w + 2), a value a block of 8 x 8
     "Values of cells as a map that lies over the whole frame: its margins have the nearest cell's."
     grid = np.zeros(cells.shape, np.float32)
     grid.flat[cells.at] = values
     return np.pad(grid, 1, mode="edge")
 
-# %% ../../nbs/1_models/07_speed.ipynb #91ec2cd1
+# %% ../../nbs/1_models/07_speed.ipynb #77e1417a
 class RunningMean:
     "The mean of the last few vectors."
     def __init__(self, n:int): self.past = deque(maxlen=n)
@@ -216,7 +216,7 @@ class RunningMean:
         self.past.append(np.asarray(x, np.float64))
         return sum(self.past) / len(self.past)
 
-# %% ../../nbs/1_models/07_speed.ipynb #582fdd89
+# %% ../../nbs/1_models/07_speed.ipynb #0e60284d
 def reason_of(
     speed:float, appearance:float, # terms of the frame
     times:float,                   # the fastest of normal, of its fastest cell that counts
