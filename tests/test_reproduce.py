@@ -289,17 +289,20 @@ def beyond_plan(work):
     return runner.reproduce(("beyond",), data, other=other, jobs=2, name="beyond", out=work, device="cpu", **SMALL)
 
 def test_beyond_the_papers(beyond_plan, work):
-    "all four tables, on data that is rendered here; controls beside; a second call finds all"
+    "all tables, on data that is rendered here; controls beside; a second call finds all"
     tables = {n: t for n, t in report_of(beyond_plan).tables.items() if n.startswith("beyond")}
-    assert set(tables) == {f"beyond.{n}" for n in ("headline", "ingredients", "transfer", "fusion")}
+    assert set(tables) == {f"beyond.{n}" for n in ("headline", "practice", "ingredients", "transfer", "fusion")}
     t = tables["beyond.headline"]["headline"].set_index("row")
     assert list(t.index[:2]) == ["speed detector, mean of 5 frames", "speed detector, frame by frame"] and len(t) == 7
     assert t.micro.between(0, 100).all() and (t.low <= t.micro).sum() == 4 and t.recall.notna().sum() == 4
     assert len(tables["beyond.ingredients"]["ingredients"]) == 6 and set(tables["beyond.transfer"]["transfer"].scored) == {"walkway"}
+    practical = tables["beyond.practice"]["practice"]
+    assert len(practical) == 4 and practical.events.gt(0).all() and practical.caught.between(0, 100).all()
+    np.testing.assert_allclose(practical.per_hour, 60 * practical.alarms / practical.minutes)
     fusion = tables["beyond.fusion"]["fusion"]
     np.testing.assert_allclose(fusion.gain, fusion.fused - fusion.speed)
     assert (fusion.low <= fusion.gain).all() and (fusion.gain <= fusion.high).all()
-    for name in ("headline", "ingredients", "transfer", "fusion"): assert (work / f"beyond/figures/beyond/walkway.{name}.csv").exists()
+    for name in ("headline", "practice", "ingredients", "transfer", "fusion"): assert (work / f"beyond/figures/beyond/walkway.{name}.csv").exists()
     assert all(s["state"] == "measured" for n, s in report_of(beyond_plan).states.items() if n.startswith("beyond"))
     page, text, words = read_page(work / "beyond")
     assert "flow speed" in words and "transferred" in words and str(work) not in text

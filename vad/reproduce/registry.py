@@ -313,7 +313,8 @@ def beyond_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, p
     "The table of an entry of the paper `beyond`."
     kind = BEYOND_KINDS.get(entry.name, "detector")
     found, named = lines_of(results, kind), published(entry.name, data)[["row", "needs"]]
-    make = beyond.fusion_table if kind == "fusion" else beyond.detector_table
+    own = {"beyond.fusion": beyond.fusion_table, "beyond.practice": beyond.practice_table}
+    make = own.get(entry.name, beyond.detector_table)
     return {entry.files[0]: make(found, named)} if len(found) else {}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #047

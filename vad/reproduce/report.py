@@ -47,7 +47,9 @@ def decimal(x, sign:str="") -> str:
 WORDS = dict(as_published="as published", by_clip="by clip", by_source="by source", auc_micro="micro AUC",
              auc_macro="macro AUC", same_source="same source", near_duplicate="near-duplicate",
              mirror_image="mirror image", rbdc="RBDC", tbdc="TBDC", train_minutes="training, min",
-             micro="micro AUC", false_alarms="false alarms", fps="frames/s")
+             micro="micro AUC", false_alarms="false alarms", fps="frames/s", caught="events caught, %",
+             delay="delay, s", alarms="false alarms, n", minutes="normal film, min",
+             per_hour="false alarms an hour")
 
 def compared_as_text(
     t:pd.DataFrame,  # with published, ours, sd, seeds, low, high: a comparison of rows, or gains

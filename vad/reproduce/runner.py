@@ -401,10 +401,11 @@ def show_bars(work:Work, file:str, ax):
 def runs_of(
     work:Work,
     seeds:str="first", # first | all
+    kind:str="row",    # of measurement
     **keys:str,        # name, with underscores for spaces -> key of a row
 ) -> dict[str, Path]:
     "Folders of scored rows; each name says its seed."
-    rows = lines_of(work.results, "row")
+    rows = lines_of(work.results, kind)
     if seeds == "first" and len(rows): rows = rows[rows.seed == work.plan.seeds[0]]
     return {f"{name.replace('_', ' ')}, seed {r.seed}": work.plan.folder / "models" / r.folder
             for name, key in keys.items() for r in rows.sort_values("seed").itertuples() if r.key == key}
