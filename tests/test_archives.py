@@ -137,6 +137,14 @@ def test_folders_that_do_not_fit(tmp_path, files, text, words):
     (tmp_path / "list.txt").write_text(text)
     message(lambda: quiet(tmp_path), words)
 
+def test_our_own_embeddings_are_one_too(tmp_path):
+    x = np.ones((3, 4, 2), np.float32)
+    x[1, 2:] = 0
+    np.save(tmp_path / "cnn_embeddings.npy", x)
+    np.save(tmp_path / "cnn_labels.npy", np.array(["Normal", "Arson", "Arson"]))
+    a = open_archive(tmp_path)
+    assert (a.table.length.tolist(), a.width, a.sequence(1).shape, kind_of_features(tmp_path)) == ([4, 2, 4], 2, (2, 2), "plain") and not is_archive(tmp_path)
+
 def test_videos_are_no_archive(tmp_path):
     (tmp_path / "normal").mkdir()
     (tmp_path / "sources.csv").write_text("clip,source\na.mp4,x\n")

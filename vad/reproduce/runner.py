@@ -46,6 +46,7 @@ from ..data.feature_archives import kind_of_features
 from . import figures
 from .ablation import open_frames
 from .beyond import open_other
+from .archive_tables import archive_settings
 from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
@@ -531,7 +532,8 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         settings["frames"] = asdict(trainer.settings(plan.preset, **plan.changes))
     if clips:
         facts["clips"] = clip_facts(clips, plan.preset)
-        settings["clips"] = asdict(protocols.preset_settings(plan.preset, **plan.classifier))
+        own = archive_settings if plan.features else lambda p: protocols.preset_settings(p.preset, **p.classifier)
+        settings["clips"] = asdict(own(plan))
     run = Run(plan.folder)
     run.record = {} # it says what this call asked for; each result keeps its own circumstances
     run.note(preset=plan.preset, seeds=list(plan.seeds), plan=plan_facts(plan), settings=settings, **facts,
