@@ -295,7 +295,7 @@ def test_beyond_the_papers(beyond_plan, work):
     t = tables["beyond.headline"]["headline"].set_index("row")
     assert list(t.index[:2]) == ["speed detector, mean of 5 frames", "speed detector, frame by frame"] and len(t) == 7
     assert t.micro.between(0, 100).all() and (t.low <= t.micro).sum() == 4 and t.recall.notna().sum() == 4
-    assert len(tables["beyond.ingredients"]["ingredients"]) == 6 and set(tables["beyond.transfer"]["transfer"].scored) == {"walkway"}
+    assert len(tables["beyond.ingredients"]["ingredients"]) == 6 and set(tables["beyond.transfer"]["transfer"].scored) == {"far"}
     practical = tables["beyond.practice"]["practice"]
     assert len(practical) == 4 and practical.events.gt(0).all() and practical.caught.between(0, 100).all()
     np.testing.assert_allclose(practical.per_hour, 60 * practical.alarms / practical.minutes)

@@ -163,7 +163,7 @@ def measure_transfer(plan:Plan, into:Path, seed:int, key:str) -> dict: # key: of
     data = open_other(plan)
     first, *known = transferred(open_detector(run, plan.device), data)
     lines = [dict(key=key) | first, *(known if key == "speed" else [])]
-    return dict(lines=[line | dict(other=data.name) for line in lines])
+    return dict(lines=[line | dict(other=data.root.name) for line in lines])
 
 # %% ../../nbs/6_engineering/21a_beyond.ipynb #023
 SHOWN = ("macro", "recall", "false_alarms", "pixel", "rbdc", "tbdc", "fps")
