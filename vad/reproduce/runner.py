@@ -532,7 +532,8 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         settings["frames"] = asdict(trainer.settings(plan.preset, **plan.changes))
     if clips:
         facts["clips"] = clip_facts(clips, plan.preset)
-        own = archive_settings if plan.features else lambda p: protocols.preset_settings(p.preset, **p.classifier)
+        def plain(p): return protocols.preset_settings(p.preset, **p.classifier)
+        own = archive_settings if plan.features else plain
         settings["clips"] = asdict(own(plan))
     run = Run(plan.folder)
     run.record = {} # it says what this call asked for; each result keeps its own circumstances
