@@ -88,6 +88,19 @@ def test_published_results_make_the_same_tables(plan, work):
         for file, t in tables.items(): pd.testing.assert_frame_equal(t, there.tables[name][file])
     assert {n: s["state"] for n, s in there.states.items()} == {n: s["state"] for n, s in here.states.items()}
 
+def test_publishing_a_part_keeps_the_rest(plan, work, tmp_path):
+    shutil.copytree(work / "published", tmp_path / "published")
+    path, = (tmp_path / "published").glob("*.results.jsonl")
+    before = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
+    shutil.copytree(plan.folder, tmp_path / "part", ignore=shutil.ignore_patterns("models"))
+    for p in (tmp_path / "part/results").glob("*.json"):
+        if not p.name.startswith("row-gates-seed"): p.unlink()
+    runner.publish_figures(read_plan(tmp_path / "part"), tmp_path / "published")
+    after = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
+    assert set(after.results) == set(before.results) and after.states == before.states
+    for name, tables in before.tables.items():
+        for file, t in tables.items(): pd.testing.assert_frame_equal(after.tables[name][file], t)
+
 def test_every_entry_has_a_state(plan):
     states = {n: s["state"] for n, s in report_of(plan).states.items()}
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]

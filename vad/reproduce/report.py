@@ -6,14 +6,14 @@
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
            'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
-           'half_facts', 'measurement_table', 'make_page', 'write_page', 'publish_figures']
+           'half_facts', 'measurement_table', 'make_page', 'write_page', 'with_published', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
 import base64
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..core.files import atomic_write
 from ..core.records import read_json, write_csv
 from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
 from .registry import registered, results_for, results_in, seconds_spent, tables_of
-from .results import Plan, plan_of, read_record, read_results, write_results
+from .results import Plan, plan_facts, plan_of, read_record, read_results, write_results
 
 import vad
 
@@ -326,14 +326,34 @@ def write_page(plan:Plan) -> Path:
                 part.write_text(text, encoding="utf-8")
     return plan.folder / "summary.html"
 
+# %% ../../nbs/6_engineering/25_report.ipynb #0fce7a71
+def with_published(
+    r:Report,
+    path:Path, # of published results, or where they will be
+) -> Report:
+    "A run's report, completed by what was published of the same data and preset."
+    if not path.exists(): return r
+    record, old = read_results(path)
+    plan, notes = plan_of(record["plan"], r.plan.folder, path), record.get("notes") or {}
+    if plan.preset != r.plan.preset: return r
+    def what(m): return m["kind"], *m["arguments"]
+    anew = {what(m) for m in r.results.values() if m["state"] == "finished"}
+    results = {n: m for n, m in old.items() if what(m) not in anew} | r.results
+    new = {n for n, s in r.states.items() if s["state"] not in ("never run", "missing data")}
+    notes = {n: note for n, note in notes.items() if n not in new} | {n: r.notes.get(n, {}) for n in new}
+    plan = replace(r.plan, other=r.plan.other or plan.other)
+    record = {k: record[k] for k in ("pictures",) if k in record} | r.record | dict(plan=plan_facts(plan))
+    return replace(r, plan=plan, record=record, results=results, notes=notes)
+
 # %% ../../nbs/6_engineering/25_report.ipynb #057
 def publish_figures(
     plan:Plan,
     target:Path, # the repository's figures
 ):
-    "Copy a run's results, tables, figures and page."
+    "Add a run's results, tables and figures to what is published, and make its page anew."
     r = report_of(plan, linked=False)
     name = "-".join(map(r.data, r.halves))
+    r = with_published(r, target / f"{name}.results.jsonl")
     for path in sorted((plan.folder / "figures").glob("*/*")):
         with atomic_write(target / path.parent.name / path.name) as part: shutil.copyfile(path, part)
     notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
