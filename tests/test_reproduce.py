@@ -19,7 +19,7 @@ from test_cli import sentence
 from test_learner import message
 
 import vad
-from vad.reproduce import runner
+from vad.reproduce import cards, runner
 from vad.reproduce.ablation import rows, run_folder
 from vad.reproduce.beyond import MODELS, VARIANTS
 from vad.core.provenance import modules_behind
@@ -95,7 +95,7 @@ def test_publishing_a_part_keeps_the_rest(plan, work, tmp_path):
     shutil.copytree(plan.folder, tmp_path / "part", ignore=shutil.ignore_patterns("models"))
     for p in (tmp_path / "part/results").glob("*.json"):
         if not p.name.startswith("row-gates-seed"): p.unlink()
-    runner.publish_figures(read_plan(tmp_path / "part"), tmp_path / "published")
+    cards.publish_run(read_plan(tmp_path / "part"), tmp_path / "published")
     after = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
     assert set(after.results) == set(before.results) and after.states == before.states
     for name, tables in before.tables.items():

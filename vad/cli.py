@@ -557,11 +557,11 @@ def report_command(
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
     with loading():
-        from vad.reproduce import report
+        from vad.reproduce import cards, report
         from vad.reproduce.results import read_plan
     plan = read_plan(run)
     tell(f"{report.write_page(plan)}")
-    if publish: report.publish_figures(plan, publish)
+    if publish: cards.publish_run(plan, publish)
 
 # %% ../nbs/6_engineering/30_command.ipynb #026
 SHEETS = dict(

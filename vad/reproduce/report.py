@@ -349,7 +349,7 @@ def with_published(
 def publish_figures(
     plan:Plan,
     target:Path, # the repository's figures
-):
+) -> Report: # of all that is published of this data now
     "Add a run's results, tables and figures to what is published, and make its page anew."
     r = report_of(plan, linked=False)
     name = "-".join(map(r.data, r.halves))
@@ -359,3 +359,4 @@ def publish_figures(
     notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
     write_results(target / f"{name}.results.jsonl", r.record | dict(notes=notes), r.results)
     with atomic_write(target / f"{name}.html") as part: part.write_text(make_page(r), encoding="utf-8")
+    return r

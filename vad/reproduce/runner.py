@@ -43,14 +43,14 @@ from ..core.records import read_json, write_csv, write_json
 from ..data.clips import collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
-from . import figures
+from . import cards, figures
 from .ablation import open_frames
 from .beyond import open_other
 from .archive_tables import archive_settings
 from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
-from .report import Report, described, for_terminal, overview, publish_figures
+from .report import Report, described, for_terminal, overview
 from .report import published_report, read_notes, report_of, without_data, write_page
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
@@ -576,7 +576,7 @@ def reproduce(
         measure_all(measuring_order(some, plan), plan, at_once, engine, address, page)
         draw_entries(some, plan, names, at_once)
         write_page(plan)
-        if publish: publish_figures(plan, Path(publish))
+        if publish: cards.publish_run(plan, Path(publish))
     return plan
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #062
