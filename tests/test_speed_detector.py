@@ -268,4 +268,4 @@ def test_another_camera_has_its_own_background(walkway, run, tmp_path):
     assert (detector.normal.background != before.background).any() and detector.normal.nearest is before.nearest
     frame, differs = stored_frames(cache_frames(other.test, detector.size, 1, interpolation="area"), 0, 1)[0, ..., 0], PLAIN.differs
     now, was = (foreground(frame, b, differs).mean() for b in (detector.normal.background, before.background))
-    assert now < .3 < was and np.isfinite(scores(detector, other.test)).all() # before, nearly all was foreground
+    assert now < was - .1 and np.isfinite(scores(detector, other.test)).all() # before, nearly all was foreground
