@@ -15,7 +15,8 @@ from vad.core.errors import UserError
 from vad.data.datasets import open_dataset
 from vad.data.frame_cache import cache_frames
 from vad.data.synthetic import write_walkway
-from vad.models.speed import SpeedSettings, Terms, cell_means, cells_of, fastest_by_row, frame_terms, reason_of
+from vad.models.speed import SpeedSettings, Terms, cell_means, cells_of, fastest_by_row, foreground, frame_terms
+from vad.models.speed import reason_of
 from vad.scores.detector import open_detector, stored_frames
 from vad.training.evaluation import evaluate
 from vad.training.speed_detector import STATE, SpeedDetector, fit_speed, stretches
@@ -257,3 +258,14 @@ def test_the_whole_way_by_the_command(walkway, tmp_path):
                         (("evaluate", out, walkway.root, "--alpha", 1), "alpha"), (("export", out), "no network to export")):
         code, said = vad(*args)
         assert code == 1 and words in said and "Traceback" not in said, said
+
+def test_another_camera_has_its_own_background(walkway, run, tmp_path):
+    "what is normal stays; what stands there is taken from its own frames"
+    other = open_dataset(write_walkway(tmp_path / "other", seed=3, train=1, test=1, train_frames=20, test_frames=30))
+    detector = open_detector(run)
+    before = detector.normal
+    detector.move_to(other.test)
+    assert (detector.normal.background != before.background).any() and detector.normal.nearest is before.nearest
+    frame, differs = stored_frames(cache_frames(other.test, detector.size, 1, interpolation="area"), 0, 1)[0, ..., 0], PLAIN.differs
+    now, was = (foreground(frame, b, differs).mean() for b in (detector.normal.background, before.background))
+    assert now < was - .1 and np.isfinite(scores(detector, other.test)).all() # before, nearly all was foreground

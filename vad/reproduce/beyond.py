@@ -147,6 +147,7 @@ def open_other(plan:Plan) -> Dataset:
 def transferred(detector:Detector, data:Dataset) -> list[dict]: # its line first, then controls
     "What a fitted detector says of another camera's test videos."
     detector.refer()
+    if isinstance(detector, speed_detector.SpeedDetector): detector.move_to(data.test)
     found, lengths, where = evaluation.collect_scores(detector, data)
     table = evaluation.frame_table(found, lengths, data, detector.first, detector.alpha)
     like = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)

@@ -8,7 +8,7 @@ __all__ = ['SAMPLED', 'MOST', 'MAP_TOP', 'STATE', 'spread_background', 'stretche
            'pictures_of', 'save_speed', 'open_speed_detector', 'fit_speed']
 
 # %% ../../nbs/4_training/06_speed_detector.ipynb #c7d400b6
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, cache_frames
+from ..data.video import Video
 from ..models.speed import CELL, STRIDE, Cells, Nearest, Normal, RunningMean, SpeedSettings, Terms
 from ..models.speed import background_of, cell_map, cells_of, fastest_by_row, fitted_size, flow
 from ..models.speed import flow_picture, foreground, frame_terms, reason_of, terms_of, vectors_of
@@ -149,6 +150,11 @@ class SpeedDetector(Detector):
         self.thresholds = dict(online=smoothed_threshold(self.held, self.settings))
         if data and data.fingerprint() != self.fitted_to:
             self.thresholds = training_thresholds(self, data.train)
+
+    def move_to(self, videos:Sequence[Video]):
+        "Another camera: its own background, the median of these videos' frames; all else stays as it was."
+        frames = cache_frames(videos, self.size, 1, interpolation=self.interpolation)
+        self.normal = self.normal._replace(background=spread_background(frames))
 
     def stream(self, after=None): return SpeedStream(self)
 
