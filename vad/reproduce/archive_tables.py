@@ -91,9 +91,10 @@ def interval_of(t:pd.DataFrame, measure:str) -> dict: # t: lines of one row and 
 def archive_table(
     found:pd.DataFrame, # lines of `measure_archive`, of one set of classes
     facts:pd.DataFrame, # row, value: accuracies as published
-) -> pd.DataFrame:      # row, published, verdict, and for each protocol three measures with intervals; %
+) -> pd.DataFrame:      # row, published, and for each protocol three measures with intervals; %
     "Pipelines and controls under each protocol, beside what was published."
     theirs, lines = facts.set_index("row").value.astype(float), []
+    names = [u if m == "accuracy" else f"{u}_{m}" for m in MEASURES for u in ARCHIVE_PROTOCOLS]
     for row in [n for n in ROW_NAMES.values() if n in set(found.row)]:
         line = dict(row=row, published=float(theirs.get(row, np.nan)))
         for measure in MEASURES:
@@ -103,7 +104,8 @@ def archive_table(
                 name, x = under if measure == "accuracy" else f"{under}_{measure}", interval_of(t, measure)
                 line |= {name: x["value"], f"{name}_low": x["low"], f"{name}_high": x["high"]}
         lines.append(line | dict(seeds=" ".join(map(str, sorted(set(found.seed[found.row == row]))))))
-    return pd.DataFrame(lines)
+    columns = ["row", "published", *(n + end for n in names for end in ("", "_low", "_high")), "seeds"]
+    return pd.DataFrame(lines).reindex(columns=columns) # what is not measured yet is empty
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #321683c4
 SMOOTH = 1. # segments: the deviation of the Gaussian that learned scores are smoothed by

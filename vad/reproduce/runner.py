@@ -532,9 +532,8 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         settings["frames"] = asdict(trainer.settings(plan.preset, **plan.changes))
     if clips:
         facts["clips"] = clip_facts(clips, plan.preset)
-        def plain(p): return protocols.preset_settings(p.preset, **p.classifier)
-        own = archive_settings if plan.features else plain
-        settings["clips"] = asdict(own(plan))
+        if plan.features: settings["clips"] = asdict(archive_settings(plan))
+        else: settings["clips"] = asdict(protocols.preset_settings(plan.preset, **plan.classifier))
     run = Run(plan.folder)
     run.record = {} # it says what this call asked for; each result keeps its own circumstances
     run.note(preset=plan.preset, seeds=list(plan.seeds), plan=plan_facts(plan), settings=settings, **facts,
