@@ -36,8 +36,8 @@ def write_archive(
     table:pd.DataFrame,   # N rows: label, and perhaps name, split, source
 ):
     "Write sequences of features as one file."
-    there = [x for x in sequences if len(x)]
-    arrays = dict(features=np.concatenate(there), lengths=[len(x) for x in sequences])
+    lengths = [len(x) for x in sequences]
+    arrays = dict(features=np.concatenate([x for x in sequences if len(x)]), lengths=lengths)
     arrays |= {c: table[c].to_numpy(str) for c in ("label", "name", "split", "source") if c in table}
     with atomic_write(path) as part: np.savez(part, **arrays)
 

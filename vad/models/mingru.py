@@ -23,8 +23,7 @@ def mingru_loop(
     "The recurrence as its equation says it, a step at a time."
     h, states = torch.zeros_like(gate[0]), []
     for z, new in zip(gate.sigmoid(), positive(candidate)):
-        h = (1 - z) * h + z * new
-        states.append(h)
+        states.append(h := (1 - z) * h + z * new)
     return torch.stack(states)
 
 # %% ../../nbs/1_models/05a_mingru.ipynb #bd36998f

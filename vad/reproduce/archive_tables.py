@@ -178,8 +178,8 @@ def measure_segments(plan:Plan, into:Path, seed:int, row:str) -> dict:
     learns = row.count("-") == 2
     scores = learned_scores(plan, into, seed, clips, row) if learns else plain_scores(clips, row)
     known = [(truth[v], s) for v, s in zip(tested, scores) if v in truth]
-    return dict(train_seconds=train_seconds(into) if into.exists() else 0,
-                lines=[dict(row=FRAME_ROWS[row]) | measured_frames(*zip(*known))])
+    lines = [dict(row=FRAME_ROWS[row]) | measured_frames(*zip(*known))]
+    return dict(train_seconds=train_seconds(into) if into.exists() else 0, lines=lines)
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #baaac2ed
 def segment_table(found:pd.DataFrame) -> pd.DataFrame: # lines of `measure_segments`; row, all, inside, ...; %

@@ -246,9 +246,8 @@ def rendered(**facts) -> str:
     def shown(x):
         if isinstance(x, Markup) or not isinstance(x, str): return x
         return "\n".join(map(printable, x.split("\n")))
-    pages = Environment(autoescape=True, finalize=shown, trim_blocks=True)
-    page = pages.from_string((files(vad) / "page.html").read_text(encoding="utf-8"))
-    return page.render(right=right_aligned, **facts)
+    pages, text = Environment(autoescape=True, finalize=shown, trim_blocks=True), files(vad) / "page.html"
+    return pages.from_string(text.read_text(encoding="utf-8")).render(right=right_aligned, **facts)
 
 # %% ../../nbs/6_engineering/25_report.ipynb #045
 def entry_facts(entry:Entry, r:Report) -> dict:

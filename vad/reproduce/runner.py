@@ -31,6 +31,8 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #26imports
 from ..core import plot
 from ..core.devices import pick_device
 from ..core.crash_watch import read_by_the_dead

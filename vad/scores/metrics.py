@@ -171,8 +171,7 @@ def validate_scored(labels, scores, lengths) -> tuple: # labels (N,) int, scores
     "Labels and scores that fit together. Raises `UserError` where they do not."
     y, s = np.asarray(labels), finite(scores, lengths)
     if len(y) != len(s):
-        raise UserError(f"There are {len(y)} labels for {len(s)} scores: drop the labels of frames that no "
-                      "clip ends on.")
+        raise UserError(f"There are {len(y)} labels for {len(s)} scores: drop those of frames without one.")
     if not np.isin(y, (0, 1)).all():
         raise UserError(f"The labels hold {sorted(set(y.tolist()) - {0, 1})[:3]}: "
                       "they must be 0 (normal) or 1 (anomalous).")

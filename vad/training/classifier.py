@@ -254,9 +254,8 @@ def statistics(d:Clips, kind:str) -> tuple[Tensor, Tensor]: # features | change 
         x, (k,) = inputs_of(d, np.array([i]), kind)
         x = x[0, :k].astype(np.float64)
         n, total, squares = n + k, total + x.sum(0), squares + np.square(x).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 1e-12))
-    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+    both = total / n, np.sqrt(np.maximum(squares / n - (total / n)**2, 1e-12))
+    return tuple(torch.from_numpy(x).float() for x in both)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #050
 def clips_on_device(d:Clips, kind:str, device) -> tuple[Tensor, Tensor, Tensor]: # (K, T, D), (K, T), (K,)

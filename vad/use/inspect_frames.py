@@ -431,13 +431,12 @@ def item_colours(n:int) -> np.ndarray: # (n, 3) RGB, 0 to 1
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #14418ac3
 def item_map(
-    picture:np.ndarray, # (H, W, 3) uint8
-    reads:np.ndarray,   # (M, h, w)
+    picture:np.ndarray, reads:np.ndarray, # (H, W, 3) uint8; (M, h, w)
     opacity:float=1.,
-) -> np.ndarray:        # (H, W, 3) uint8
+) -> np.ndarray: # (H, W, 3) uint8
     "Which item each place reads most, over a picture."
-    which = cv2.resize(reads.argmax(0).astype(np.uint8), picture.shape[1::-1],
-                       interpolation=cv2.INTER_NEAREST)
+    read = reads.argmax(0).astype(np.uint8)
+    which = cv2.resize(read, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     colours = np.concatenate([item_colours(len(reads)), np.ones((len(reads), 1), np.float32)], 1)
     return blend(picture, colours[which], opacity)
 

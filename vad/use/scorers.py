@@ -132,8 +132,7 @@ def normal_class(
     found = pick_normal(list(classes), name, "The run")
     if len(found) == 1: return list(classes).index(found[0])
     raise UserError(f"Nothing says which of the classes {', '.join(classes)} is normal: "
-                  "say it with --normal (in Python normal=), "
-                  "or name the class to look for with --watch (in Python watch=).")
+                  "say it with --normal (normal=), or name the class to look for with --watch (watch=).")
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #72e2b2d4
 def scored_class(scorer:ClassScorer) -> int:
