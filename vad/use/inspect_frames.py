@@ -410,8 +410,7 @@ PALETTE, VIRIDIS = palette_of(plot.HEAT), palette_of("viridis")
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #042bc3b7
 def blend_map(
-    picture:np.ndarray,         # (H, W, 3) uint8
-    heat:np.ndarray,            # (h, w) from 0
+    picture:np.ndarray, heat:np.ndarray, # (H, W, 3) uint8; (h, w) from 0
     vmax:float,                 # at full colour
     opacity:float=1.,
     palette:np.ndarray=PALETTE, # (256, 4)
@@ -442,8 +441,7 @@ def item_map(
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #d730808c
 def outlined(
-    picture:np.ndarray,    # (H, W, 3) uint8
-    mask:np.ndarray|None,  # (h, w) bool
+    picture:np.ndarray, mask:np.ndarray|None, # (H, W, 3) uint8; (h, w) bool
 ) -> np.ndarray:
     "The outline of the labelled pixels on a picture."
     if mask is None or not mask.any(): return picture.copy()
