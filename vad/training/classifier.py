@@ -69,8 +69,7 @@ class ClassifierSettings:
     projection: int = 784        # width of SRU++'s attention
     heads: int = 8               # of SRU++'s attention (paper; the reference package's default is 1)
     bidirectional: bool = False  # published: forwards only
-    # last: output at the last real frame (published) | mean: over real frames | top: over the most anomalous
-    pool: str = "last"
+    pool: str = "last"           # output of the last frame (published) | mean | top: of the most anomalous
     top: float = .125            # share of frames that these are
     normalise: bool = False      # features to mean 0 and deviation 1 over training clips; published: not
     dropout: float = .2          # between layers and before the last one
