@@ -29,7 +29,7 @@ from vad.training.trainer import PRESETS, settings
 from vad.reproduce.registry import (
     ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent,
 )
-from vad.reproduce.report import as_text, published_report, report_of, verdict, write_page
+from vad.reproduce.report import as_text, make_page, published_report, report_of, verdict, write_page
 from vad.reproduce.results import Measurement, key_of, lines_of, read_plan, read_results
 from vad.data.synthetic import write_scenes, write_walkway
 
@@ -319,6 +319,16 @@ def test_beyond_the_papers(beyond_plan, work):
     assert all(s["state"] == "measured" for n, s in report_of(beyond_plan).states.items() if n.startswith("beyond"))
     page, text, words = read_page(work / "beyond")
     assert "flow speed" in words and "transferred" in words and str(work) not in text
+
+def test_a_page_on_data_that_a_paper_has_measured(beyond_plan, plan, work):
+    "tables without published values stand beside those with"
+    from dataclasses import replace
+    for p in (beyond_plan, plan):
+        r = report_of(p)
+        named = replace(r, record=r.record | dict(data=r.record["data"] | dict(name="ped2")))
+        (work / "named.html").write_text(make_page(named))
+        words = read_page(work, "named")[2]
+        assert ("flow speed" in words) == (p is beyond_plan) and "nan" not in words
 
 def test_the_second_dataset_shapes_the_transfer_alone(beyond_plan, work):
     from dataclasses import replace

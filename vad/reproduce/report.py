@@ -224,7 +224,7 @@ def counted_verdicts(r:Report) -> str:
     "How many published values lie where, over all tables of rows; empty where nothing is judged."
     judged = [t for n, tables in r.tables.items() if known(r.data(ENTRIES[n].half)) for t in tables.values()]
     rows = {(x.ours, x.published): verdict(x.published, x.low, x.high)
-            for t in judged if "fps" in t for x in t.itertuples()}
+            for t in judged if {"fps", "ours", "published"} <= set(t) for x in t.itertuples()}
     found = pd.Series([v for v in rows.values() if v], dtype=object).value_counts()
     said = ", ".join(f"{n} are {v}" for v, n in found.items())
     return f"Of {found.sum()} published values {said}." if len(found) else ""
