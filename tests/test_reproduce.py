@@ -328,7 +328,7 @@ def test_a_page_on_data_that_a_paper_has_measured(beyond_plan, plan, work):
         named = replace(r, record=r.record | dict(data=r.record["data"] | dict(name="ped2")))
         (p.folder / "named.html").write_text(make_page(named))
         words = read_page(p.folder, "named")[2]
-        assert ("flow speed" in words) == (p is beyond_plan) and "nan" not in words
+        assert ("transferred" in words) == (p is beyond_plan) and "nan" not in words
 
 def test_the_second_dataset_shapes_the_transfer_alone(beyond_plan, work):
     from dataclasses import replace

@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../nbs/6_engineering/32_module.ipynb #d55a494a
+import sys
+
 from ._main import main
 
-if __name__ == "__main__": main()
+if __name__ == "__main__" and sys.argv[0].endswith("__main__.py"): main()
