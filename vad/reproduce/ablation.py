@@ -108,7 +108,7 @@ def measured_line(
     practical = online.get("practice") or {}
     rates = "precision", "recall", "f1"
     fractions = dict(auc=paper["auc_micro"], low=low, high=high, macro=paper["auc_macro"],
-                     padded=paper["auc_macro_padded"], caught=practical.get("caught"),
+                     padded=paper.get("auc_macro_padded"), caught=practical.get("caught"),
                      online=online.get("auc_micro"), ap=paper["ap"], eer=paper["eer"], pixel=m["pixel_auc"],
                      rbdc=m["rbdc"], tbdc=m["tbdc"], **{k: at.get(k) for k in rates},
                      **{f"best_{k}": best.get(k) for k in rates})
