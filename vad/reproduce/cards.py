@@ -56,7 +56,7 @@ def quoted(card:Card, r:Report) -> list[str]: # Markdown
             if not len(mine) or mine.row.iloc[0] != card.rows.split("|")[0]: continue
             entry = ENTRIES[name]
             text = for_markdown(as_text(mine, r.data(entry.half)))
-            said += [f"## {entry.title}", text, f"*{entry.caveat} {described(entry, r).capitalize()}.*"]
+            said += [f"## {entry.title}", text, f"*{entry.caveat}*", f"{described(entry, r)}."]
     return said
 
 # %% ../../nbs/6_engineering/25a_cards.ipynb #57a5fb84
