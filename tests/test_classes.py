@@ -261,4 +261,4 @@ def test_a_split_is_refused_before_anything_is_trained(tmp_path):
         classifier.train_and_test(s, LUMPED, np.arange(8), np.arange(8, 16), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     t = classifier.cross_validate(LUMPED, dict(sru=s), tmp_path / "run", SplitSettings(k=2), weighting=False)
-    assert len(t) == 8
+    assert len(t) == 2 * (len(classifier.CONTROLS) + 1)
