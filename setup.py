@@ -18,7 +18,8 @@ class WithNotebooks(build_py):
     def run(self):
         super().run()
         if self.editable_mode: return # they are run where they lie
-        run = [*Path("nbs/papers").glob("*.ipynb"), *Path("nbs/benchmarks").glob("*.[ip][py]*")]
+        folders = Path("nbs/papers"), Path("nbs/benchmarks")
+        run = [path for folder in folders for kind in ("*.ipynb", "*.py") for path in folder.glob(kind)]
         for path in sorted(run):
             target = Path(self.build_lib) / "vad" / path
             target.parent.mkdir(parents=True, exist_ok=True)

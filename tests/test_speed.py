@@ -13,7 +13,8 @@ import torch
 import vad
 from vad.training import trainer
 from vad.models.backbones import make_backbone
-from vad.models.mnad import QuickReLU, folded
+from vad.kernels.quick_relu import QuickReLU
+from vad.models.mnad import folded
 
 ROOT = Path(vad.__file__).parents[1]
 BARE = """

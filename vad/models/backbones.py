@@ -27,8 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from ..core.errors import UserError
 from ..core.provenance import file_fingerprint, shared
+from ..kernels.quick_relu import swap_relus
 from .import_weights import validate_finite_weights, load_plain, weights_in
-from .mnad import swap_relus
 
 # %% ../../nbs/1_models/06_backbones.ipynb #005
 @contextmanager
