@@ -11,6 +11,8 @@ import pytest
 
 import vad
 from vad.data.synthetic import write_scenes
+from vad.reproduce.cards import write_cards
+from vad.reproduce.report import published_report
 
 ROOT = Path(vad.__file__).parents[1]
 PAPERS = sorted(p.stem for p in (ROOT / "nbs/papers").glob("*.ipynb"))
@@ -70,3 +72,11 @@ def test_no_output_is_older_than_its_code(tmp_path, name):
     source, book = papers["shown"](name, tmp_path)
     assert papers["text"](book) == papers["text"](nbformat.read(source, 4)), "run .ci/papers.py and commit"
     assert source.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("data", ["ped2", "ucf_crime"])
+def test_published_cards_say_what_the_published_results_say(tmp_path, data):
+    write_cards(published_report(ROOT / "figures", data), tmp_path)
+    made = sorted((tmp_path / "cards").glob("*.md"))
+    assert made and [p.name for p in made] == sorted(p.name for p in (ROOT / "figures/cards").glob(f"{data}.*.md"))
+    for p in made: assert p.read_text() == (ROOT / "figures/cards" / p.name).read_text(), "publish again, or write_cards(published_report(...))"

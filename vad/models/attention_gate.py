@@ -55,19 +55,16 @@ class Gates(nn.Module):
         return list(skips), read * memory, Attention(tuple(m.float() for m in maps), memory.float())
 
 # %% ../../nbs/1_models/02_attention_gate.ipynb #915929d9
-class ResidualGate(nn.Module):
+class ResidualGate(Gate):
     "A gate without batch normalisation that begins as an identity; not in the papers."
     def __init__(self, gating:int, skip:int): # channels of the gating signal, of the skip
-        super().__init__()
-        inner = skip // 2
-        self.from_gating, self.from_skip = nn.Conv2d(gating, inner, 1), nn.Conv2d(skip, inner, 1)
-        self.psi = nn.Conv2d(inner, 1, 1)
+        super().__init__(gating, skip)
+        self.from_gating, self.from_skip, self.psi = self.from_gating[0], self.from_skip[0], self.psi[0]
         for start in (self.psi.weight, self.psi.bias): nn.init.zeros_(start)
 
     def forward(self, g:Tensor, x:Tensor) -> tuple[Tensor, Tensor]: # see `Gate`
         "The skip times twice alpha, and alpha."
-        asked = F.interpolate(self.from_gating(g), x.shape[2:], mode="bilinear", align_corners=False)
-        alpha = self.psi(F.relu(asked + self.from_skip(x))).sigmoid()
-        return x * (2 * alpha), alpha
+        gated, alpha = super().forward(g, x)
+        return 2 * gated, alpha
 
 GATES = dict(gate=Gate, residual=ResidualGate)

@@ -24,7 +24,7 @@ from ..training.classifier import CELLS, CONTROLS, ClassifierSettings, control_p
 from ..training.classifier import frame_answers, load_classifier
 from ..training.protocols import ARCHIVE_PROTOCOLS, as_the_paper_chose, binary, preset_settings
 from ..training.protocols import resampled_measures, tested_answers
-from ..training.splits import Clips, clips_of_archive
+from ..training.splits import Clips, clips_of_archive, official_split
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #c4e34dcb
 SEGMENTS, JUDGES = 4, ("controls", *CELLS) # of a clip; what is measured at once
@@ -136,7 +136,7 @@ def learned_scores(plan:Plan, into:Path, seed:int, clips:Clips, row:str) -> list
     cell, inputs, pool = row.split("-")
     s = preset_settings(plan.preset, **FRAME_CHANGES[plan.preset]
                         | dict(cell=cell, inputs=inputs, pool=pool, top=1 / 16, seed=seed) | plan.classifier)
-    train, test = (np.flatnonzero(clips.parts == part) for part in ("train", "test"))
+    train, test = official_split(clips)
     fit_classifier(s, clips.take(train), into / "network", plan.device)
     model, *_ = load_classifier(into / "network")
     return [gaussian_filter1d(x, SMOOTH) for x in frame_answers(model, clips.take(test))]
@@ -144,7 +144,7 @@ def learned_scores(plan:Plan, into:Path, seed:int, clips:Clips, row:str) -> list
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #6cad2d38
 def plain_scores(clips:Clips, row:str) -> list[np.ndarray]: # of test videos (T,)
     "Scores of segments by what learns nothing of segments."
-    train, test = (np.flatnonzero(clips.parts == part) for part in ("train", "test"))
+    train, test = official_split(clips)
     lengths = clips.frames[test]
     if row == "label": return [np.full(n, float(clips.labels[i])) for i, n in zip(test, lengths)]
     if row == "middle": return [-abs((np.arange(n) + .5) / n - .5) for n in lengths]

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'MODELS', 'BESIDE', 'SHOWN', 'PRACTICAL', 'online_line', 'speed_folder', 'scored_run', 'practical_line',
            'measure_detector', 'added', 'measure_fusion', 'open_other', 'transferred', 'measure_transfer',
-           'detector_table', 'practice_table', 'fusion_table']
+           'runs_by_row', 'detector_table', 'practice_table', 'fusion_table']
 
 # %% ../../nbs/6_engineering/21a_beyond.ipynb #002
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -147,7 +148,7 @@ def open_other(plan:Plan) -> Dataset:
 def transferred(detector:Detector, data:Dataset) -> list[dict]: # its line first, then controls
     "What a fitted detector says of another camera's test videos."
     detector.refer()
-    if isinstance(detector, speed_detector.SpeedDetector): detector.move_to(data.test)
+    detector.move_to(data.test)
     found, lengths, where = evaluation.collect_scores(detector, data)
     table = evaluation.frame_table(found, lengths, data, detector.first, detector.alpha)
     like = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
@@ -166,6 +167,16 @@ def measure_transfer(plan:Plan, into:Path, seed:int, key:str) -> dict: # key: of
     lines = [dict(key=key) | first, *(known if key == "speed" else [])]
     return dict(lines=[line | dict(other=data.root.name) for line in lines])
 
+# %% ../../nbs/6_engineering/21a_beyond.ipynb #1eeb38bd
+def runs_by_row(
+    found:pd.DataFrame, # lines: key, seed, ...
+    named:pd.DataFrame, # row, needs: the row's key
+) -> Iterator[tuple[str, pd.DataFrame, str]]: # row, its lines by seed, the seeds
+    "The lines behind each row of a table; rows without any are left out."
+    for row, key in named[["row", "needs"]].itertuples(index=False):
+        runs = found[found.key == key].sort_values("seed")
+        if len(runs): yield row, runs, " ".join(str(int(s)) for s in runs.seed)
+
 # %% ../../nbs/6_engineering/21a_beyond.ipynb #023
 SHOWN = ("macro", "recall", "false_alarms", "pixel", "rbdc", "tbdc", "fps")
 
@@ -175,11 +186,8 @@ def detector_table(
 ) -> pd.DataFrame:      # row, micro, low, high, seeds and more; %
     "Rows of detectors and of controls; those without a result are left out."
     lines = []
-    for row, key in named[["row", "needs"]].itertuples(index=False):
-        runs = found[found.key == key].sort_values("seed").reindex(columns=[*found, *set(SHOWN) - set(found)])
-        if not len(runs): continue
+    for row, runs, seeds in runs_by_row(found.reindex(columns=[*found, *set(SHOWN) - set(found)]), named):
         low, high = one_interval(runs) if runs.low.notna().all() else (np.nan, np.nan)
-        seeds = " ".join(str(int(s)) for s in runs.seed)
         on = dict(scored=runs.other.iloc[0]) if "other" in runs else {}
         lines.append(dict(row=row, **on, micro=runs.auc.mean(), low=low, high=high, seeds=seeds)
                      | runs[list(SHOWN)].astype(float).mean().to_dict())
@@ -192,10 +200,8 @@ PRACTICAL = ("events", "caught", "caught_low", "caught_high", "delay", "alarms",
 def practice_table(found:pd.DataFrame, named:pd.DataFrame) -> pd.DataFrame: # as `detector_table`
     "Events caught, their delay, false alarms: at the thresholds that training frames set, means over seeds."
     lines = []
-    for row, key in named[["row", "needs"]].itertuples(index=False):
-        runs = found[found.key == key].reindex(columns=["seed", *PRACTICAL]).dropna(subset="events")
-        if not len(runs): continue
-        seeds = " ".join(str(int(s)) for s in sorted(runs.seed))
+    known = found.reindex(columns=["key", "seed", *PRACTICAL]).dropna(subset="events")
+    for row, runs, seeds in runs_by_row(known, named):
         lines.append(dict(row=row) | runs[list(PRACTICAL)].astype(float).mean().to_dict() | dict(seeds=seeds))
     return pd.DataFrame(lines)
 
@@ -203,12 +209,9 @@ def practice_table(found:pd.DataFrame, named:pd.DataFrame) -> pd.DataFrame: # as
 def fusion_table(found:pd.DataFrame, named:pd.DataFrame) -> pd.DataFrame: # as `detector_table`
     "What a memory model adds to the speed detector, in points, and whether the interval holds zero."
     lines = []
-    for row, key in named[["row", "needs"]].itertuples(index=False):
-        runs = found[found.key == key]
-        if not len(runs): continue
+    for row, runs, seeds in runs_by_row(found, named):
         low, high = intervals.ends(intervals.over_seeds(np.stack(runs.draws)))
         said = "adds" if low > 0 else "takes away" if high < 0 else "cannot be told from nothing"
-        seeds = " ".join(str(int(s)) for s in runs.seed)
         lines.append(dict(row=row) | runs[["speed", "alone", "fused", "gain"]].mean().to_dict()
                      | dict(low=low, high=high, memory=said, seeds=seeds))
     return pd.DataFrame(lines)

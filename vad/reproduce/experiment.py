@@ -28,7 +28,7 @@ from .results import Plan
 from ..training import protocols
 from ..training.classifier import CONTROLS, classification_measures, control_probabilities, cross_validate
 from ..training.classifier import pooled, train_and_test
-from ..training.splits import Clips, LazyRows, SplitSettings, clip_hash, clips_of
+from ..training.splits import Clips, SplitSettings, clip_hash, clips_of, end_to_end
 from ..training.splits import join_duplicates, near_duplicates
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #8ac8889b
@@ -211,11 +211,10 @@ def both_datasets(plan:Plan, method:str) -> tuple[Clips, Clips]: # binary
 # %% ../../nbs/6_engineering/22_experiment.ipynb #dee28f6a
 def one_after_the_other(a:Clips, b:Clips) -> Clips: # of two datasets, with the same classes
     "Clips of both. Their names and sources say from which they are."
-    def named(x): return [np.char.add(f"{d.name}/", getattr(d, x).astype(str)) for d in (a, b)]
-    features = LazyRows.of(a.features).before(LazyRows.of(b.features))
-    rows = {x: np.concatenate([getattr(a, x), getattr(b, x)]) for x in ("labels", "frames")}
-    return replace(a, name=f"{a.name} and {b.name}", features=features, **rows,
-                   **{x: np.concatenate(named(x)) for x in ("sources", "names")})
+    def named(d):
+        under = {x: np.char.add(f"{d.name}/", getattr(d, x).astype(str)) for x in ("sources", "names")}
+        return replace(d, **under)
+    return replace(end_to_end(named(a), named(b)), name=f"{a.name} and {b.name}")
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #9dfa9626
 def measure_clip_transfer(plan:Plan, into:Path, seed:int, method:str) -> dict:

@@ -72,6 +72,9 @@ class Detector(Protocol):
         "See how the training frames of a dataset score; None: as the run's folder says."
         if data: self.thresholds = training_thresholds(self, data.train)
 
+    def move_to(self, videos:Sequence[Video]):
+        "Get ready for another camera by some of its videos, unlabelled; what looks at none stays as it is."
+
     def reason(self, parts:dict[str, float]) -> str: # one frame's, see `Scored`; empty: it gives none
         "Why a frame scores as it does, in words."
         return ""

@@ -34,7 +34,7 @@ from ..models.memory import single_precision
 from ..models.mingru import MinGRU
 from ..models.sru import SRU
 from ..models.srupp import SRUpp
-from .splits import Clips, LazyRows, SplitSettings, class_sizes, folds, split_clips
+from .splits import Clips, SplitSettings, class_sizes, end_to_end, folds, split_clips
 from .splits import validate_classes, validate_part, validate_split
 from .checkpoints import AGAIN, load_tensors, model_part, settings_of, with_precision
 from .trainer import finished, learn, validate_enough, validate_values
@@ -431,11 +431,8 @@ def joined(a:Clips, b:Clips) -> Clips:
     "Clips followed by their mirror images. Raises `UserError` where rows do not belong together."
     if a.names.tolist() != b.names.tolist() or a.features.shape != b.features.shape:
         raise UserError(f"{b.name} are no mirror images of {a.name}: embed the same videos, once mirrored.")
-    features = LazyRows.of(a.features).before(LazyRows.of(b.features)) # which may not fit in memory
-    return replace(a, features=features, labels=np.tile(a.labels, 2),
-                   parts=None if a.parts is None else np.tile(a.parts, 2),
-                   frames=np.concatenate([a.frames, b.frames]), sources=np.tile(a.sources, 2),
-                   names=np.concatenate([a.names, np.char.add(b.names, " mirrored")]))
+    names = np.char.add(b.names, " mirrored")
+    return end_to_end(a, replace(b, labels=a.labels, sources=a.sources, parts=a.parts, names=names))
 
 # %% ../../nbs/4_training/04_classifier.ipynb #079
 def cross_validate(
