@@ -25,8 +25,7 @@ from ..models.speed import SpeedSettings
 from .ablation import measure_row, one_interval, open_frames, read_controls
 from .results import Plan
 from ..scores import frame_scores, intervals
-from ..scores.controls import controls
-from ..scores.detector import Detector, FrameDifference, flow_speeds, open_detector
+from ..scores.detector import Detector, FrameDifference, open_detector
 from ..scores.metrics import metrics
 from ..training import evaluation
 from ..training import speed_detector
@@ -152,9 +151,7 @@ def transferred(detector:Detector, data:Dataset) -> list[dict]: # its line first
     found, lengths, where = evaluation.collect_scores(detector, data)
     table = evaluation.frame_table(found, lengths, data, detector.first, detector.alpha)
     like = FrameDifference(detector.size, detector.channels, detector.interpolation, detector.first)
-    difference = np.concatenate([said.score for _, said in like.score(data.test)])
-    beside = controls(table.label, lengths, None, difference, flow_speeds(data.test, like))
-    beside = beside.set_index("control")
+    beside = evaluation.controls_beside(table, data, like).set_index("control")
     known = [dict(key=c, auc=100 * beside.auc_micro[c], macro=100 * beside.auc_macro[c]) for c in BESIDE]
     return [online_line(table, detector.thresholds.get("online"), where), *known]
 

@@ -8,7 +8,7 @@ __all__ = ['REFERENCE_CLIPS', 'STATISTICS', 'ENDS', 'NUMBER', 'COUNTS', 'PRACTIC
            'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'scored_answers', 'memory_statistics',
            'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'collect_scores',
            'validate_scored_frames', 'frame_table', 'frame_measures', 'scored_times', 'evaluate', 'evaluate_run',
-           'write_evaluation', 'measured_before', 'read_metrics']
+           'controls_beside', 'write_evaluation', 'measured_before', 'read_metrics']
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #002
 import json
@@ -470,6 +470,18 @@ def evaluate_run(
              evaluate_seconds=round(time.perf_counter() - start, 1))
     return read_metrics(out)
 
+# %% ../../nbs/4_training/02_evaluation.ipynb #03f8f246
+def controls_beside(
+    table:pd.DataFrame,      # of frames, from `frame_table`, with labels
+    data:Dataset,
+    control:FrameDifference, # the control that sees frames of the same size
+    scores=None,             # (N,) whose labels are shuffled; None: none are
+) -> pd.DataFrame:           # see `controls`
+    "The controls of a dataset's test videos, those that look at frames among them."
+    difference = np.concatenate([said.score for _, said in control.score(data.test)])
+    speed = flow_speeds(data.test, control)
+    return controls(table.label, frame_scores.table_lengths(table), scores, difference, speed)
+
 # %% ../../nbs/4_training/02_evaluation.ipynb #057
 def write_evaluation(
     out:Path,                # the folder
@@ -484,10 +496,7 @@ def write_evaluation(
     (out / "metrics.json").unlink(missing_ok=True) # where it stands, all stands
     write_csv(out / "scores.csv", table)
     if labelled:
-        difference = np.concatenate([said.score for _, said in control.score(data.test)])
-        beside = controls(table.label, frame_scores.table_lengths(table), 1 - table.regularity, difference,
-                          flow_speeds(data.test, control))
-        write_csv(out / "controls.csv", beside)
+        write_csv(out / "controls.csv", controls_beside(table, data, control, 1 - table.regularity))
     if labelled and online:
         times = scored_times(data, control.first)
         curve = practice_curve(table.label.to_numpy(), table.online.to_numpy(), times)
