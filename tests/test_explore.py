@@ -81,6 +81,9 @@ def work(lab):
     return address("doc/tree/explorers.ipynb")
 
 @pytest.fixture(scope="module")
+def work_folder(lab): return lab[0]
+
+@pytest.fixture(scope="module")
 def page(work, album):
     "the notebook, all cells run"
     with sync_api.sync_playwright() as p:
@@ -226,6 +229,25 @@ def test_every_control_of_the_frame_explorer(desk):
     with desk.changes("curve", CONFUSION) as changed: desk.root.locator("select").nth(1).select_option(index=1)
     assert changed >= {"curve", CONFUSION} and not changed & GATED
 
+def names_in_the_accessibility_tree(page) -> list[tuple[str, str]]:
+    "role and name of everything that a person can move, as a screen reader gets them"
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    value = lambda node, key: node.get(key, {}).get("value", "")
+    return [(value(n, "role"), value(n, "name").strip()) for n in nodes if not n.get("ignored")]
+
+def test_every_control_has_a_name(page):
+    found = names_in_the_accessibility_tree(page)
+    sliders = [name for role, name in found if role == "slider"]
+    assert len(sliders) >= 4 + 2 + 2 + 4 and set(sliders) == {"frame", "threshold", "opacity", "memory item", "step", "layer"}
+    boxes = [name for role, name in found if role == "combobox"]
+    assert {"video", "clip", "score"} <= set(boxes)
+    players = [name for role, name in found if role == "button" and name.startswith(("play the", "stop, and"))]
+    assert len(players) == 2 * len(CELLS)
+    pictures = [name for role, name in found if role in ("image", "img")]
+    assert GATED | {CONFUSION, GALLERY, "who attends to whom"} <= set(pictures)
+    assert any(n.startswith("score over time") for n in pictures) and any(n.startswith("attention over time") for n in pictures)
+    assert page.locator(".vad-explorer img:not([alt])").count() == 0
+
 @pytest.mark.parametrize("desk", [OWN], indirect=True)
 def test_a_film_of_ones_own(desk):
     desk.keep("own")
@@ -233,6 +255,45 @@ def test_a_film_of_ones_own(desk):
     assert abs(desk.value("threshold") - float(re.search(r"set the threshold at ([\d.-]+)\.", desk.text())[1])) < 2e-3
     with desk.changes("frame", "curve") as changed: desk.press("frame", desk.other_end("frame"))
     assert changed >= {"frame", "squared error", "curve"}
+
+@pytest.mark.parametrize("desk", [OWN], indirect=True)
+def test_labels_for_a_film_of_ones_own(desk, work_folder):
+    box = desk.root.get_by_text("Label this video")
+    box.click()
+    desk.settle()
+    canvas = desk.root.locator(".jupyter-matplotlib-canvas-div").first
+    canvas.scroll_into_view_if_needed()
+    desk.settle()
+    b = canvas.bounding_box()
+    def drag(start, end):
+        desk.page.mouse.move(b["x"] + start * b["width"], b["y"] + .5 * b["height"])
+        desk.page.mouse.down()
+        desk.page.mouse.move(b["x"] + (start + end) / 2 * b["width"], b["y"] + .5 * b["height"])
+        desk.page.mouse.move(b["x"] + end * b["width"], b["y"] + .5 * b["height"])
+        desk.page.mouse.up()
+        desk.settle()
+    drag(.5, .8)
+    assert "anomalous: frames" in desk.text() and "Not saved" in desk.text() and "AUC" in desk.text()
+    first, last = map(int, re.search(r"anomalous: frames (\d+) to (\d+)", desk.text()).groups())
+    assert 20 < first < 35 < 40 < last < 55 # where the drag was, on an axis from 2 to 59
+    desk.press("frame", "Home")
+    desk.page.keyboard.press("[")
+    desk.press("frame", "ArrowRight", 7)
+    desk.settle()
+    desk.page.keyboard.press("]") # the film's first frames, which have no score, go with the first that has one
+    desk.settle()
+    assert f"anomalous: frames 0 to 9, {first} to {last}" in desk.text()
+    desk.keep("labelled")
+    desk.root.get_by_role("button", name="save labels").click()
+    desk.settle()
+    saved = np.load(work_folder / "walkway/testing/labels/02.npy")
+    assert len(saved) == 60 and saved.sum() == 10 + last - first + 1 and saved[[0, 9, first, last]].all()
+    desk.root.get_by_role("button", name="undo").click()
+    desk.settle()
+    assert f"anomalous: frames {first} to {last}." in desk.text() and "Not saved" in desk.text()
+    box.click() # closed: a drag is a click again
+    desk.settle()
+    (work_folder / "walkway/testing/labels/02.npy").unlink()
 
 @pytest.mark.parametrize("desk", [TWO], indirect=True)
 def test_two_models_move_together(desk):
@@ -254,6 +315,17 @@ def test_every_control_of_the_clip_explorer(desk):
     assert changed >= {square, "curve"} and not changed & {frame, classes}
     with desk.changes(frame, classes, square) as changed: desk.root.locator("select").first.select_option(index=5)
     assert changed >= {frame, classes, square}
+
+def test_an_explorer_says_that_its_kernel_has_ended(page, album):
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text(re.compile("^Restart Kernel.$")).first.click(timeout=30_000)
+    page.locator(".jp-Dialog button.jp-mod-accept").click(timeout=30_000)
+    explorer = page.locator(".vad-explorer").first
+    explorer.and_(page.locator(".jupyter-widgets-disconnected")).wait_for(timeout=60_000)
+    page.screenshot(path=album / "ended.png")
+    assert explorer.evaluate("e => getComputedStyle(e, '::before').content") == '"The kernel of this explorer has ended: run this cell again."'
+    inside = explorer.evaluate("e => [...e.querySelectorAll('.jupyter-widgets-disconnected')].map(x => getComputedStyle(x, '::before').display)")
+    assert inside and set(inside) == {"none"} # no broken chain
 
 def test_a_saved_run_outlives_its_kernel(page, album):
     run(page, restart=True)

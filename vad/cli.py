@@ -9,8 +9,8 @@ __all__ = ['MEMORY_MODEL', 'SPEED', 'app', 'Data', 'Truth', 'Partial', 'Device',
            'with_settings', 'tell_version', 'reading_of_film', 'validate_settings_of', 'train_command',
            'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
            'tell_measures', 'classify_command', 'score_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway',
-           'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'export',
-           'compare_command', 'scarce', 'spread', 'run_app', 'in_command', 'run_command']
+           'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command',
+           'export', 'compare_command', 'scarce', 'spread', 'run_app', 'in_command', 'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -617,6 +617,23 @@ def visualize(
     found = scored(run, data, device, truth, partial)
     paths = figures.draw_sheets(run, found, out or run / "frames", videos, frames, device)
     tell(f"{len(paths)} sheets: {paths[0].parent}")
+
+# %% ../nbs/6_engineering/30_command.ipynb #b17fd97e
+@app.command("explore")
+def explore_command(
+    run:Path = typer.Argument(...,
+        help="Run folder of a detector or a classifier, or the folder of a reproduction."),
+    data:Path = typer.Argument(None,
+        help="A dataset, a folder of videos or one video; a classifier's embeddings. Default: the run's own."),
+    beside:Path = typer.Option(None, help="Run folder of a second detector, over the same videos."),
+    device:str = Device,
+    port:int = typer.Option(None, help="Port on this machine. Default: a free one."),
+    browser:bool = typer.Option(True, help="Open a browser."),
+    dark:bool = typer.Option(False, "--dark", help="Light on dark."),
+):
+    "Look into a run in a browser: frames, maps, scores, thresholds; mark what is anomalous. Ctrl-C ends it."
+    with loading(): from vad.use.browser import serve_explorer
+    serve_explorer(run, data, beside, device, port, browser, "dark" if dark else "light", tell)
 
 # %% ../nbs/6_engineering/30_command.ipynb #5eb25211
 @app.command()

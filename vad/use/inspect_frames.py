@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALETTE', 'VIRIDIS',
            'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
-           'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads',
+           'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads', 'whole_dataset',
            'inspected_frames', 'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed',
            'keep_recent', 'FrameInspector', 'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks',
            'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined',
@@ -32,7 +32,7 @@ from ..core.errors import UserError
 from ..core.progress_bar import progress
 from ..core.provenance import Run
 from ..core.records import read_json
-from ..data.datasets import Dataset, open_dataset
+from ..data.datasets import OWN_LABELS, Dataset, open_dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import open_video
 from ..models import memory
@@ -166,6 +166,17 @@ def peak_reads(
     places = np.unravel_index(flat.argmax(2), reads.shape[2:])
     return flat.max(2).astype(float), np.stack(places, -1)
 
+# %% ../../nbs/5_use/01_inspect_frames.ipynb #708ef090
+def whole_dataset(
+    path:str|Path, # a dataset's folder, one of videos or frames, a video file
+    clip:int,      # frames of a clip
+) -> Dataset:
+    "A dataset to look at: labels that somebody has made for some of its videos hide none of the others."
+    data = open_dataset(path, partial=True, clip=clip)
+    if data.truth != OWN_LABELS: return data
+    every = open_dataset(path, "none", partial=True, clip=clip)
+    return data if len(data.test) == len(every.test) else every
+
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #f1fb7787
 def inspected_frames(
     data,              # a Dataset, the folder of one, a folder of videos or frames, or a video file
@@ -173,7 +184,7 @@ def inspected_frames(
 ) -> tuple[Dataset, Frames]:
     "The test videos, their notes among the warnings. Raises `UserError` where there is nothing to see."
     d = detector
-    if not isinstance(data, Dataset): data = open_dataset(data, partial=True, clip=d.first + 1)
+    if not isinstance(data, Dataset): data = whole_dataset(data, d.first + 1)
     if not data.test:
         raise UserError(f"{data.root} has no test videos: add them under testing/, or name a video.")
     def read(data): return cache_frames(data.test, d.size, d.channels, interpolation=d.interpolation)
@@ -278,6 +289,7 @@ class FrameInspector:
         data = recorded_data(self.folder) if data is None else data
         self.data, self.frames = inspected_frames(data, self.detector)
         self.evaluated, paper = evaluated_scores(self.folder, self.data)
+        self.labels = list(self.data.labels or [None] * len(self.names)) # of each video (N,) uint8, or None
         self.thresholds = {ONLINE: self.detector.thresholds.get("online"), PAPER: paper}
         # of each video: its numbers; the stream at the beginning of each block
         self.traces, self.states = {}, {}
@@ -286,6 +298,18 @@ class FrameInspector:
 
     @property
     def names(self) -> list[str]: return list(self.frames.names)
+
+    def relabel(self, v:int, labels:np.ndarray|None): # (N,) uint8 for each frame of the video; None: unknown
+        "Other labels of a video: its numbers, and those of the evaluation, go by them from now on."
+        self.labels[v] = labels
+        def scored(rows): return labels[len(labels) - rows:]
+        if v in self.traces:
+            table = self.traces[v].table
+            if labels is None: table.drop(columns="label", inplace=True, errors="ignore")
+            else: table["label"] = scored(len(table))
+        if self.evaluated is not None and "label" in self.evaluated and labels is not None:
+            mine = self.evaluated.video == self.names[v]
+            self.evaluated.loc[mine, "label"] = scored(int(mine.sum()))
 
     def trace(self, v:int, progress=lambda share: None) -> FrameTrace: # called with the share that is done
         "The numbers of video `v`; the first time, all of it is computed."
@@ -357,7 +381,7 @@ def trace_table(
     if i.evaluated is not None and (mine := i.evaluated.video == i.names[v]).sum() == n:
         return i.evaluated[mine].drop(columns="video").reset_index(drop=True)
     if not i.detector.calibrated: numbers.pop("score")
-    alone = replace(i.data, test=i.data.test[one], labels=i.data.labels and i.data.labels[one])
+    alone = replace(i.data, test=i.data.test[one], labels=None if i.labels[v] is None else i.labels[one])
     first = int(i.frames.lengths[v]) - n
     return frame_table(numbers, [n], alone, first, i.detector.alpha).drop(columns="video")
 
