@@ -19,9 +19,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from ..core import plot
+from ..core.errors import UserError
+from ..scores.detector import DETECTORS
 from ..scores.metrics import decide
 from .inspect_clips import ClipExplanation, ClipInspector, draw_attention, draw_classes
-from .inspect_clips import draw_clip, draw_received
+from .inspect_clips import draw_clip, draw_received, holds_classifier
 from .inspect_frames import ONLINE, PAPER, WEIGHT, FrameInspector, FrameTrace
 from .inspect_frames import draw_frame_view, draw_panels, item_colours, panel_scales, panels
 from .inspect_frames import place_picture, scores_by_name, top_places
@@ -266,6 +268,8 @@ def explore(
 ) -> Explorer:
     "An explorer of what a detector saw. Raises `UserError` where run or data cannot be opened."
     load_widgets()
+    if holds_classifier(run):
+        raise UserError(f"{run} holds a classifier of clips: use explore_clips(run, embeddings).")
     return Explorer(FrameInspector(run, data, device))
 
 # %% ../../nbs/5_use/03_explorer.ipynb #071
@@ -439,4 +443,6 @@ def explore_clips(
 ) -> ClipExplorer:
     "An explorer of what a classifier made of clips. Raises `UserError` where run or clips do not fit."
     load_widgets()
+    if any((Path(run) / name).exists() for name in DETECTORS) and not holds_classifier(run):
+        raise UserError(f"{run} holds a detector of frames: use explore(run, data).")
     return ClipExplorer(ClipInspector(run, embeddings, videos, weight, device))

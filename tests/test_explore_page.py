@@ -1,0 +1,118 @@
+"`vad explore`: a page for this machine alone, driven in Chromium: looked at, labelled, and what was labelled is measured by `vad evaluate`."
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vad.data.datasets import open_dataset
+from vad.data.film_writer import write_film
+from vad.data.synthetic import write_walkway
+from vad.training.speed_detector import SpeedSettings, fit_speed
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+for package in ("ipympl", "anywidget", "voila"): pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+VAD = [sys.executable, "-m", "vad"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "a detector of the walkway, and two films that it has not seen"
+    d = tmp_path_factory.mktemp("page")
+    data = open_dataset(write_walkway(d / "walkway", train=3, test=2, train_frames=60, test_frames=60))
+    fit_speed(SpeedSettings(), data, d / "run")
+    (d / "films").mkdir()
+    for v in data.test: write_film(d / "films" / f"{v.name}.mp4", np.stack(list(v.read(gray=True))), 15)
+    return d
+
+def run_vad(*words, cwd): return subprocess.run([*VAD, *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+def test_what_cannot_be_opened_is_refused_before_a_page_is_served(folder):
+    for words, said in (((folder / "nowhere",), "nowhere"), ((folder / "run", folder / "films" / "03.mp4"), "03.mp4"), ((folder / "films",), "films")):
+        refused = run_vad("explore", *words, "--no-browser", cwd=folder)
+        assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
+def test_a_person_looks_and_labels_in_a_browser(folder, tmp_path):
+    album = Path(os.environ.get("VAD_SCREENSHOTS") or tmp_path)
+    album.mkdir(parents=True, exist_ok=True)
+    log = tmp_path / "log"
+    with open(log, "w") as out:
+        server = subprocess.Popen([*VAD, "explore", "run", "films", "--no-browser", "--dark"], stdout=out, stderr=out, cwd=folder)
+        try:
+            entrance = wait_for_entrance(log, server)
+            assert stat.S_IMODE(entrance.stat().st_mode) == 0o600 and stat.S_IMODE(entrance.parent.stat().st_mode) == 0o700
+            address = re.search('url=([^"]+)"', entrance.read_text())[1]
+            with sync_api.sync_playwright() as p:
+                browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+                try: drive(browser, address, entrance, album)
+                finally: browser.close()
+        finally:
+            server.send_signal(signal.SIGINT) # Ctrl-C
+            try: server.wait(120)
+            except subprocess.TimeoutExpired: server.kill()
+    assert server.returncode == 0 and not entrance.exists()
+    said = log.read_text()
+    assert re.search("token=([^&]+)", address)[1] not in said and "Traceback" not in said
+    labels = {name: np.load(folder / f"films/labels/{name}.npy") for name in ("01", "02")}
+    assert labels["01"][20:31].all() and labels["01"].sum() == 11 and not labels["02"].any()
+    measured = run_vad("evaluate", "run", "films", "--into", "own", cwd=folder)
+    assert measured.returncode == 0 and "AUC" in measured.stdout, measured.stderr
+
+def wait_for_entrance(log, server) -> Path:
+    for _ in range(1200):
+        if found := re.search(r"file://(\S+)", log.read_text()): return Path(found[1])
+        assert server.poll() is None, log.read_text()
+        time.sleep(.1)
+    raise AssertionError(log.read_text())
+
+def drive(browser, address, entrance, album):
+    "look at a film, mark frames 20 to 30 with two keys, say that the other film is normal, save"
+    stranger = browser.new_context()
+    page = browser.new_page(viewport=dict(width=1250, height=1150))
+    page.set_default_timeout(300_000)
+    loaded = []
+    page.on("requestfinished", lambda r: loaded.append(r.url))
+    for _ in range(600):
+        try: page.goto(entrance.as_uri())
+        except sync_api.Error: pass # nobody listens yet
+        if page.locator("#rendered_cells").count(): break
+        time.sleep(.5)
+    explorer = page.locator(".vad-explorer")
+    explorer.locator("canvas").first.wait_for()
+    assert stranger.request.get(address.split("?")[0], max_redirects=0).status in (302, 403) # without the token
+    handle = explorer.get_by_role("slider", name="frame")
+    def move(key, times=1):
+        handle.focus()
+        for _ in range(times): page.keyboard.press(key)
+    def shows(text): explorer.get_by_text(text).first.wait_for()
+    shows("No labels are known of this video")
+    explorer.get_by_text("Label this video").click()
+    move("Home")
+    move("ArrowRight", 19)
+    shows("frame 20:")
+    page.keyboard.press("[")
+    shows("One has begun at frame 20")
+    move("ArrowRight", 10)
+    shows("frame 30:")
+    page.keyboard.press("]")
+    shows("anomalous: frames 20 to 30. Not saved.")
+    shows("AUC")
+    page.screenshot(path=album / "explore_page.png")
+    explorer.get_by_role("combobox", name="video").select_option(label="02")
+    shows("nothing is marked")
+    explorer.get_by_role("button", name="all normal").click()
+    shows("anomalous: no frame. Not saved.")
+    explorer.get_by_role("button", name="save labels").click()
+    shows("Saved: 2 files")
+    assert all(url.startswith(("http://127.0.0.1", "file:", "data:", "blob:")) for url in loaded), loaded
+    white = page.evaluate("getComputedStyle(document.querySelector('.vad-explorer canvas')).filter")
+    assert "invert" in white # a dark page has no white boxes
