@@ -78,17 +78,17 @@ def drive(browser, address, entrance, album):
     "look at a film, mark frames 20 to 30 with two keys, say that the other film is normal, save"
     stranger = browser.new_context()
     page = browser.new_page(viewport=dict(width=1250, height=1150))
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(120_000)
     loaded = []
     page.on("requestfinished", lambda r: loaded.append(r.url))
     for _ in range(600):
-        try: page.goto(entrance.as_uri())
-        except sync_api.Error: pass # nobody listens yet
-        if page.locator("#rendered_cells").count(): break
-        time.sleep(.5)
+        try: refused = stranger.request.get(address.split("?")[0], max_redirects=0)
+        except sync_api.Error: time.sleep(.2) # nobody listens yet
+        else: break
+    assert refused.status in (302, 403) # without the token
+    page.goto(entrance.as_uri()) # leads on to the page
     explorer = page.locator(".vad-explorer")
     explorer.locator("canvas").first.wait_for()
-    assert stranger.request.get(address.split("?")[0], max_redirects=0).status in (302, 403) # without the token
     handle = explorer.get_by_role("slider", name="frame")
     def move(key, times=1):
         handle.focus()
