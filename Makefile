@@ -2,6 +2,7 @@
 # make test   everything that CI checks
 # make lab    JupyterLab on the notebooks
 # make sync   after a change in nbs/: clean, export, README
+# make book   all chapters, papers and a reference as pages to read: build/book/index.html
 
 PYTHON  ?= python3
 BIN     := .venv/bin
@@ -14,7 +15,7 @@ SEEDS   ?= 0
 DEVICE  ?= auto
 NAME    ?=
 
-.PHONY: run test lab sync execute clean
+.PHONY: run test lab sync book execute clean
 .DEFAULT_GOAL := run
 
 .venv/.package: settings.ini setup.py
@@ -25,6 +26,10 @@ NAME    ?=
 
 .venv/.dev: .venv/.package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/.book: .venv/.package
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book]'
 	@touch $@
 
 run: .venv/.package
@@ -39,6 +44,9 @@ lab: .venv/.dev
 
 sync: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'
+
+book: .venv/.book
+	@$(BIN)/python book/build.py
 
 # every chapter from top to bottom, outputs kept; the papers show the published figures
 execute: .venv/.dev

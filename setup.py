@@ -45,7 +45,8 @@ setup(
     package_data={"vad": ["*.csv", "*.html"]},
     install_requires=about["requirements"].split(),
     extras_require={"dev": dev, "sru": of_dev("sru", "ninja"), "export": of_dev("onnx"),
-                    "lite": of_dev("efficientnet"), "dask": of_dev("dask", "distributed"), "ray": ["ray"]},
+                    "lite": of_dev("efficientnet"), "book": of_dev("sphinx", "myst", "furo", "math"),
+                    "dask": of_dev("dask", "distributed"), "ray": ["ray"]},
     entry_points={"console_scripts": about["console_scripts"].split()},
     cmdclass={"build_py": WithNotebooks},
 )

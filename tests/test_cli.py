@@ -1,4 +1,5 @@
 "The `vad` command from end to end: what works, and one clear sentence for everything that cannot."
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from vad.training import trainer
 from vad.training.classifier import ClassifierSettings
 from vad.training.trainer import Settings
 
+ROOT = Path(__file__).resolve().parent.parent
 SMALL = "--size 16 16 --channels 1 --width 2 --items 3 --batch 4 --epochs 2 --lr 1e-3 --schedule step --device cpu".split()
 
 
@@ -242,7 +244,7 @@ def test_settings_are_read_as_they_are(kind):
     assert all(f.help for f in found.values())
 
 def test_what_may_change_after_training_are_options_of_evaluate():
-    own = {"run", "data", "into", "device", "batch", "truth", "partial"}
+    own = {"run", "data", "into", "device", "batch", "truth", "partial", "config", "as_json"}
     assert {p.name for p in COMMANDS["evaluate"].params} - own == {*SCORING, "smooth"} # the last of the speed detector
 
 SLOW = ("torch", "torchvision", "cv2", "pandas", "sklearn", "scipy", "matplotlib", "numpy", "av", "PIL")
@@ -349,6 +351,83 @@ def test_partial_takes_what_can_be_used(tiny, tmp_path):
     assert any("12" in w for w in warnings) and any("59" in w for w in warnings) and not any(str(tmp_path) in w for w in warnings)
 
 
+# ---- how it speaks
+
+def document(said):
+    "the one JSON document of a command; its sentences are on standard error"
+    rc, out, err = said
+    assert rc == 0, err
+    return json.loads(out), err
+
+def test_json_is_one_document_on_standard_output(tiny, trained, tmp_path):
+    found, err = document(call(tmp_path, "data", "check", tiny, "--json"))
+    assert found["test"]["frames"] == 60 and found["masks"] and found["warnings"] == [] and "test: 3 videos" in err
+    found, err = document(call(tmp_path, "evaluate", trained, tiny, "--device", "cpu", "--into", "json", "--json"))
+    m = read_json(trained / "json/metrics.json")
+    assert found["metrics"]["online"]["auc_micro"] == m["online"]["auc_micro"] and "AUC micro" in err
+    found, err = document(call(tmp_path, "score", tiny / "testing/frames/01", "--model", trained, "--out", tmp_path / "scores", "--device", "cpu", "--fps", 10, "--no-video", "--json"))
+    assert found["record"]["scorer"]["kind"] == "memory" and "latency" in found["record"]
+
+def test_quiet_says_nothing_and_verbose_where(tiny, trained, tmp_path):
+    for words in (("-q", "data", "check", tiny), ("data", "check", tiny, "--quiet")):
+        assert call(tmp_path, *words) == (0, "", "")
+    assert document(call(tmp_path, "-q", "data", "check", tiny, "--json"))[1] == ""
+    rc, out, err = call(tmp_path, "data", "check", tmp_path / "none", "-v")
+    assert rc == 1 and out == "" and "Traceback" in err and "root=" in err and err.splitlines()[-1].startswith("vad: ")
+    sentence(call(tmp_path, "-q", "data", "check", tmp_path / "none"), "none")
+
+def test_a_run_is_made_again_from_its_record(tiny, trained, tmp_path):
+    rc, _, err = call(tmp_path, "train", tiny, "--out", tmp_path / "again", "--config", trained / "record.json", "--device", "cpu")
+    assert rc == 0, err
+    both = [read_json(p / "record.json")["settings"] for p in (trained, tmp_path / "again")]
+    assert both[0] == both[1]
+    assert all(torch.equal(v, load_file(tmp_path / "again/model.safetensors")[k]) for k, v in load_file(trained / "model.safetensors").items())
+
+def test_settings_from_a_file(tiny, trained, tmp_path):
+    "the command line goes before them"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("size: [16, 16]\nchannels: 1\nwidth: 2\nitems: 3\nbatch: 4\nepochs: 2\nlr: 1e-3\ndevice: cpu\nupdate-over: own\n")
+    assert call(tmp_path, "train", tiny, "--out", tmp_path / "run", "--config", mine, "--epochs", 1)[0] == 0
+    s = read_json(tmp_path / "run/record.json")["settings"]
+    assert s | dict(size=[16, 16], width=2, lr=1e-3, epochs=1, update_over="own") == s
+    rc, _, err = call(tmp_path, "evaluate", trained, tiny, "--into", "config", "--config", tmp_path / "run/record.json")
+    assert rc == 0, err
+    for text, words in {"epoch: 3": ["epoch", "no option of vad train"], "[1, 2]": ["no names"], "size: {": ["neither YAML nor JSON"]}.items():
+        mine.write_text(text)
+        sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "other", "--config", mine), mine, *words)
+    mine.write_text("task: guess")
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "other", "--config", mine), "guess", code=2)
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "other", "--config", tmp_path / "gone.json"), "gone.json")
+    assert not (tmp_path / "other").exists()
+
+def test_quick_is_the_preset_everywhere():
+    presets = {name: p.default for name, command in COMMANDS.items() for p in command.params if p.name == "preset"}
+    assert presets == dict(train="quick", reproduce="quick") and trainer.settings() == trainer.settings("quick")
+
+def test_results_go_where_out_says():
+    "one word in all commands"
+    written = {name for name, command in COMMANDS.items() for p in command.params if "--output" in p.opts}
+    assert written == {"embed"} and "--out" in next(p.opts for p in COMMANDS["embed"].params if "--output" in p.opts)
+
+def test_a_list_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = [call(tmp_path, "reproduce", *words) for words in (("list",), ("--list",))]
+    assert said[0] == said[1] and said[0][0] == 0 and "mnad.table1" in said[0][1]
+
+@pytest.mark.parametrize("shell, words", [("bash", ["complete ", "_VAD_COMPLETE=complete_bash"]), ("zsh", ["#compdef vad"]), ("fish", ["complete --command vad"])])
+def test_completion(shell, words):
+    "from an empty environment; then what a shell asks for with it"
+    def asked(*args, **env):
+        script = "import sys; sys.path.insert(0, sys.argv.pop(1)); from vad.cli import run_command; run_command()"
+        return subprocess.run([sys.executable, "-c", script, str(ROOT), *args], env=env, capture_output=True, text=True, cwd="/")
+    done = asked("--show-completion", shell)
+    assert done.returncode == 0 and all(w in done.stdout for w in words), done
+    done = asked(_VAD_COMPLETE="complete_bash", COMP_WORDS="vad train x --attent", COMP_CWORD="3")
+    assert done.stdout.split() == ["--attention"], done
+    done = asked(_VAD_COMPLETE="complete_bash", COMP_WORDS="vad train x --attention ", COMP_CWORD="4")
+    assert done.stdout.split() == ["none", "gate", "residual"], done
+
+
 # ---- bad folders, settings, files
 
 def test_wrong_folders(tiny, trained, tmp_path):
@@ -363,15 +442,16 @@ def test_wrong_folders(tiny, trained, tmp_path):
     assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
 
 @pytest.mark.parametrize("options, words", [
-    ("--size 20 20", ["divisible by 8"]), ("--task guess", ["guess", "predict"]), ("--attention gate --no-memory", ["memory"]),
-    ("--device abacus", ["abacus"]), ("--preset huge", ["huge", "quick"]), ("--batch 4000", ["4000"]), ("--lr -1", ["lr"]), ("--lr nan", ["lr"]),
+    ("--size 20 20", ["divisible by 8"]), ("--attention gate --no-memory", ["memory"]), ("--device abacus", ["abacus"]), ("--batch 4000", ["4000"]), ("--lr -1", ["lr"]), ("--lr nan", ["lr"]),
     ("--items 1", ["items"]), ("--clip 30", ["frames/01", "clip"]), ("--track pencil", ["pencil"]), ("--truth oracle", ["oracle"])])
 def test_bad_settings(tiny, tmp_path, options, words):
     sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", *SMALL, *options.split()), *words)
     nothing_left(tmp_path)
 
 @pytest.mark.parametrize("line, words", [("train", ["data"]), ("train x", ["--out"]), ("train x --out y --width wide", ["--width", "integer"]),
-                                         ("paint", ["paint"]), ("evaluate x y --epochs 3", ["--epochs"])])
+                                         ("paint", ["paint"]), ("evaluate x y --epochs 3", ["--epochs"]),
+                                         ("train x --out y --task guess", ["guess", "predict"]), ("train x --out y --preset huge", ["huge", "quick"]),
+                                         ("classify x --out y --cell lstm", ["lstm", "mingru"])])
 def test_a_command_line_that_is_wrong(tmp_path, line, words): sentence(call(tmp_path, *line.split()), *words, "--help", code=2)
 
 def test_a_run_of_other_settings(tiny, trained, tmp_path):

@@ -52,7 +52,7 @@ class Outside(HTMLParser):
         self.links, self.pictures, self.ids, self.anchors = [], 0, set(), set()
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.pictures += tag == "img" and attrs["src"].startswith("data:image/png;base64,")
+        self.pictures += tag == "img" and attrs["src"].startswith("data:image/")
         if "id" in attrs: self.ids.add(attrs["id"])
         if tag in ("script", "link", "iframe"): self.links.append(tag)
         for v in (v for k, v in attrs.items() if k in ("src", "href") and not v.startswith("data:")): self.anchors.add(v[1:]) if v[0] == "#" else self.links.append(v)
@@ -62,7 +62,7 @@ def read_page(folder, name="summary"):
     page = Outside()
     page.feed(text)
     assert page.anchors <= page.ids and all((folder / link).exists() for link in page.links)
-    return page, text, re.sub('data:image/png;base64,[^"]+', "", text)
+    return page, text, re.sub('data:image/[a-z]+;base64,[^"]+', "", text)
 
 def state_of(plan, name): return report_of(plan).states[name]
 def measured_in(plan): return {n: r for n, r in results_in(plan).items() if r["state"] == "finished"}
@@ -70,7 +70,7 @@ def table(plan, name, file): return report_of(plan).tables[name][file]
 
 def test_the_page_stands_alone(plan, work, tiny):
     page, text, words = read_page(work / "run")
-    assert page.links[:1] == ["mnad.ipynb"] and "gates.ipynb" in page.links and any(p.startswith("results/row-gates-seed1-") for p in page.links)
+    assert page.links[:2] == ["mnad.html", "mnad.ipynb"] and {"gates.html", "gates.ipynb"} <= set(page.links) and any(p.startswith("results/row-gates-seed1-") for p in page.links)
     assert not [w for w in ("http", "url(", "@import") if w in words] and page.pictures >= 9
     for word in ("paper versus ours", "published", "predict with memory", "attention gates, frozen as published", "online", "orientation only", "seeds 0 1",
                  "frame index", "95 %", "unfinished: ", "10 entries need a folder of clips", "never trained", "To beat", "trainings"): assert word in words, word
@@ -163,6 +163,12 @@ def test_executed_notebooks_are_clean(plan, work):
         outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
         assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"], path
         assert sum("image/jpeg" in o.get("data", {}) for o in outputs) >= 2
+
+def test_an_executed_notebook_is_a_page_too(plan, work):
+    "it stands alone: pictures inside, nothing loaded, no link that leads out of the folder"
+    page, _, words = read_page(work / "run", "gates")
+    assert page.links == [] and not [w for w in ("http", "<script", "@import") if w in words]
+    assert "Attention gates" in words and page.pictures >= 2
 
 def test_the_record(plan, work, tiny):
     record = read_json(work / "run/record.json")
@@ -351,7 +357,7 @@ def clips_plan(work):
 
 def test_clips_have_a_page_of_their_own(clips_plan, work):
     page, text, words = read_page(work / "clips")
-    assert page.links[0] == "embeddings.ipynb" and "srupp.ipynb" in page.links and page.pictures >= 5
+    assert page.links[:2] == ["embeddings.html", "embeddings.ipynb"] and "srupp.html" in page.links and page.pictures >= 5
     for word in ("Clips of street", "ResNet50 + SRU++ + cluster weighting", "as published", "by source", "randomly initialised", "orientation only", "majority", "shuffled",
                  "18 normal", "6 source videos", "eleven experiments"): assert word in words, word
     assert str(work) not in text and "Frames of" not in text and "nan" not in words

@@ -29,7 +29,8 @@ def main():
     "What the console script calls."
     open_streams()
     on_stop(leave)
-    if {"--help", "--version"}.isdisjoint(sys.argv): watched()
+    asks = not {"--help", "--version"}.isdisjoint(sys.argv) or "_VAD_COMPLETE" in os.environ
+    if not asks: watched()
     with loading(): from vad import cli
     try:
         on_stop(signal.default_int_handler)

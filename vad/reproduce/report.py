@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
-           'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
-           'half_facts', 'measurement_table', 'make_page', 'write_page', 'with_published', 'publish_figures']
+           'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'page_template', 'rendered',
+           'entry_facts', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page',
+           'with_published', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
 import base64
@@ -238,6 +239,9 @@ def to_beat(r:Report) -> str:
     best = t[t.control.isin(blind)].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
+# %% ../../nbs/6_engineering/25_report.ipynb #e213bb5f
+def page_template() -> str: return (files(vad) / "page.html").read_text(encoding="utf-8")
+
 # %% ../../nbs/6_engineering/25_report.ipynb #043
 def rendered(**facts) -> str:
     "The page filled in; whatever a name holds, it is shown letter by letter."
@@ -246,8 +250,8 @@ def rendered(**facts) -> str:
     def shown(x):
         if isinstance(x, Markup) or not isinstance(x, str): return x
         return "\n".join(map(printable, x.split("\n")))
-    pages, text = Environment(autoescape=True, finalize=shown, trim_blocks=True), files(vad) / "page.html"
-    return pages.from_string(text.read_text(encoding="utf-8")).render(right=right_aligned, **facts)
+    pages = Environment(autoescape=True, finalize=shown, trim_blocks=True)
+    return pages.from_string(page_template()).render(right=right_aligned, **facts)
 
 # %% ../../nbs/6_engineering/25_report.ipynb #045
 def entry_facts(entry:Entry, r:Report) -> dict:
@@ -283,8 +287,9 @@ def half_facts(half:str, r:Report) -> dict:
     titles, papers = t[t.title != ""].set_index("entry").title, {}
     for e in ENTRIES.values():
         if e.half == half: papers.setdefault(e.paper, []).append(entry_facts(e, r))
-    def notebook(p): return f"{p}.ipynb" if r.linked and (r.plan.folder / f"{p}.ipynb").exists() else ""
-    papers = [dict(title=titles[p], entries=mine, notebook=notebook(p)) for p, mine in papers.items()]
+    def linked(name): return name if r.linked and (r.plan.folder / name).exists() else ""
+    papers = [dict(title=titles[p], entries=mine, page=linked(f"{p}.html"), notebook=linked(f"{p}.ipynb"))
+              for p, mine in papers.items()]
     title = f"{half.capitalize()} of {data}" + ": paper versus ours" * (data not in SYNTHETIC)
     return dict(id=half, title=title, note=note, sentences=said, papers=papers,
                 caveats=t[t.entry == half].caveat)
@@ -324,6 +329,21 @@ def write_page(plan:Plan) -> Path:
             with atomic_write(r.figures / e.paper / f"{data}.{f}.tex") as part:
                 part.write_text(text, encoding="utf-8")
     return plan.folder / "summary.html"
+
+# %% ../../nbs/6_engineering/25_report.ipynb #18cdbe9c
+def notebook_page(notebook:Path) -> Path:
+    "Write an executed notebook as a page beside it, pictures inside, that loads nothing."
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True,
+                            anchor_link_text="")
+    body, _ = exporter.from_filename(str(notebook))
+    body = re.sub(r'<a href="[^"#:]+">(.*?)</a>', r"\1", body)
+    head = page_template().partition("</style>")[0].replace("{{ title }}", notebook.stem)
+    style = "table{border:0}td,th{border-width:0 0 1px}" + HtmlFormatter().get_style_defs(".highlight")
+    with atomic_write(notebook.with_suffix(".html")) as part:
+        part.write_text(f"{head}\n{style}</style>{body}</html>", encoding="utf-8")
+    return notebook.with_suffix(".html")
 
 # %% ../../nbs/6_engineering/25_report.ipynb #0fce7a71
 def with_published(

@@ -53,7 +53,8 @@ from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview
-from .report import published_report, read_notes, report_of, without_data, write_page
+from .report import notebook_page, published_report, read_notes, report_of, without_data
+from .report import write_page
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
@@ -300,7 +301,10 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
     if paper in ("beyond", "embeddings"): own["other"] = plan.other or ""
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
-    return paper, execute(notebook_of(paper), plan.folder / f"{paper}.ipynb", parameters)
+    target = plan.folder / f"{paper}.ipynb"
+    why = execute(notebook_of(paper), target, parameters)
+    if target.exists(): notebook_page(target) # also of one that failed, to see where
+    return paper, why
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #035
 def draw_entries(

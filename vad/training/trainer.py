@@ -124,7 +124,7 @@ PRESETS = dict(
                schedule="step"),
     cpu=dict(size=(96, 96), channels=1, width=24, lr=5e-4, epochs=6, schedule="constant"), paper=dict())
 
-def settings(preset:str="paper", **changes) -> Settings: # quick | cpu | paper; any field of `Settings`
+def settings(preset:str="quick", **changes) -> Settings: # quick | cpu | paper; any field of `Settings`
     "A preset with `changes`. Raises `UserError` on names that do not exist."
     return preset_of(Settings, PRESETS, preset, changes)
 

@@ -58,8 +58,8 @@ def write_entrance(
     "Write the file that leads a browser to the page."
     path, to = folder / "open.html", escape(address)
     path.touch(0o600)
-    path.write_text(f'<!doctype html><title>vad explore</title><meta http-equiv="refresh" content="0; url={to}">'
-                    f'<p><a href="{to}">To the explorer</a></p>', encoding="utf-8")
+    head = f'<!doctype html><title>vad explore</title><meta http-equiv="refresh" content="0; url={to}">'
+    path.write_text(f'{head}<p><a href="{to}">To the explorer</a></p>', encoding="utf-8")
     return path
 
 # %% ../../nbs/5_use/03a_browser.ipynb #b179aa6a

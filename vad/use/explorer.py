@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORE', 'OPACITY', 'LEGEND', 'UNSAID', 'SAID', 'slider_range', 'rates_of', 'rates_html', 'confusion_html',
-           'ThresholdPanel', 'labelled_traces', 'show_decisions', 'ItemGallery', 'Explorer', 'lay_out',
+           'move_in_view', 'ThresholdPanel', 'labelled_traces', 'show_decisions', 'ItemGallery', 'Explorer', 'lay_out',
            'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore', 'PairExplorer', 'draw_pair_scores',
            'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html', 'attention_html', 'draw_steps',
            'clip_in_words', 'explore_clips']
@@ -65,11 +65,23 @@ def confusion_html(matrix) -> str: # (2, 2) counts: rows true, columns predicted
     def draw(axs): plot.confusion(matrix, axs[0])
     return plot_html("confusion matrix of this video", draw, (2.9, 2.4), margins=margins)
 
-# %% ../../nbs/5_use/03_explorer.ipynb #047
+# %% ../../nbs/5_use/03_explorer.ipynb #3fb0e140
+def move_in_view(
+    line, at:float,           # of matplotlib; where it goes
+    view:tuple[float, float], # what its Axes show of what is drawn
+):
+    "Move a level line; it stays in view, wherever it goes."
+    low, high = view
+    margin = .05 * (high - low)
+    line.set_ydata([at, at])
+    line.axes.set_ylim(min(low, at - margin), max(high, at + margin))
+
+# %% ../../nbs/5_use/03_explorer.ipynb #f0f5489a
 SCORE = dict(kind="Dropdown", name="score", about="which score is drawn", column=0)
 OPACITY = dict(kind="FloatSlider", name="opacity", about="of maps over the frame", value=.7, max=1, step=.05)
 LEGEND = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0) # above
 
+# %% ../../nbs/5_use/03_explorer.ipynb #f88725b6
 class ThresholdPanel:
     "Which score is drawn, and what a threshold decides."
     def __init__(self,
@@ -96,26 +108,20 @@ class ThresholdPanel:
 
     def draw(self):
         "The curve of a video, and the threshold's range."
-        kind, t, trace = self.kind.value, self.threshold, self.trace
-        tables = [] if self.inspector.evaluated is None else [self.inspector.evaluated]
-        every = [self.scores, *(scores_by_name(x)[kind] for x in tables)]
-        low, high, step, begin = slider_range(np.concatenate(every), self.inspector.thresholds.get(kind))
+        kind, t, trace, table = self.kind.value, self.threshold, self.trace, self.inspector.evaluated
+        every = np.append(self.scores, [] if table is None else scores_by_name(table)[kind])
+        low, high, step, begin = slider_range(every, self.inspector.thresholds.get(kind))
         with self.player.quiet(): set_range(t, low, high, t.value if kind == self.drawn else begin, step)
         self.drawn = kind
-        def paint(ax): plot.score(self.scores, trace.labels, ax, frames=trace.frames, threshold=t.value)
-        def with_legend(ax):
-            paint(ax)
-            ax.legend(**LEGEND)
-        ax = self.player.curve.draw(with_legend, self.player.slider.value)
+        def paint(ax):
+            plot.score(self.scores, trace.labels, ax, frames=trace.frames, threshold=t.value).legend(**LEGEND)
+        ax = self.player.curve.draw(paint, self.player.slider.value)
         self.line, self.view = next(x for x in ax.lines if x.get_label() == "threshold"), ax.get_ylim()
         self.decide()
 
     def decide(self):
         "What the threshold decides about the frames."
-        at, (low, high) = self.threshold.value, self.view
-        self.line.set_ydata([at] * 2)
-        margin = .05 * (high - low) # the line stays in view, wherever it goes
-        self.line.axes.set_ylim(min(low, at - margin), max(high, at + margin))
+        move_in_view(self.line, self.threshold.value, self.view)
         self.player.curve.refresh()
         self.changed()
         show_decisions(self)
@@ -180,13 +186,11 @@ class Explorer(NotebookView):
         self.title = f"{inspector.name} over {len(inspector.names)} videos of {inspector.data.name}"
         self.player = Player("video", inspector.names, self.load, self.show, "score over time")
         self.decisions = ThresholdPanel(inspector, self.player, self.say)
-        self.opacity = control(column=0, **OPACITY)
-        self.gallery = ItemGallery(inspector.items)
+        self.opacity, self.gallery = control(column=0, **OPACITY), ItemGallery(inspector.items)
         self.player.on_change(self.opacity, self.paint)
         self.player.on_change(self.gallery.item, self.choose)
-        self.labels = LabelBox(inspector, self.player, self.relabelled)
-        self.keys = self.labels.keys
-        self.widget = lay_out(self)
+        self.labels = LabelBox(inspector, self.player, self.decisions.draw)
+        self.keys, self.widget = self.labels.keys, lay_out(self)
         self.player.open(0)
 
     def load(self, v:int):
@@ -205,14 +209,11 @@ class Explorer(NotebookView):
         self.say()
 
     def paint(self):
-        item = self.gallery.item.value
-        pictures = panels(self.view, self.trace, self.opacity.value, item)
-        scales, names = panel_scales(self.view, self.trace, item), {WEIGHT: f"weight of item {item}"}
-        self.panels.show(pictures, scales, names)
+        seen, item = (self.view, self.trace), self.gallery.item.value
+        names = {WEIGHT: f"weight of item {item}"}
+        self.panels.show(panels(*seen, self.opacity.value, item), panel_scales(*seen, item), names)
 
     def say(self): self.player.readout.value = frame_in_words(self)
-
-    def relabelled(self): self.decisions.draw()
 
     def choose(self):
         self.gallery.show(self.trace, lambda t: self.inspector.at(self.v, t))
@@ -220,9 +221,9 @@ class Explorer(NotebookView):
 
     def picture(self, number:int|None=None):
         "The same on paper: a figure of the video and frame that are shown, or of another frame."
-        number = self.player.slider.value if number is None else number
-        opacity, item, kind = (w.value for w in (self.opacity, self.gallery.item, self.decisions.kind))
-        return draw_frame_view(self.inspector, self.v, number, opacity, item, kind)
+        at = self.player.slider.value if number is None else number
+        shown = (w.value for w in (self.opacity, self.gallery.item, self.decisions.kind))
+        return draw_frame_view(self.inspector, self.v, at, *shown)
 
 # %% ../../nbs/5_use/03_explorer.ipynb #057
 def lay_out(e:Explorer):

@@ -7,9 +7,9 @@ __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 
            'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
            'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads', 'whole_dataset',
            'inspected_frames', 'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed',
-           'keep_recent', 'FrameInspector', 'Block', 'compute_block', 'trace_video', 'trace_table', 'packed_masks',
-           'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map', 'outlined',
-           'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
+           'keep_recent', 'FrameInspector', 'relabel', 'Block', 'compute_block', 'trace_video', 'trace_table',
+           'packed_masks', 'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map',
+           'outlined', 'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #a9b06fb4
 from copy import deepcopy
@@ -299,18 +299,6 @@ class FrameInspector:
     @property
     def names(self) -> list[str]: return list(self.frames.names)
 
-    def relabel(self, v:int, labels:np.ndarray|None): # (N,) uint8 for each frame of the video; None: unknown
-        "Other labels of a video: its numbers, and those of the evaluation, go by them from now on."
-        self.labels[v] = labels
-        def scored(rows): return labels[len(labels) - rows:]
-        if v in self.traces:
-            table = self.traces[v].table
-            if labels is None: table.drop(columns="label", inplace=True, errors="ignore")
-            else: table["label"] = scored(len(table))
-        if self.evaluated is not None and "label" in self.evaluated and labels is not None:
-            mine = self.evaluated.video == self.names[v]
-            self.evaluated.loc[mine, "label"] = scored(int(mine.sum()))
-
     def trace(self, v:int, progress=lambda share: None) -> FrameTrace: # called with the share that is done
         "The numbers of video `v`; the first time, all of it is computed."
         if v not in self.traces: self.traces[v] = trace_video(self, v, progress)
@@ -322,6 +310,21 @@ class FrameInspector:
         if frames[0] <= number <= frames[-1]: return view_of(self, v, number)
         raise UserError(f"Video {self.names[v]} has no score for frame {number}: ask for frames {frames[0]} "
                         f"to {frames[-1]}.")
+
+# %% ../../nbs/5_use/01_inspect_frames.ipynb #4cda1efb
+def relabel(
+    inspector:FrameInspector, v:int,
+    labels:np.ndarray|None, # (N,) uint8 for each frame of the video; None: unknown
+):
+    "Other labels of a video: its numbers, and those of the evaluation, go by them from now on."
+    inspector.labels[v], every = labels, inspector.evaluated
+    if v in inspector.traces:
+        table = inspector.traces[v].table
+        if labels is None: table.drop(columns="label", inplace=True, errors="ignore")
+        else: table["label"] = labels[-len(table):]
+    if every is not None and "label" in every and labels is not None:
+        mine = every.video == inspector.names[v]
+        every.loc[mine, "label"] = labels[len(labels) - int(mine.sum()):]
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #0d1a482e
 class Block(NamedTuple):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'STYLE_SHEET', 'ENDED', 'load_widgets', 'image_html', 'picture_html', 'plot_html', 'scale_html',
-           'warning_html', 'Curve', 'Status', 'control', 'set_range', 'Controls', 'Player', 'Panels', 'page_widget',
-           'NotebookView']
+           'warning_html', 'CurveMouse', 'Curve', 'Status', 'control', 'set_range', 'Controls', 'Player', 'Panels',
+           'page_widget', 'NotebookView']
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #003
 import io
@@ -89,6 +89,35 @@ def warning_html(text:str) -> str:
     "A sentence in a colour that is seen."
     return f'<span style="color:{plot.VERMILION}">{escape(text)}</span>'
 
+# %% ../../nbs/5_use/02a_widgets.ipynb #196db0ed
+class CurveMouse:
+    "A click on a curve jumps; a drag, where somebody set `drag(first, last)`, takes frames."
+    def __init__(self, curve, jump): # a `Curve`; jump(frame)
+        self.curve, self.jump, self.drag, self.start, self.shade = curve, jump, None, None, None
+        events = dict(button_press_event=self.press, motion_notify_event=self.move,
+                      button_release_event=self.release)
+        for name, act in events.items(): curve.canvas.mpl_connect(name, act)
+
+    def press(self, event):
+        if event.inaxes and event.button == 1: self.start = round(event.xdata)
+
+    def move(self, event):
+        "Shade what a drag would take."
+        if None in (self.drag, self.start) or not event.inaxes: return
+        if self.shade: self.shade.remove()
+        self.shade = event.inaxes.axvspan(self.start, event.xdata, color=plot.BLUE, alpha=.25, lw=0)
+        self.curve.refresh()
+
+    def release(self, event):
+        start, self.start = self.start, None
+        if self.shade: self.shade.remove()
+        self.shade = None
+        self.curve.refresh()
+        if start is None or not event.inaxes: return
+        end = round(event.xdata)
+        if self.drag and start != end: self.drag(*sorted((start, end)))
+        else: self.jump(end)
+
 # %% ../../nbs/5_use/02a_widgets.ipynb #019
 class Curve:
     "A plot over frames, with a cursor that follows the slider, and a click that leads it."
@@ -98,7 +127,6 @@ class Curve:
         size=(8.4, 2.4),   # inches
     ):
         W, Canvas, Manager = load_widgets()
-        self.jump, self.drag, self.pressed, self.dragged = jump, None, None, None
         self.figure = Figure(size, dpi=plot.STYLE["figure.dpi"])
         self.canvas = Canvas(self.figure)
         for name in ("toolbar", "header", "footer"): setattr(self.canvas, f"{name}_visible", False)
@@ -106,28 +134,7 @@ class Curve:
         self.box = W.VBox([W.Label(label), self.canvas])
         self.box.add_class("vad-curve")
         Manager(self.canvas, 0)
-        for what in ("press", "release"): self.canvas.mpl_connect(f"button_{what}_event", getattr(self, what))
-        self.canvas.mpl_connect("motion_notify_event", self.motion)
-
-    def press(self, event):
-        if event.inaxes and event.button == 1: self.pressed = round(event.xdata)
-
-    def motion(self, event):
-        "Shade what a drag would take."
-        if None in (self.drag, self.pressed) or not event.inaxes: return
-        if self.dragged: self.dragged.remove()
-        self.dragged = self.ax.axvspan(self.pressed, event.xdata, color=plot.BLUE, alpha=.25, lw=0)
-        self.refresh()
-
-    def release(self, event):
-        "A click jumps; a drag, where somebody set `drag(first, last)`, takes frames."
-        start, self.pressed = self.pressed, None
-        if self.dragged: self.dragged.remove()
-        self.dragged = None
-        if start is None or not event.inaxes: return self.refresh()
-        end = round(event.xdata)
-        if self.drag and start != end: self.drag(*sorted((start, end)))
-        else: self.jump(end)
+        self.mouse = CurveMouse(self, jump)
 
     def draw(self,
         paint,   # paint(ax) draws the curve
@@ -326,7 +333,8 @@ export default { render };
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #19697b00
 STYLE_SHEET = """
-[data-jp-theme-light="false"] .vad-explorer :is(img.vad-png, canvas) { filter: invert(.88) hue-rotate(180deg); }
+[data-jp-theme-light="false"] .vad-explorer :is(img.vad-png, canvas) {
+    filter: invert(.88) hue-rotate(180deg); }
 .vad-explorer .vad-curve canvas { cursor: crosshair; }
 .vad-explorer :focus-visible { outline: 2px solid #56B4E9; outline-offset: 1px; }
 .vad-explorer .jupyter-widgets-disconnected::before { display: none; }
