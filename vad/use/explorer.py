@@ -444,6 +444,7 @@ def explore_clips(
 ) -> ClipExplorer:
     "An explorer of what a classifier made of clips. Raises `UserError` where run or clips do not fit."
     load_widgets()
-    if any((Path(run) / name).exists() for name in DETECTORS) and not holds_classifier(run):
+    folder = Path(getattr(run, "folder", run))
+    if any((folder / name).exists() for name in DETECTORS) and not holds_classifier(folder):
         raise UserError(f"{run} holds a detector of frames: use explore(run, data).")
     return ClipExplorer(ClipInspector(run, embeddings, videos, weight, device))

@@ -110,10 +110,11 @@ def explain_clip(
                            weight, centres @ h[0] / length)
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #cc02a92c
-def holds_classifier(run) -> bool: # a folder, or what `explore` takes instead
+def holds_classifier(run) -> bool: # a folder, a `Run`, or a fitted detector
     "Whether it is the run of a classifier of clips."
-    weights = Path(run) / "model.safetensors" if isinstance(run, (str, Path)) else None
-    return bool(weights) and weights.is_file() and "cell" in load_tensors(weights)[1].get("settings", {})
+    if not isinstance(run, (str, Path, Run)): return False
+    weights = Path(getattr(run, "folder", run)) / "model.safetensors"
+    return weights.is_file() and "cell" in load_tensors(weights)[1].get("settings", {})
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #c1e5a53e
 class ClipInspector:
