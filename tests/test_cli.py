@@ -362,8 +362,9 @@ def document(said):
 def test_json_is_one_document_on_standard_output(tiny, trained, tmp_path):
     found, err = document(call(tmp_path, "data", "check", tiny, "--json"))
     assert found["test"]["frames"] == 60 and found["masks"] and found["warnings"] == [] and "test: 3 videos" in err
-    found, err = document(call(tmp_path, "evaluate", trained, tiny, "--device", "cpu", "--into", "json", "--json"))
-    m = read_json(trained / "json/metrics.json")
+    shutil.copytree(trained, run := tmp_path / "run")
+    found, err = document(call(tmp_path, "evaluate", run, tiny, "--device", "cpu", "--into", "json", "--json"))
+    m = read_json(run / "json/metrics.json")
     assert found["metrics"]["online"]["auc_micro"] == m["online"]["auc_micro"] and "AUC micro" in err
     found, err = document(call(tmp_path, "score", tiny / "testing/frames/01", "--model", trained, "--out", tmp_path / "scores", "--device", "cpu", "--fps", 10, "--no-video", "--json"))
     assert found["record"]["scorer"]["kind"] == "memory" and "latency" in found["record"]
@@ -390,7 +391,7 @@ def test_settings_from_a_file(tiny, trained, tmp_path):
     assert call(tmp_path, "train", tiny, "--out", tmp_path / "run", "--config", mine, "--epochs", 1)[0] == 0
     s = read_json(tmp_path / "run/record.json")["settings"]
     assert s | dict(size=[16, 16], width=2, lr=1e-3, epochs=1, update_over="own") == s
-    rc, _, err = call(tmp_path, "evaluate", trained, tiny, "--into", "config", "--config", tmp_path / "run/record.json")
+    rc, _, err = call(tmp_path, "evaluate", tmp_path / "run", tiny, "--into", "config", "--config", trained / "record.json")
     assert rc == 0, err
     for text, words in {"epoch: 3": ["epoch", "no option of vad train"], "[1, 2]": ["no names"], "size: {": ["neither YAML nor JSON"]}.items():
         mine.write_text(text)
