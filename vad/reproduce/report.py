@@ -15,19 +15,16 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from ..core.errors import printable
 from ..core.files import atomic_write
-from ..core.records import read_json, write_csv
+from ..core.records import fill_template, read_json, write_csv
 from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
 from .registry import registered, results_for, results_in, seconds_spent, tables_of
 from .results import Plan, plan_facts, plan_of, read_record, read_results, write_results
-
-import vad
 
 # %% ../../nbs/6_engineering/25_report.ipynb #005
 HALF_WIDTH = 3. # points
@@ -240,14 +237,8 @@ def to_beat(r:Report) -> str:
 
 # %% ../../nbs/6_engineering/25_report.ipynb #043
 def rendered(**facts) -> str:
-    "The page filled in; whatever a name holds, it is shown letter by letter."
-    from jinja2 import Environment
-    from markupsafe import Markup
-    def shown(x):
-        if isinstance(x, Markup) or not isinstance(x, str): return x
-        return "\n".join(map(printable, x.split("\n")))
-    pages, text = Environment(autoescape=True, finalize=shown, trim_blocks=True), files(vad) / "page.html"
-    return pages.from_string(text.read_text(encoding="utf-8")).render(right=right_aligned, **facts)
+    "The page filled in."
+    return fill_template("page.html", right=right_aligned, **facts)
 
 # %% ../../nbs/6_engineering/25_report.ipynb #045
 def entry_facts(entry:Entry, r:Report) -> dict:
