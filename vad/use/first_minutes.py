@@ -74,8 +74,9 @@ class Fitted:
     def words(self) -> str:
         "What an answer says of it."
         live = "; the stream was then opened again" if self.source.live else ", and have no score"
+        little = " Less than a minute is little: expect false alarms." if self.seconds < 60 else ""
         return (f"{ITSELF} was fitted to the first {self.seconds:.1f} seconds ({self.frames} frames) of "
-                f"{self.source.where}: they are taken for normal{live}.")
+                f"{self.source.where}: they are taken for normal{live}.{little}")
 
     def scorer(self) -> FrameScorer:
         "A scorer of the same source, opened anew."

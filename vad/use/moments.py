@@ -95,6 +95,9 @@ class ScoredFilm:
         t = self.table.seconds.to_numpy()
         return float(t[-1] - t[0]) * len(t) / max(1, len(t) - 1) / 60
 
+    @property
+    def hours_watched(self) -> float: return self.minutes / 60 * float(self.table.score.notna().mean())
+
 # %% ../../nbs/5_use/04e_moments.ipynb #d8397e9f
 def score_film(
     path:Path, shown:str, name:str, # of the film; of its files
@@ -189,7 +192,7 @@ def film_facts(film:ScoredFilm) -> dict:
     t, alarms = film.table, len(film.alarms)
     facts = dict(film=film.shown, minutes=f"{film.minutes:.1f}", alarms=alarms, worst="", at="",
                  threshold="" if film.threshold is None else f"{film.threshold:.2f}",
-                 per_hour=f"{60 * alarms / film.minutes:.1f}" if film.minutes else "")
+                 per_hour=f"{alarms / film.hours_watched:.1f}" if film.hours_watched else "")
     if not t.score.notna().any(): return facts
     k = t.score.idxmax()
     return facts | dict(worst=f"{t.score[k]:.2f}", at=clock(t.seconds[k]))
@@ -203,9 +206,9 @@ def rests_on(film:ScoredFilm) -> list[str]:
 # %% ../../nbs/5_use/04e_moments.ipynb #88577b5a
 def summed_up(films:Sequence[ScoredFilm], moments:pd.DataFrame, most:int) -> dict:
     "What the page says of all films together."
-    n, minutes = sum(len(f.alarms) for f in films), sum(f.minutes for f in films)
+    n, minutes, hours = (sum(x) for x in zip(*((len(f.alarms), f.minutes, f.hours_watched) for f in films)))
     said, note, more = f"{len(films)} film{'s' * (len(films) != 1)}, {minutes:.1f} minutes", "", ""
-    said += f", {n} alarm{'s' * (n != 1)}" + f", {60 * n / minutes:.1f} an hour" * (minutes > 0)
+    said += f", {n} alarm{'s' * (n != 1)}" + (f", {n / hours:.1f} an hour" if hours else "")
     if not n: note = "No frame reaches a threshold: these are the highest scores, and none is an alarm."
     if not len(moments): note = "No frame has a score: the films are too short."
     if len(moments) > most: more = f"The {most} worst of {len(moments)} alarms; all of them:"
