@@ -58,7 +58,7 @@ class Calibration:
                 f"at most {most} an hour, with 95 % confidence.")
         need = 60 / self.per_hour
         if self.minutes >= need: return said
-        return f"{said} To see {self.per_hour:g} an hour takes {need:.0f} minutes of film or more."
+        return f"{said} To see {self.per_hour:g} an hour takes {need:.0f} minute{'s' * (need >= 1.5)} of film."
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #fe506918
 MARGIN = .01 # deviations of the scores, above the highest
