@@ -241,13 +241,13 @@ def test_a_threshold_keeps_what_it_promises(films, per_hour, seed):
 
 def test_words_of_a_calibration():
     assert "at most 36 an hour, with 95 % confidence" in Calibration(3., 1, 0, 5, ["a"]).words() # the rule of three
-    assert "To see 1 an hour takes 60 minutes of film" in Calibration(3., 1, 0, 5, ["a"]).words()
+    assert "To see 1 an hour takes 60 minutes of it" in Calibration(3., 1, 0, 5, ["a"]).words()
     assert "To see" not in Calibration(3., 1, 1, 61, ["a"]).words() and "1 alarm at" in Calibration(3., 1, 1, 61, ["a"]).words()
 
 def test_calibrated_by_normal_film_that_film_is_quiet(films, tmp_path):
     "the whole way by the command: threshold, statistics and record of the new run, and the same film scored by it"
     said = vad(tmp_path, "calibrate", "ped2-gates", films / "normal.mp4", "--out", tmp_path / "mine", "--per-hour", 2)
-    assert "0 alarms" in said and "normal.mp4" in said and "30 minutes of film" in said, said
+    assert "0 alarms" in said and "normal.mp4" in said and "30 minutes of it" in said, said
     before = {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()}
     record = read_json(tmp_path / "mine/record.json")
     known = record["calibrated"]

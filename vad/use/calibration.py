@@ -56,9 +56,9 @@ class Calibration:
         said = (f"Calibrated by {self.minutes:.1f} minutes of normal film ({of}): {self.alarms} "
                 f"alarm{'s' * (self.alarms != 1)} at the threshold {self.threshold:.2f}; other such film has "
                 f"at most {most} an hour, with 95 % confidence.")
-        need = 60 / self.per_hour
+        need = 60 / self.per_hour # minutes
         if self.minutes >= need: return said
-        return f"{said} To see {self.per_hour:g} an hour takes {need:.0f} minute{'s' * (need >= 1.5)} of film."
+        return f"{said} To see {self.per_hour:g} an hour takes {need:.0f} minute{'s' * (need >= 1.5)} of it."
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #fe506918
 MARGIN = .01 # deviations of the scores, above the highest
