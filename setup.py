@@ -42,7 +42,7 @@ setup(
     python_requires=">=" + about["min_python"],
     packages=find_packages(include=["vad", "vad.*"]),
     package_dir={"": "."}, # an editable install is then found even beside a folder named vad
-    package_data={"vad": ["*.csv", "*.html"]},
+    package_data={"vad": ["*.csv", "*.html", "weights/*/*"]},
     install_requires=about["requirements"].split(),
     extras_require={"dev": dev, "sru": of_dev("sru", "ninja"), "export": of_dev("onnx"),
                     "lite": of_dev("efficientnet"), "book": of_dev("sphinx", "myst", "furo", "math"),

@@ -66,7 +66,7 @@ def commands(w):
     return dict(
         found=(("evaluate", run, data, "--device", "cpu"), evaluated, ["run/metrics.json", "run/scores.csv", "run/controls.csv", "run/record.json"]),
         measured=(("evaluate", run, data, "--device", "cpu"), evaluated, ["run/model.safetensors", "cache/*/frames.npy", "cache/*/index.json", "cache/*/seals.npy"]),
-        scored=(("score", film, "--model", run, "--out", w / "scored", "--no-video", "--device", "cpu"), scores, ["run/statistics.json", "run/model.safetensors"]),
+        scored=(("score", run, film, "--out", w / "scored", "--no-video", "--device", "cpu"), scores, ["run/statistics.json", "run/model.safetensors"]),
         trained=(("train", data, "--out", run, *SMALL), lambda w: weights(run), ["run/record.json"]),
         resumed=(("train", data, "--out", w / "begun", *SMALL, "--resume"), begun,
                  ["begun/checkpoint.safetensors", "begun/losses.csv", "begun/record.json", "cache/*/frames.npy"]),

@@ -108,7 +108,7 @@ def test_anomalous_films_score_higher(tmp_path, monkeypatch, capsys, anomalous, 
     assert f"Normal: {normal}. Anomalous: {anomalous}." in out("classify", made, "--out", run, *TRAIN)
     assert read_json(run / "record.json")["data"]["normal"] == normal
     def mean(name, into, taken, *more):
-        words = out("score", tree / name, "--model", run, "--out", tmp_path / into, "--window", .5, "--no-video", "--device", "cpu", *more)
+        words = out("score", run, tree / name, "--out", tmp_path / into, "--window", .5, "--no-video", "--device", "cpu", *more)
         assert f"1 - the probability of {taken}, the normal class" in words
         (record,), (table,) = (tmp_path / into).rglob("*.json"), (tmp_path / into).rglob("*.csv")
         assert read_json(record)["scorer"]["normal"] == taken
@@ -116,7 +116,7 @@ def test_anomalous_films_score_higher(tmp_path, monkeypatch, capsys, anomalous, 
     high, low = mean(f"{anomalous}/a0.avi", "a", normal), mean(f"{normal}/n0.avi", "n", normal)
     assert high > .7 > .3 > low
     assert mean(f"{anomalous}/a0.avi", "turned", anomalous, "--normal", anomalous) == pytest.approx(1 - high, abs=1e-5)
-    assert "'calm'" in refused(monkeypatch, "score", tree / anomalous / "a0.avi", "--model", run, "--out", tmp_path / "none", "--normal", "calm")
+    assert "'calm'" in refused(monkeypatch, "score", run, tree / anomalous / "a0.avi", "--out", tmp_path / "none", "--normal", "calm")
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):

@@ -265,7 +265,7 @@ def test_score_a_film(chain):
     code, out, err = command(chain, "classify", chain / "embedded0", "--out", chain / "scorer", *SMALL)
     assert code == 0, err
     film = chain / "scenes/cart/cart_01_1.mp4"
-    code, out, err = command(chain, "score", film, "--model", chain / "scorer", "--out", chain / "scores", "--window", .5, "--device", "cpu")
+    code, out, err = command(chain, "score", chain / "scorer", film, "--out", chain / "scores", "--window", .5, "--device", "cpu")
     assert code == 0, err
     table = pd.read_csv(chain / "scores/cart_01_1.scores.csv")
     assert len(table) == 16 and table.score.between(0, 1).all() and (chain / "scores/cart_01_1.scored.mp4").stat().st_size
@@ -275,7 +275,7 @@ def test_score_a_film(chain):
     (("classify", "EMBEDDED", "--out", "out", "--cell", "lstm"), "lstm"),
     (("classify", "EMBEDDED", "--out", "out", "--folds", "9"), "too few"),
     (("embed", "none", "--output", "out"), "no folder"),
-    (("score", "none.mp4", "--model", "none"), "none"),
+    (("score", "none", "none.mp4"), "none"),
 ])
 def test_mistakes_are_one_sentence(chain, tmp_path, args, words):
     code, _, err = command(tmp_path, *[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])

@@ -204,7 +204,7 @@ COUNTERPARTS = dict( # options of the published scripts -> ours
     train=dict(gpus="--device", batch_size="--batch", epochs="--epochs", loss_compact="--compactness", loss_separate="--separateness", h="--size",
                w="--size", c="--channels", lr="--lr", method="--task", t_length="--clip", fdim="--width", mdim="--width", msize="--items", exp_dir="--out",
                attn_decoder="--attention"),
-    evaluate=dict(gpus="--device", batch_size_test="--batch", th="--threshold", alpha="--alpha"))
+    evaluate=dict(gpus="--device", batch_size_test="--batch", th="--gate", alpha="--alpha"))
 
 def commands(group, *above):
     "every command there is: its words, and how typer knows it"
@@ -227,7 +227,7 @@ def test_help_lists_every_option(monkeypatch, capsys, command):
     options = [o for p in COMMANDS[command].params if p.param_type_name == "option" for o in p.opts]
     for option in (*options, *COUNTERPARTS.get(command, {}).values()): assert re.search(rf"{option}\b", out), (option, out)
     if command == "train":
-        for name in Settings.__dataclass_fields__: assert f"--{name.replace('_', '-')}" in out
+        for name in Settings.__dataclass_fields__: assert f"--{'gate' if name == 'threshold' else name.replace('_', '-')}" in out
         flat = re.sub(r"[\s│]+", " ", out)
         for word in ("pixels", "frames a clip", "clips a step", "256 256", "0.0002", "60", "gate", "frozen"): assert word in flat, word
 

@@ -66,7 +66,7 @@ def definitions(source):
 def test_each_part_imports_only_what_the_map_allows():
     allowed, seen = the_map(), defaultdict(set)
     for path in MODULES: seen[part_of(path)] |= set(imported(path)) - {part_of(path)}
-    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    parts = {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
     assert parts <= set(allowed)
     for part, names in seen.items():
         if part in ("__init__", "__main__", "_main"): continue

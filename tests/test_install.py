@@ -56,6 +56,12 @@ def test_an_entry_is_reproduced_in_an_empty_folder(installed, tmp_path):
     assert summary.set_index("entry").state["gates.frames"] == "measured"
 
 
+def test_weights_and_pages_come_with_the_wheel(installed, tmp_path):
+    script = "from vad.scores.detector import open_detector; d = open_detector('ped2-gates', 'cpu'); d.refer(); print(d.thresholds['online'])"
+    assert float(run(tmp_path, "-c", script, PYTHONPATH=str(installed))) > 0
+    assert {"page.html", "moments.html"} <= {p.name for p in (installed / "vad").iterdir()}
+
+
 def test_benchmarks_come_with_the_wheel(installed, tmp_path):
     where = dict(PYTHONPATH=str(installed))
     said = subprocess.run([sys.executable, "-m", "vad", "bench", "nosuch"], cwd=tmp_path, capture_output=True, text=True,

@@ -249,7 +249,7 @@ def test_the_whole_way_by_the_command(walkway, tmp_path):
     assert json.loads((out / "record.json").read_text())["settings"]["smooth"] == 3
     code, said = vad("evaluate", out, walkway.root)
     assert code == 0 and "flow speed" in said and "RBDC" in said and (out / "roc_curve.png").exists(), said
-    code, said = vad("score", walkway.test[1].path, "--model", out, "--out", tmp_path / "scores", "--smooth", 1)
+    code, said = vad("score", out, walkway.test[1].path, "--out", tmp_path / "scores", "--smooth", 1)
     assert code == 0 and list((tmp_path / "scores").glob("*.scored.mp4")), said
     for args, words in ((("train", walkway.root, "--out", tmp_path / "x", "--detector", "speed", "--width", 8), "width is no setting of the detector speed"),
                         (("train", walkway.root, "--out", tmp_path / "x", "--smooth", 3), "smooth is no setting of the detector memory"),

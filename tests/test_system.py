@@ -95,7 +95,7 @@ def test_commands_do_not_wait_for_pipes(tmp_path):
         special(p, "pipe")
     code, out, err = Apart(tmp_path / "said", in_turn, [
         ["data", "check", "--quick", tmp_path / "x.mp4"], ["data", "extract", tmp_path / "x.mp4", "--out", tmp_path / "frames"],
-        ["score", tmp_path / "x.mp4", "--model", run, "--out", tmp_path / "s"], ["import", run / "model.safetensors", tmp_path / "x.mp4", "--out", tmp_path / "i"],
+        ["score", run, tmp_path / "x.mp4", "--out", tmp_path / "s"], ["import", run / "model.safetensors", tmp_path / "x.mp4", "--out", tmp_path / "i"],
         ["classify", emb, "--out", tmp_path / "c"], ["report", tmp_path / "rep"]]).end()
     assert code == 0 and out.split() == ["1"] * 6, (out, err)
     assert err.count("vad: ") == err.count("is a named pipe, not a file") == 6 and "Traceback" not in err, err

@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'FORMULA', 'EXACT', 'to_json_types', 'seal_of', 'sealed', 'unsealed', 'file_seal', 'file_seals',
            'validate_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields',
            'write_json', 'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv',
-           'validate_numbers', 'read_csv', 'read_array']
+           'validate_numbers', 'read_csv', 'read_array', 'fill_template']
 
 # %% ../../nbs/6_engineering/04_records.ipynb #002
 import csv
@@ -15,6 +15,7 @@ import math
 import re
 import zlib
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .errors import CURE, MISSING, UserError, reading
+from .errors import CURE, MISSING, UserError, printable, reading
 from .files import atomic_write
 
 # %% ../../nbs/6_engineering/04_records.ipynb #005
@@ -250,3 +251,14 @@ def read_array(path, cure:str=CURE, missing:str=MISSING, mapped:str|None=None) -
         found = np.load(path, mmap_mode=mapped, allow_pickle=False)
         if not isinstance(found, np.ndarray): raise ValueError("it is an archive")
     return found
+
+# %% ../../nbs/6_engineering/04_records.ipynb #cba16c17
+def fill_template(name:str, **facts) -> str: # of a file of the package
+    "A page of HTML; whatever a name holds, it is shown letter by letter."
+    from jinja2 import Environment
+    from markupsafe import Markup
+    def shown(x):
+        if isinstance(x, Markup) or not isinstance(x, str): return x
+        return "\n".join(map(printable, x.split("\n")))
+    text = (files("vad") / name).read_text(encoding="utf-8")
+    return Environment(autoescape=True, finalize=shown, trim_blocks=True).from_string(text).render(**facts)

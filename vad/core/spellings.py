@@ -18,7 +18,7 @@ from .loading import loading
 RENAMED = dict( # command -> old option -> ours
     train=dict(attn_decoder="attention", batch_size="batch", t_length="clip", msize="items", c="channels",
                loss_compact="compactness", loss_separate="separateness"),
-    evaluate=dict(batch_size_test="batch", th="threshold"),
+    evaluate=dict(batch_size_test="batch", th="gate"),
     embed=dict(data_path="", output_dir="out", max_frames="frames", frame_skip="skip", output_dim="width",
                vit_model="model", dataset_type="kind"),
     classify=dict(embeddings_path="", labels_path="labels"))

@@ -23,12 +23,10 @@ import numpy as np
 import pandas as pd
 from ..core.errors import printable
 from ..core.files import atomic_write
-from ..core.records import read_json, write_csv
+from ..core.records import fill_template, read_json, write_csv
 from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
 from .registry import registered, results_for, results_in, seconds_spent, tables_of
 from .results import Plan, plan_facts, plan_of, read_record, read_results, write_results
-
-import vad
 
 # %% ../../nbs/6_engineering/25_report.ipynb #005
 HALF_WIDTH = 3. # points
@@ -107,7 +105,7 @@ def right_aligned(text:pd.DataFrame) -> list[bool]:
     "Which columns hold numbers alone."
     return [all(NUMBER.fullmatch(str(x)) for x in text[c]) for c in text]
 
-# %% ../../nbs/6_engineering/25_report.ipynb #021
+# %% ../../nbs/6_engineering/25_report.ipynb #019
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
                       | {c: f"\\{c}" for c in "&%$#_{}"})
 
@@ -117,7 +115,7 @@ def for_latex(text:pd.DataFrame, caption:str, label:str) -> str:
     style = text.map(say).rename(columns=say).style.hide(axis="index")
     return style.to_latex(hrules=True, caption=say(caption), label=label, position_float="centering")
 
-# %% ../../nbs/6_engineering/25_report.ipynb #024
+# %% ../../nbs/6_engineering/25_report.ipynb #022
 @dataclass(frozen=True)
 class Report:
     "Everything that a page says."
@@ -157,7 +155,7 @@ class Report:
     def picture(self, entry:Entry, file:str) -> Path:
         return self.figures / entry.paper / f"{self.data(entry.half)}.{file}.png"
 
-# %% ../../nbs/6_engineering/25_report.ipynb #025
+# %% ../../nbs/6_engineering/25_report.ipynb #023
 NOTE = dict(seeds=list[int]|None, why=str|None, drawn=str|None)
 
 def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
@@ -165,13 +163,13 @@ def read_notes(plan:Plan) -> dict[str, dict]: # entry -> seeds, why, drawn
     found = ((n, plan.folder / "entries" / f"{n}.json") for n in ENTRIES)
     return {n: read_json(p, NOTE, "delete it and run vad reproduce again") for n, p in found if p.exists()}
 
-# %% ../../nbs/6_engineering/25_report.ipynb #026
+# %% ../../nbs/6_engineering/25_report.ipynb #024
 def report_of(plan:Plan, linked:bool=True) -> Report:
     "The report of a run's folder. Raises `UserError` where nothing was run."
     return Report(plan, read_record(plan.folder), results_in(plan), read_notes(plan), plan.folder / "figures",
                   linked)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #027
+# %% ../../nbs/6_engineering/25_report.ipynb #025
 def published_report(
     figures:Path, # the repository's figures
     data:str,     # such as ped2
@@ -182,7 +180,7 @@ def published_report(
     return Report(plan_of(record["plan"], Path(figures), path), record, results, record.get("notes") or {},
                   Path(figures), False)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #031
+# %% ../../nbs/6_engineering/25_report.ipynb #029
 def described(entry:Entry, r:Report) -> str:
     "State, date, seeds, time and machine of an entry, in words."
     if not (mine := r.behind(entry)): return r.state(entry)
@@ -195,7 +193,7 @@ def described(entry:Entry, r:Report) -> str:
     notes = dict.fromkeys(f". {m['note']}" for m in mine if m.get("note"))
     return ", ".join(filter(None, said)) + "".join(notes)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #033
+# %% ../../nbs/6_engineering/25_report.ipynb #031
 def overview(r:Report) -> pd.DataFrame:
     "A line for every entry whose data is there: the page's top, and what the command prints."
     lines = []
@@ -213,14 +211,14 @@ def overview(r:Report) -> pd.DataFrame:
     t = pd.DataFrame(lines, columns=names)
     return t.drop(columns=[c for c in ("published", "difference", "verdict") if not t[c].astype(bool).any()])
 
-# %% ../../nbs/6_engineering/25_report.ipynb #035
+# %% ../../nbs/6_engineering/25_report.ipynb #033
 def without_data(r:Report) -> list[str]:
     "What is left out for want of data, a sentence for each reason."
     reasons = pd.Series([s["why"] for s in r.states.values() if s["state"] == "missing data"], dtype=object)
     return [f"{n} entries {why.replace('needs', 'need', 1)}." if n > 1 else f"1 entry {why}."
             for why, n in reasons.value_counts().items()]
 
-# %% ../../nbs/6_engineering/25_report.ipynb #037
+# %% ../../nbs/6_engineering/25_report.ipynb #035
 def counted_verdicts(r:Report) -> str:
     "How many published values lie where, over all tables of rows; empty where nothing is judged."
     judged = [t for n, tables in r.tables.items() if known(r.data(ENTRIES[n].half)) for t in tables.values()]
@@ -230,7 +228,7 @@ def counted_verdicts(r:Report) -> str:
     said = ", ".join(f"{n} are {v}" for v, n in found.items())
     return f"Of {found.sum()} published values {said}." if len(found) else ""
 
-# %% ../../nbs/6_engineering/25_report.ipynb #039
+# %% ../../nbs/6_engineering/25_report.ipynb #037
 def to_beat(r:Report) -> str:
     "What the best control that has learned nothing reaches."
     t = r.tables.get("mnad.controls", {}).get("controls")
@@ -239,21 +237,16 @@ def to_beat(r:Report) -> str:
     best = t[t.control.isin(blind)].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
-# %% ../../nbs/6_engineering/25_report.ipynb #e213bb5f
-def page_template() -> str: return (files(vad) / "page.html").read_text(encoding="utf-8")
+# %% ../../nbs/6_engineering/25_report.ipynb #040
+def page_template() -> str: return (files("vad") / "page.html").read_text(encoding="utf-8")
+
+# %% ../../nbs/6_engineering/25_report.ipynb #041
+def rendered(**facts) -> str:
+    "The page filled in."
+    return fill_template("page.html", right=right_aligned, **facts)
+
 
 # %% ../../nbs/6_engineering/25_report.ipynb #043
-def rendered(**facts) -> str:
-    "The page filled in; whatever a name holds, it is shown letter by letter."
-    from jinja2 import Environment
-    from markupsafe import Markup
-    def shown(x):
-        if isinstance(x, Markup) or not isinstance(x, str): return x
-        return "\n".join(map(printable, x.split("\n")))
-    pages = Environment(autoescape=True, finalize=shown, trim_blocks=True)
-    return pages.from_string(page_template()).render(right=right_aligned, **facts)
-
-# %% ../../nbs/6_engineering/25_report.ipynb #045
 def entry_facts(entry:Entry, r:Report) -> dict:
     "What the page says of an entry; tables as far as they are."
     drawn = {f: p for f in entry.files if (p := r.picture(entry, f)).exists()}
@@ -266,7 +259,7 @@ def entry_facts(entry:Entry, r:Report) -> dict:
     return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat,
                 links=links, tables=shown, pictures=pictures)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #047
+# %% ../../nbs/6_engineering/25_report.ipynb #045
 def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
     data, t, clips = r.data(half), registered(), r.record.get("clips") or {}
@@ -294,7 +287,7 @@ def half_facts(half:str, r:Report) -> dict:
     return dict(id=half, title=title, note=note, sentences=said, papers=papers,
                 caveats=t[t.entry == half].caveat)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #049
+# %% ../../nbs/6_engineering/25_report.ipynb #047
 def measurement_table(r:Report) -> pd.DataFrame: # measurement, finished, training s, scoring s, machine
     "A line for every result: when, how long, where."
     return pd.DataFrame([{"measurement": n, "state": m["state"], "finished": (m.get("finished") or "")[:16],
@@ -302,7 +295,7 @@ def measurement_table(r:Report) -> pd.DataFrame: # measurement, finished, traini
                           "scoring, s": decimal(m.get("score_seconds")),
                           "machine": m.get("machine") or ""} for n, m in r.results.items()])
 
-# %% ../../nbs/6_engineering/25_report.ipynb #051
+# %% ../../nbs/6_engineering/25_report.ipynb #049
 def make_page(r:Report) -> str:
     "The page as HTML."
     rule = (f"Within: the published value lies in our interval, which reaches {HALF_WIDTH:.0f} points or "
@@ -315,7 +308,7 @@ def make_page(r:Report) -> str:
         halves=[half_facts(h, r) for h in r.halves], measurements=measurement_table(r),
         record=json.dumps({k: v for k, v in r.record.items() if k != "notes"}, indent=1))
 
-# %% ../../nbs/6_engineering/25_report.ipynb #053
+# %% ../../nbs/6_engineering/25_report.ipynb #051
 def write_page(plan:Plan) -> Path:
     "Write summary.html, summary.csv and LaTeX of a run. Raises `UserError` where nothing was run."
     r = report_of(plan)
@@ -330,7 +323,7 @@ def write_page(plan:Plan) -> Path:
                 part.write_text(text, encoding="utf-8")
     return plan.folder / "summary.html"
 
-# %% ../../nbs/6_engineering/25_report.ipynb #18cdbe9c
+# %% ../../nbs/6_engineering/25_report.ipynb #054
 def notebook_page(notebook:Path) -> Path:
     "Write an executed notebook as a page beside it, pictures inside, that loads nothing."
     from nbconvert import HTMLExporter
@@ -345,7 +338,7 @@ def notebook_page(notebook:Path) -> Path:
         part.write_text(f"{head}\n{style}</style>{body}</html>", encoding="utf-8")
     return notebook.with_suffix(".html")
 
-# %% ../../nbs/6_engineering/25_report.ipynb #0fce7a71
+# %% ../../nbs/6_engineering/25_report.ipynb #058
 def with_published(
     r:Report,
     path:Path, # of published results, or where they will be
@@ -364,7 +357,7 @@ def with_published(
     record = {k: record[k] for k in ("pictures",) if k in record} | r.record | dict(plan=plan_facts(plan))
     return replace(r, plan=plan, record=record, results=results, notes=notes)
 
-# %% ../../nbs/6_engineering/25_report.ipynb #057
+# %% ../../nbs/6_engineering/25_report.ipynb #059
 def publish_figures(
     plan:Plan,
     target:Path, # the repository's figures

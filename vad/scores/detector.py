@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 from ..core.errors import UserError
 from ..core.files import atomic_write
-from ..core.provenance import code_behind
+from ..core.provenance import code_behind, find_run
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import Video
@@ -175,18 +175,18 @@ DETECTORS = { # a file in a run's folder -> what opens its detector, or where th
 def state_file(run:Path) -> str:
     "The file that says of what kind a run's detector is. Raises `UserError` where there is none."
     if found := [name for name in DETECTORS if (run / name).exists()]: return found[0]
-    what = f"holds no detector ({' or '.join(DETECTORS)})" if run.is_dir() else "is missing"
-    raise UserError(f"{run} {what}: name the folder of a trained run.")
+    raise UserError(f"{run} holds no detector ({' or '.join(DETECTORS)}): name the folder of a trained run.")
 
 # %% ../../nbs/2_scores/06_detector.ipynb #049ce390
 def open_detector(
-    run:str|Path,      # a run's folder
+    run:str|Path,      # a run's folder, or the name of weights that come with the package
     device:str="auto",
     **options,         # of its kind
 ) -> Detector:
     "The trained detector of a run. Raises `UserError` where there is none, or it knows no such option."
-    state = state_file(Path(run))
+    folder = find_run(run)
+    state = state_file(folder)
     opener = resolve_name(DETECTORS[state]) if isinstance(DETECTORS[state], str) else DETECTORS[state]
-    try: signature(opener).bind(Path(run), device, **options)
+    try: signature(opener).bind(folder, device, **options)
     except TypeError as e: raise UserError(f"{run} ({state}): {e}, leave it out.") from None
-    return opener(Path(run), device, **options)
+    return opener(folder, device, **options)

@@ -7,8 +7,8 @@ __all__ = ['REFERENCE_CLIPS', 'STATISTICS', 'ENDS', 'NUMBER', 'COUNTS', 'PRACTIC
            'update_gate', 'items_seen', 'keep_right_guesses', 'Answer', 'answer', 'answers', 'columns',
            'reference_scores', 'keep_statistics', 'read_statistics', 'error_map', 'scored_answers', 'memory_statistics',
            'MemoryStream', 'MemoryDetector', 'open_memory_detector', 'stretched', 'collect_scores',
-           'validate_scored_frames', 'frame_table', 'frame_measures', 'scored_times', 'evaluate', 'evaluate_run',
-           'controls_beside', 'write_evaluation', 'measured_before', 'read_metrics']
+           'validate_scored_frames', 'frame_table', 'frame_measures', 'scored_times', 'own_folder', 'evaluate',
+           'evaluate_run', 'controls_beside', 'write_evaluation', 'measured_before', 'read_metrics']
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #002
 import json
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, tee
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,8 @@ from torch import Tensor
 from ..core.devices import keep_memory, pick_device, pick_precision
 from ..core.errors import TemporaryError, UserError
 from ..core.progress_bar import progress
-from ..core.provenance import Run, code_behind, file_fingerprint
+from ..core.files import atomic_folder
+from ..core.provenance import WEIGHTS, Run, code_behind, file_fingerprint, find_run
 from ..core.records import validate_seals, file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, cache_frames, hold, normalise
@@ -175,7 +177,8 @@ def reference_scores(
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #028
 STATISTICS = dict(model=str, data=str, psnr=tuple[float, float], distance=tuple[float, float]|None,
-                  thresholds=dict[str, float|None]) # what statistics.json holds; a threshold for each alpha
+                  thresholds=dict[str, float|None], # of each alpha
+                  fixed=bool|None)                  # True: no evaluation changes them
 
 def keep_statistics(
     folder:Path,      # of a run
@@ -184,12 +187,13 @@ def keep_statistics(
     ref:frame_scores.Reference,
     threshold:float,  # of the online score with this alpha
 ):
-    "Write statistics.json, by which any video can be scored online."
+    "Write statistics.json, by which any video can be scored online, unless what stands there is fixed."
     path, model = folder / "statistics.json", file_fingerprint(folder / "model.safetensors")
     key = dict(model=model, data=data.fingerprint())
     try: known = read_json(path, STATISTICS) if path.exists() else {}
     except TemporaryError: raise
     except UserError: known = {} # it is written anew here
+    if known.get("fixed") and known["model"] == model: return
     thresholds = known["thresholds"] if key.items() <= known.items() else {} # of other alphas
     write_json(path, key | asdict(ref) | dict(thresholds=thresholds | {f"{s.alpha:g}": threshold}))
 
@@ -410,9 +414,20 @@ def scored_times(data:Dataset, first:int) -> list[np.ndarray]: # first: frame of
     "When each scored frame of a test video is shown, in seconds."
     return [v.times()[first:] for v in data.test]
 
+# %% ../../nbs/4_training/02_evaluation.ipynb #14ceff80
+def own_folder(run:str|Path) -> Path:
+    "A run's folder. Of weights that come with the package a copy under runs/: results go beside weights."
+    folder = find_run(run)
+    if folder.parent != WEIGHTS: return folder
+    copy, state = Path("runs") / folder.name, state_file(folder)
+    if not copy.exists():
+        with atomic_folder(copy) as part: copytree(folder, part, dirs_exist_ok=True)
+    if file_fingerprint(copy / state) == file_fingerprint(folder / state): return copy
+    raise UserError(f"{copy} holds other weights than the package has now: move it, or name it by its path.")
+
 # %% ../../nbs/4_training/02_evaluation.ipynb #055
 def evaluate(
-    detector:Detector|str|Path, # or the folder of a finished run
+    detector:Detector|str|Path, # or the folder of a finished run, or the name of weights, see `own_folder`
     data:Dataset,
     device:str="auto",  # of a run's model
     batch:int=16,       # clips encoded at once; another number moves scores by rounding alone, under 1e-4
@@ -421,7 +436,7 @@ def evaluate(
 ) -> dict:              # what metrics.json holds; AUCs are fractions of 1
     "Score the test videos of a dataset and measure. Raises `UserError` on settings that training fixed."
     if isinstance(detector, (str, Path)):
-        return evaluate_run(Path(detector), data, device, batch, into, **changes)
+        return evaluate_run(own_folder(detector), data, device, batch, into, **changes)
     detector.fit(data)
     start = time.perf_counter()
     found, lengths, where = collect_scores(detector, data)

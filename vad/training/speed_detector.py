@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAMPLED', 'MOST', 'MAP_TOP', 'STATE', 'spread_background', 'stretches', 'cells_along', 'normal_of', 'halves',
-           'HeldOut', 'held_out', 'smoothed_threshold', 'SpeedDetector', 'validate_speed_settings', 'SpeedStream',
-           'pictures_of', 'save_speed', 'open_speed_detector', 'fit_speed']
+           'HeldOut', 'held_out', 'smoothed_threshold', 'learn_normal', 'SpeedDetector', 'validate_speed_settings',
+           'SpeedStream', 'pictures_of', 'save_speed', 'open_speed_detector', 'fit_speed']
 
 # %% ../../nbs/4_training/06_speed_detector.ipynb #c7d400b6
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ import torch
 from ..core.errors import UserError, reading
 from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind
+from ..core.records import validate_fields
 from ..data.datasets import Dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import Video
@@ -114,6 +115,26 @@ def smoothed_threshold(held:HeldOut, s:SpeedSettings) -> float:
         found += [float(mean.add(x)) for x in film]
     return float(np.quantile(found, 1 - s.alarms))
 
+# %% ../../nbs/4_training/06_speed_detector.ipynb #fbadaea6
+def learn_normal(
+    frames:Frames, # gray, of the detector's size
+    s:SpeedSettings,
+    name:str,      # of what they are from
+) -> tuple[HeldOut, Normal]:
+    "What is normal in some frames. Raises `UserError` where there are too few."
+    parts, background = halves(stretches(frames.starts) or [(0, 0)]), spread_background(frames)
+    if min(b - a for _, a, b in parts) < 2:
+        raise UserError(f"The training videos of {name} are too short: add one of four frames.")
+    count = sum(b - a for _, a, b in parts)
+    with progress(total=count, label="fitting", unit="frame", leave=False) as bar:
+        def see(a, b):
+            for cells in cells_along(frames, a, b, background, s):
+                bar.update()
+                yield cells
+        films = [list(see(a, b)) for _, a, b in parts]
+    held = held_out(films, [half for half, _, _ in parts], background, s)
+    return held, normal_of(films, background, s, held.usual)
+
 # %% ../../nbs/4_training/06_speed_detector.ipynb #58d061f7
 MAP_TOP = 32. # the value of a cell where the map, from 0 to 1, ends
 
@@ -123,31 +144,21 @@ class SpeedDetector(Detector):
 
     def __init__(self, settings:SpeedSettings=SpeedSettings()):
         validate_speed_settings(settings)
-        self.settings, self.fitted_to = settings, None
+        self.settings, self.fitted_to, self.fixed = settings, None, None # fixed: a calibrated threshold
 
     def fit(self, data:Dataset):
         "See every training film once."
         if not data.train: raise UserError(f"{data.name} has no training videos: add them under training/.")
-        s, self.size = self.settings, fitted_size(data.train[0].size, self.settings.height)
+        self.size = fitted_size(data.train[0].size, self.settings.height)
         frames = cache_frames(data.train, self.size, 1, interpolation=self.interpolation)
-        parts, background = halves(stretches(frames.starts) or [(0, 0)]), spread_background(frames)
-        if min(b - a for _, a, b in parts) < 2:
-            raise UserError(f"The training videos of {data.name} are too short: add one of four frames.")
-        count = sum(b - a for _, a, b in parts)
-        with progress(total=count, label="fitting", unit="frame", leave=False) as bar:
-            def see(a, b):
-                for cells in cells_along(frames, a, b, background, s):
-                    bar.update()
-                    yield cells
-            films = [list(see(a, b)) for _, a, b in parts]
-        self.held = held_out(films, [half for half, _, _ in parts], background, s)
-        self.normal = normal_of(films, background, s, self.held.usual)
+        self.held, self.normal = learn_normal(frames, self.settings, data.name)
         self.fitted_to = data.fingerprint()
         self.refer()
 
     def refer(self, data:Dataset|None=None):
         "A threshold by held-out training frames; of data that it was not fitted to, by all of them."
-        self.thresholds = dict(online=smoothed_threshold(self.held, self.settings))
+        at = smoothed_threshold(self.held, self.settings) if self.fixed is None else self.fixed
+        self.thresholds = dict(online=at)
         if data and data.fingerprint() != self.fitted_to:
             self.thresholds = training_thresholds(self, data.train)
 
@@ -217,7 +228,8 @@ def save_speed(detector:SpeedDetector, folder:Path):
     tensors = dict(background=n.background, fastest=n.fastest, bank=n.nearest.bank, held=held.scores,
                    lengths=held.lengths)
     save_tensors(folder / STATE, {k: torch.from_numpy(np.ascontiguousarray(x)) for k, x in tensors.items()},
-                 settings=asdict(detector.settings), usual=n.usual, fitted_to=detector.fitted_to)
+                 settings=asdict(detector.settings), usual=n.usual, fitted_to=detector.fitted_to,
+                 threshold=detector.fixed)
 
 # %% ../../nbs/4_training/06_speed_detector.ipynb #f5d1e884
 def open_speed_detector(
@@ -230,6 +242,9 @@ def open_speed_detector(
     tensors, facts = load_tensors(path)
     s = settings_of(facts, path, SpeedSettings)
     detector = SpeedDetector(s if smooth is None else replace(s, smooth=smooth))
+    detector.fixed = validate_fields(facts, dict(threshold=float|None), path, AGAIN).get("threshold")
+    if detector.fixed is not None and detector.settings != s:
+        raise UserError(f"{folder} is calibrated for smooth = {s.smooth}: leave smooth out.")
     with reading(path, AGAIN, what="the state of a speed detector"):
         x = {k: tensors[k].numpy() for k in ("background", "fastest", "bank", "held", "lengths")}
         usual, detector.fitted_to = float(facts["usual"]), facts["fitted_to"]

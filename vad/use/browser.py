@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 
 from ..core.errors import UserError
+from ..core.provenance import find_run
 from .explorer import explore, explore_clips, explore_pair
 from .inspect_clips import holds_classifier
 from .inspect_frames import FrameInspector
@@ -107,7 +108,7 @@ def validate_viewable(run, data, other, device:str): # see `explorer_of`
 
 # %% ../../nbs/5_use/03a_browser.ipynb #243daa13
 def serve_explorer(
-    run, data=None, other=None, device:str="auto", # see `explorer_of`
+    run, data=None, other=None, device:str="auto", # see `explorer_of`; run may be the name of weights
     port:int|None=None,   # None: a free one
     browser:bool=True,    # open it
     theme:str="light",    # light | dark
@@ -117,8 +118,8 @@ def serve_explorer(
     validate_viewable(run, data, other, device)
     token, port = secrets.token_urlsafe(24), port or free_port()
     with tempfile.TemporaryDirectory(prefix="vad-explore-") as folder: # only its owner can read it
-        given = dict(run=Path(run).absolute(), data=data and Path(data).absolute(),
-                     other=other and Path(other).absolute(), device=device)
+        def absolute(path): return path and Path(path).absolute()
+        given = dict(run=absolute(find_run(run)), data=absolute(data), other=absolute(other), device=device)
         server = new_server(write_notebook(Path(folder), given), port, token, theme)
         entrance = write_entrance(Path(folder), f"http://127.0.0.1:{port}/?token={token}")
         tell(f"Open {entrance.as_uri()} in a browser of this machine. Ctrl-C ends it.")

@@ -29,7 +29,8 @@ from ..scores import frame_scores
 from ..training.classifier import Classifier, chosen_weight, load_classifier
 from ..training.evaluation import read_statistics, update_gate
 from ..training.speed_detector import STATE
-from ..training.trainer import Settings, load_model, load_tensors, input_and_target
+from ..training.trainer import Settings, load_model, input_and_target
+from .inspect_clips import holds_classifier
 from .scorers import read_recipe, run_data
 
 # %% ../../nbs/5_use/05_export.ipynb #005
@@ -156,9 +157,8 @@ def graph_of(run:str|Path) -> Graph: # folder of a memory model, a classifier, o
     run = Path(run)
     if (run / STATE).exists():
         raise UserError(f"{run} holds a speed detector, no network to export: its whole state is {STATE}.")
-    if (weights := run / "model.safetensors").exists():
-        facts = load_tensors(weights)[1].get("settings", {})
-        return classifier_graph(run) if "cell" in facts else memory_graph(run)
+    if (run / "model.safetensors").exists():
+        return classifier_graph(run) if holds_classifier(run) else memory_graph(run)
     if next(run.glob("[!.]*_record.json"), None): return backbone_graph(run)
     raise UserError(f"{run} holds neither a trained model nor embeddings: name the folder of a run.")
 

@@ -30,7 +30,7 @@ from ..core import plot
 from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.progress_bar import progress
-from ..core.provenance import Run
+from ..core.provenance import Run, find_run
 from ..core.records import read_json
 from ..data.datasets import OWN_LABELS, Dataset, open_dataset
 from ..data.frame_cache import Frames, cache_frames
@@ -207,8 +207,9 @@ def evaluated_scores(folder:Path|None, data:Dataset) -> tuple[pd.DataFrame|None,
     return frame_scores.read_table(folder / "scores.csv"), at and at["threshold"]
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #1a4b55cb
-def chosen_run(folder:Path) -> Path:
+def chosen_run(folder:str|Path) -> Path: # or the name of weights that come with the package
     "The run itself; of a reproduction the one with trained gates, else the first, and a line names them all."
+    folder = find_run(folder)
     if not (folder / "models").is_dir(): return folder
     runs = sorted(path.parent for name in DETECTORS for path in (folder / "models").glob(f"*/{name}"))
     if not runs: raise UserError(f"{folder} holds no detector under models/: name the folder of a run.")
@@ -272,7 +273,7 @@ class FrameInspector:
     block_size = 16 # frames computed at once
 
     def __init__(self,
-        run:str|Path|Run|Detector, # of a detector, or of a reproduction; or a detector that is fitted
+        run:str|Path|Run|Detector, # of a detector or a reproduction, a name of weights; a fitted detector
         data=None,         # a Dataset, its folder, one of videos or frames, a video file; None: the run's own
         device:str="auto", # auto | cpu | cuda | cuda:N | mps
         keep:int=KEEP,     # bytes
@@ -280,7 +281,7 @@ class FrameInspector:
         "Raises `UserError` where the run holds no detector, or the data no video."
         self.folder, self.detector = None, run
         if not hasattr(run, "stream"):
-            self.folder = chosen_run(run.folder if isinstance(run, Run) else Path(run))
+            self.folder = chosen_run(run.folder if isinstance(run, Run) else run)
             self.detector = open_detector(self.folder, pick_device(device))
             self.detector.refer()
         self.name = self.folder.name if self.folder else type(run).__name__

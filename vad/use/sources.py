@@ -6,9 +6,10 @@
 __all__ = ['NETWORK', 'STREAMS', 'UNSTAMPED', 'LISTS', 'JUMP', 'QUEUE', 'LIVE_QUEUE', 'Source', 'Fetched', 'frame_rate',
            'film_source', 'as_bgr', 'plain_address', 'open_stream', 'StreamFacts', 'stream_facts', 'Connection',
            'OpenCVConnection', 'connect', 'connect_again', 'StreamClock', 'read_stream', 'broke_off', 'known_ahead',
-           'stream_source', 'open_source', 'timed_frames', 'FrameQueue', 'FrameReader']
+           'stream_source', 'open_source', 'films_under', 'timed_frames', 'FrameQueue', 'FrameReader']
 
 # %% ../../nbs/5_use/04a_sources.ipynb #e7f1efeb
+import os
 import re
 import threading
 import time
@@ -27,7 +28,7 @@ from ..core.errors import UserError
 from ..data.decoder import ASSUMED_FPS, CONTAINERS, Damage, Listener, Pixels, choose_stream
 from ..data.decoder import decoded_stream, decoding, pyav, whole_pictures
 from ..data.film_writer import quiet_opencv
-from ..data.video import Reading
+from ..data.video import Reading, images, is_film, visible
 
 # %% ../../nbs/5_use/04a_sources.ipynb #c6afa3a8
 @dataclass
@@ -48,6 +49,7 @@ class Source:
     most: Callable|None = None        # most(seconds): the most frames in so many seconds, where not even
     reading: Reading|None = None      # what is read of a file or a folder
     damage: Callable = lambda: 0      # damage(): frames so far that are wrong or lost
+    close: Callable = lambda: None    # close(): let go of a camera before its end
 
     @property
     def ends(self) -> bool: return self.frames is not None or self.kind == "stream" and not self.live
@@ -359,7 +361,7 @@ def stream_source(
     source = Source(name, kind, film.where, *known, read, live=not facts.finite,
                     frames=facts.frames if facts.finite else None,
                     even=even, slack=facts.apart if facts.regular and not even else 0.,
-                    most=lambda seconds: int(seconds / facts.apart) + 2)
+                    most=lambda seconds: int(seconds / facts.apart) + 2, close=film.close)
     return source
 
 # %% ../../nbs/5_use/04a_sources.ipynb #4abc3e4b
@@ -385,6 +387,21 @@ def open_source(
         return Source("frames", "frames", "an iterator of frames", *frame_rate(0, fps), read)
     raise UserError(f"{type(source).__name__} is no source of frames: give a file, a folder, a camera's "
                   "index, an address, or an iterator of frames.")
+
+# %% ../../nbs/5_use/04a_sources.ipynb #a5c5ac38
+def films_under(
+    folder:Path,
+    aside:Path|None=None, # a folder in it that is passed over
+) -> list[Path]:          # empty: it is a folder of frames, or none at all
+    "The films in a folder and in the folders in it, naturally sorted: files, and folders of frames."
+    def is_aside(p): return aside is not None and p.resolve() == aside.resolve()
+    if not os.path.isdir(folder) or is_aside(folder): return [] # an address may be too long for a path
+    inside = [p for p in visible(folder) if not is_aside(p)]
+    films = [p for p in inside if p.is_file() and is_film(p)]
+    if images(folder) and not films: return []
+    films += [p for p in inside if p.is_dir() and images(p) and not films_under(p, aside)]
+    deeper = (films_under(p, aside) for p in inside if p.is_dir() and not p.is_symlink()) # it may lead back
+    return sorted(films, key=inside.index) + [f for found in deeper for f in found]
 
 # %% ../../nbs/5_use/04a_sources.ipynb #b0c4edbb
 def timed_frames(source:Source, stop:threading.Event) -> Iterator[Fetched]: # stop is set: no more are wanted

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BATCH', 'FORGET', 'SHOWN_SECONDS', 'PALETTE_BGR', 'ORANGE_BGR', 'VERMILION_BGR', 'ScoredFrame', 'Piece',
            'score_frames', 'Overlay', 'write_score', 'save_curve', 'StreamSettings', 'default_windows', 'ScoreFiles',
-           'actual_rate', 'stream_notes', 'source_record', 'write_scores', 'score_video']
+           'actual_rate', 'stream_notes', 'source_record', 'write_scores', 'source_and_scorer', 'score_video']
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #9a33add9
 import threading
@@ -26,12 +26,14 @@ from ..core import devices, plot, provenance
 from ..core.errors import UserError
 from ..core.files import atomic_write, room_for
 from ..core.progress_bar import progress
+from ..core.provenance import ITSELF, find_run
 from ..core.records import read_json, write_json
 from ..data.decoder import decoding
 from ..data.film_writer import FilmWriter
 from ..training.trainer import stop_flag
 from .inspect_frames import FAINT, PALETTE, blend_map, smoothed
-from .scorers import ClassScorer, FrameScorer, open_scorer
+from .first_minutes import fit_beginning
+from .scorers import ClassScorer, FrameScorer, open_scorer, words_about
 from .sources import Fetched, FrameReader, Source, open_source
 from .windows import WindowAggregator, Windows, window_latency, windows_of
 
@@ -186,6 +188,7 @@ class StreamSettings:
     mode: str|None = None         # overlap | online; None: overlap for what has a known end, else online
     fps: float|None = None        # frames a second; None: what the source says, 25 where it says nothing
     threshold: float|None = None  # where an alarm begins; None: the run's, from training frames
+    first: float|None = None      # seconds at the beginning for `speed`; None: 120, or a third of the film
     video: bool = True            # write a copy of the video with score and errors
     duration: float|None = None   # seconds after which a source that goes on is left; None: never
     attempts: int = 5             # how often a broken stream is opened again
@@ -304,10 +307,30 @@ def write_scores(
         finally: reader.close()
     return why if reader.stopped else ""
 
+# %% ../../nbs/5_use/04c_streaming.ipynb #2b1f844f
+def source_and_scorer(
+    source, run, # see `score_video`
+    s:StreamSettings, device:str, options:dict,
+) -> tuple[Source, object, list[str]]: # the last: what to know of the scorer, a sentence each
+    "Both opened. Raises `UserError` where one of them cannot be."
+    def opened(): return open_source(source, s.fps, s.attempts, s.pause, s.timeout)
+    if str(run) == ITSELF and not Path(run).exists():
+        if odd := sorted(k for k, v in options.items() if v is not None and k != "smooth"):
+            raise UserError(f"{odd[0]} is no option of {ITSELF}, which is fitted to the film: leave it out.")
+        if isinstance(source, Source):
+            raise UserError(f"{ITSELF} opens its source twice: name a file or an address.")
+        fitted = fit_beginning(opened(), s.first, options.get("smooth"))
+        return opened(), fitted.scorer(), [fitted.words()]
+    if s.first is not None: raise UserError(f"first is for {ITSELF}, which {run} is not: leave it out.")
+    if not isinstance(run, (str, Path)):
+        return opened(), FrameScorer(run) if hasattr(run, "stream") else run, []
+    scorer = open_scorer(run, device, **options)
+    return opened(), scorer, words_about(find_run(run))
+
 # %% ../../nbs/5_use/04c_streaming.ipynb #fc72fb61
 def score_video(
     source,                     # a file, a folder, a camera's index, an address, frames, or a `Source`
-    run,                        # folder of a trained run, a fitted `Detector`, or a scorer
+    run,                        # a run's folder, a name of weights, speed; a fitted `Detector`, a scorer
     out:str|Path="scores",      # folder for the four files
     settings:StreamSettings=StreamSettings(),
     name:str|None=None,         # of the files; None: the source's
@@ -319,9 +342,7 @@ def score_video(
     s = replace(settings, **{f.name: options.pop(f.name) for f in fields(settings) if f.name in options})
     if "gate" in options: options["threshold"] = options.pop("gate")
     begun, folder = time.perf_counter(), str(run) if isinstance(run, (str, Path)) else None
-    scorer = open_scorer(run, device, **options) if folder else run
-    if hasattr(scorer, "stream"): scorer = FrameScorer(scorer)
-    source = open_source(source, s.fps, s.attempts, s.pause, s.timeout)
+    source, scorer, about = source_and_scorer(source, run, s, device, options)
     windows = default_windows(scorer, source, s)
     threshold = scorer.threshold if s.threshold is None else s.threshold
     files = ScoreFiles(Path(out), name or source.name, source.fps,
@@ -336,8 +357,9 @@ def score_video(
         written = files.finish(threshold)
     record = dict(
         source=source_record(reader), frames=files.frames, scored=files.scored,
-        ended=stream_notes(reader, files, windows, stopped), latency=window_latency(windows, scorer.lead),
-        windows=asdict(windows), threshold=threshold, run=folder, scorer=scorer.facts(), files=written,
+        about=about, ended=stream_notes(reader, files, windows, stopped),
+        latency=window_latency(windows, scorer.lead), windows=asdict(windows), threshold=threshold,
+        run=folder, scorer=scorer.facts(), files=written,
         seconds=round(time.perf_counter() - begun, 1), peak_memory_gb=round(devices.peak_memory(), 2),
         versions=provenance.versions(), machine=provenance.machine())
     write_json(files.path("scores.json"), record)
