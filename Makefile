@@ -32,6 +32,11 @@ NAME    ?=
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book]'
 	@touch $@
 
+# notebooks merge cell by cell, and are saved without what differs by itself
+.venv/.hooks: .venv/.dev
+	@if [ -d .git ]; then $(BIN)/nbdev_install_hooks; fi
+	@touch $@
+
 run: .venv/.package
 	@$(BIN)/vad reproduce $(ENTRIES) --preset $(PRESET) --device $(DEVICE) --seeds $(SEEDS) \
 	  $(if $(DATA),--data "$(DATA)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name "$(NAME)")
@@ -39,10 +44,10 @@ run: .venv/.package
 test: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/check
 
-lab: .venv/.dev
+lab: .venv/.hooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
 
-sync: .venv/.dev
+sync: .venv/.hooks
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'
 
 book: .venv/.book
