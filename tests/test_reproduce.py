@@ -25,7 +25,7 @@ from vad.reproduce.beyond import MODELS, VARIANTS
 from vad.core.provenance import modules_behind
 from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
-from vad.training.trainer import PRESETS, settings
+from vad.training.trainer import PRESETS, Settings, settings
 from vad.reproduce.registry import (
     ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent,
 )
@@ -570,4 +570,4 @@ def test_a_cluster(plan, tiny, work, tmp_path):
 
 def test_the_commands_defaults_are_the_presets():
     "make run at its defaults means what the presets say"
-    assert set(PRESETS) == {"quick", "cpu", "paper"} and settings("paper") == settings()
+    assert set(PRESETS) == {"quick", "cpu", "paper"} and settings("paper") == Settings() and settings("quick") == settings()
