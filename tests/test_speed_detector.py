@@ -269,3 +269,13 @@ def test_another_camera_has_its_own_background(walkway, run, tmp_path):
     frame, differs = stored_frames(cache_frames(other.test, detector.size, 1, interpolation="area"), 0, 1)[0, ..., 0], PLAIN.differs
     now, was = (foreground(frame, b, differs).mean() for b in (detector.normal.background, before.background))
     assert now < was - .1 and np.isfinite(scores(detector, other.test)).all() # before, nearly all was foreground
+
+def test_sheets_show_what_such_a_detector_has(tmp_path, run, walkway):
+    rc, out, err = call(tmp_path, "visualize", run, walkway.root, "--out", tmp_path / "sheets", "--num_videos", 2, "--frames_per_video", 2)
+    sheets = sorted((tmp_path / "sheets").glob("*.png"))
+    assert rc == 0 and len(sheets) == 4 and all(s.with_suffix(".csv").exists() and cv2.imread(str(s)).shape[1] > 400 for s in sheets), err
+    other = fit_speed(SpeedSettings(smooth=1), walkway, tmp_path / "other").folder
+    rc, out, err = call(tmp_path, "compare", run, other, walkway.root, "--out", tmp_path / "both.png", "--num_videos", 1, "--frames_per_video", 2)
+    table = pd.read_csv(tmp_path / "both.csv", dtype=dict(video=str))
+    assert rc == 0 and {"video", "frame", "online run", "online other"} <= set(table) and len(table) == 2, err
+    assert not table["online run"].equals(table["online other"]) and cv2.imread(str(tmp_path / "both.png")).shape[0] > 400

@@ -763,16 +763,16 @@ SHEETS = dict(
     device=(str, Device), truth=(str, Truth), partial=(bool, Partial))
 
 def scored(
-    run:Path,   # folder of a memory model
+    run:Path,   # folder of a detector
     data:Path,  # folder of a dataset
     device:str, truth, partial,
 ):
     "The dataset, once the run has scored it."
     with loading():
         from vad.data.datasets import open_dataset
-        from vad.training import evaluation, trainer
-    _, _, s = trainer.load_model(run)
-    found = open_dataset(data, truth, partial, s.length)
+        from vad.scores.detector import open_detector
+        from vad.training import evaluation
+    found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
     evaluation.evaluate(run, found, device)
     return found
 
@@ -803,7 +803,7 @@ def visualize(
     out:Path = typer.Option(None, help="Folder for the pictures. Default: frames, in the run folder."),
     **given,
 ):
-    "Draw sheets of single frames: what came in, prediction, error, and a model's gates."
+    "Draw sheets of single frames: what came in, prediction, error, gates; or what a detector has instead."
     with loading(): from vad.reproduce import figures
     videos, frames, device, truth, partial = (given[n] for n in SHEETS)
     found = scored(run, data, device, truth, partial)
@@ -850,7 +850,7 @@ def compare_command(
     out:Path = typer.Option(Path("comparison.png"), help="The picture; its table goes beside it."),
     **given,
 ):
-    "Draw two models beside each other over the same frames."
+    "Draw two detectors beside each other over the same frames."
     with loading():
         from vad.reproduce import figures
         from vad.scores.frame_scores import read_table
@@ -858,7 +858,9 @@ def compare_command(
     for run in (first, second): found = scored(run, data, device, truth, partial)
     rows = figures.spread_frames(read_table(first / "scores.csv"), videos, frames)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
-    figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
+    runs, drawn = dict(zip(names, (first, second))), figures.draw_frames
+    if not all((run / "model.safetensors").exists() for run in runs.values()): drawn = figures.draw_views
+    drawn(runs, found, out, device=device, rows=rows)
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #077

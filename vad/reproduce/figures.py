@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'draw_confusion', 'draw_practice', 'draw_run',
            'in_percent', 'practice_in_words', 'in_words', 'controls_in_words', 'worst_frames', 'spread_frames',
-           'show_frame', 'show_map', 'gate_maps', 'draw_frames', 'draw_sheet', 'draw_sheets', 'training_queries',
-           'draw_tsne', 'draw_map', 'draw_curves', 'draw_decisions']
+           'show_frame', 'show_map', 'gate_maps', 'draw_frames', 'draw_views', 'draw_sheet', 'draw_sheets',
+           'training_queries', 'draw_tsne', 'draw_map', 'draw_curves', 'draw_decisions']
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #5bd36f16
 from itertools import cycle
@@ -32,7 +32,8 @@ from ..training import trainer
 from ..training.classifier import pooled
 from ..training.evaluation import read_metrics
 from ..training.splits import Clips
-from ..use.inspect_frames import GATES, view_frames
+from ..use.inspect_frames import GATES, FrameInspector, draw_frame_view, draw_panels
+from ..use.inspect_frames import panel_scales, panels, view_frames
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #c9d7477c
 def draw_scores(
@@ -252,6 +253,33 @@ def draw_frames(
     plot.save(fig, path, rows[keys].merge(said, on=keys))
     return fig
 
+# %% ../../nbs/6_engineering/23_figures.ipynb #052272e0
+def draw_views(
+    runs:dict[str, Path], # name -> folder with scores.csv
+    data:Dataset, path:Path,
+    rows:pd.DataFrame,    # video, frame: what to show
+    device:str="auto",
+):
+    "What detectors of any kind saw in the same frames."
+    inspectors, shown = {name: FrameInspector(f, data, device) for name, f in runs.items()}, []
+    for video, number in zip(rows.video, rows.frame):
+        for name, i in inspectors.items():
+            v = i.names.index(video)
+            seen = i.at(v, int(number)), i.trace(v)
+            shown.append((f"{plot.named(name)}\n{plot.named(video)}, {number}", panels(*seen, item=None),
+                          panel_scales(*seen, None)))
+    fig, below = draw_panels(shown, (2.2, 1.4))
+    below.get_gridspec().set_height_ratios([1] * len(shown) + [.01]) # no curve stands below
+    below.remove()
+    fig.set_figheight(fig.get_figheight() - 1.8)
+    keys = ["video", "frame"]
+    said = rows[keys]
+    for name, f in runs.items():
+        table = frame_scores.read_table(Path(f) / "scores.csv").set_index(keys).add_suffix(f" {name}")
+        said = said.merge(table, on=keys)
+    plot.save(fig, path, said)
+    return fig
+
 # %% ../../nbs/6_engineering/23_figures.ipynb #3f53422f
 def draw_sheet(
     seen:dict,          # from `look`
@@ -286,6 +314,14 @@ def draw_sheets(
     "A sheet for each of some frames spread over some videos."
     table = spread_frames(frame_scores.read_table(Path(folder) / "scores.csv", "regularity"), videos, frames)
     paths = [Path(into) / f"{v}-{n:04d}.png" for v, n in zip(table.video, table.frame)]
+    if not (Path(folder) / "model.safetensors").exists(): # another detector than the papers' model
+        inspector = FrameInspector(folder, data, device)
+        for k, path in enumerate(paths):
+            video, frame = table.video.iloc[k], int(table.frame.iloc[k])
+            fig = draw_frame_view(inspector, inspector.names.index(video), frame)
+            plot.save(fig, path, table.iloc[k:k + 1])
+            plt.close(fig)
+        return paths
     for k, (path, seen) in enumerate(zip(paths, view_frames(folder, data, table, device))):
         plt.close(draw_sheet(seen, path, table.iloc[k:k + 1]))
     return paths
