@@ -19,7 +19,7 @@ from vad.training.splits import open_clips
 from vad.data.clips import collect_ucf, read_ucf
 from vad.core.errors import UserError
 from vad.core.provenance import shared
-from vad.data.datasets import open_dataset
+from vad.data.datasets import open_dataset, own_labels_file
 from vad.data.labels import plain_text, read_mask
 
 BLOB = np.zeros((3, 16, 24), bool)
@@ -357,3 +357,29 @@ def test_numbers_behind_the_mask(tmp_path):
     x[1, 2, 7] = np.inf
     np.save(tmp_path / "out/cnn_embeddings.npy", x)
     with pytest.raises(UserError, match=r"cnn_embeddings.npy .* video 1 \(anomalous/b.avi\), frame 2"): open_embeddings(tmp_path / "out")
+
+
+# ---- labels of one's own
+
+@pytest.mark.parametrize("train, test, frames", [("training", "testing", "frames"), ("training", "testing", ""), ("Train", "Test", ""), ("training_videos", "testing_videos", "")])
+def test_own_labels_lie_beside_the_videos_of_any_layout(tmp_path, train, test, frames):
+    "they are a truth of their own, last in the row, and no video; one that lacks is named"
+    root = tmp_path / "camera"
+    for split, names in ((train, ("01",)), (test, ("01", "02"))):
+        for name in names:
+            folder = root / split / frames / name
+            folder.mkdir(parents=True)
+            for i in range(6): cv2.imwrite(str(folder / f"{i:03d}.png"), np.random.default_rng([len(split), int(name), i]).integers(0, 256, (32, 32), np.uint8))
+    video = root / test / frames / "01"
+    assert own_labels_file(video) == root / test / "labels" / "01.npy"
+    own_labels_file(video).parent.mkdir()
+    np.save(own_labels_file(video), np.array([0, 0, 1, 1, 0, 0], np.uint8))
+    partly = open_dataset(root, "labels", partial=True)
+    assert [v.name for v in partly.test] == ["01"] and partly.labels[0].tolist() == [0, 0, 1, 1, 0, 0]
+    assert any("02 has no labels" in w for w in partly.warnings)
+    if test != "testing_videos": # Avenue lacks more than that
+        with pytest.raises(UserError, match="02 has no labels"): open_dataset(root, "labels")
+    np.save(root / test / "labels/02.npy", np.zeros(6, np.uint8))
+    whole = open_dataset(root, "labels", partial=True)
+    assert [v.name for v in whole.test] == ["01", "02"] and whole.truth == "labels" and sum(y.sum() for y in whole.labels) == 2
+    assert open_dataset(root, "none", partial=True).labels is None

@@ -15,7 +15,7 @@ import numpy as np
 from ..core import plot
 from ..core.errors import UserError, is_temporary, short_reason
 from ..core.files import atomic_write
-from ..data.datasets import own_labels_file
+from ..data.datasets import OWN_LABELS, own_labels_file
 from ..data.labels import read_labels
 from .inspect_frames import FrameInspector, relabel
 from .widgets import Player, load_widgets
@@ -61,15 +61,17 @@ def save_labels(inspector:FrameInspector, v:int) -> Path: # the file
     return path
 
 # %% ../../nbs/5_use/02b_labelling.ipynb #97db13ed
-def load_own_labels(inspector:FrameInspector) -> list[str]: # what is wrong with some of them
+def load_own_labels(inspector:FrameInspector) -> list[str]: # what a person should know of them
     "Have an inspector go by labels that somebody made before."
-    wrong = []
+    wrong, instead = [], inspector.data.truth not in (None, OWN_LABELS)
     for v, (video, n) in enumerate(zip(inspector.data.test, inspector.frames.lengths)):
         if not (path := own_labels_file(video.path)).is_file(): continue
         try: labels = read_labels(path)
         except UserError as e: wrong.append(str(e))
         else:
-            if len(labels) == n: relabel(inspector, v, labels)
+            if len(labels) == n:
+                if instead: wrong.append(f"{path} goes before {inspector.data.truth} in what is shown here.")
+                relabel(inspector, v, labels)
             else: wrong.append(f"{path} holds {len(labels)} labels for {n} frames: remove it, label again.")
     return wrong
 
