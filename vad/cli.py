@@ -814,7 +814,7 @@ def visualize(
 @app.command("explore")
 def explore_command(
     run:Path = typer.Argument(...,
-        help="Run folder of a detector or a classifier, or the folder of a reproduction."),
+        help="Run folder of a detector, a classifier or a reproduction; or ped2-gates, which comes with it."),
     data:Path = typer.Argument(None,
         help="A dataset, a folder of videos, a video; of a classifier its embeddings. Default: the run's."),
     beside:Path = typer.Option(None, help="Run folder of a second detector, over the same videos."),
