@@ -28,6 +28,15 @@ def caches(tmp_path_factory):
     "frame caches of these tests lie with their other files"
     os.environ["VAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+
+@pytest.fixture(scope="session")
+def album(tmp_path_factory):
+    "a folder for what a browser showed: a person may look at it"
+    folder = Path(os.environ.get("VAD_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
 def square(t, seed, fast=False):
     "a frame in which a square moves over noise; a fast one is larger and brighter"
     rng = np.random.default_rng([seed, t])

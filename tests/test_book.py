@@ -1,7 +1,5 @@
 "The book: built whole, all its links walked, nothing from a network; read in a real browser from the disk."
-import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,12 +7,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from conftest import CHROMIUM
 
 for name in ("sphinx", "myst_nb", "furo", "math_core"):
     pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[book]'")
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +111,6 @@ def test_its_size(book):
 
 
 # ---- in a browser
-
-@pytest.fixture(scope="module")
-def album(tmp_path_factory):
-    folder = Path(os.environ.get("VAD_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 @pytest.fixture(params=["light", "dark"])
 def reader(request):

@@ -3,7 +3,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from conftest import CHROMIUM
 from PIL import Image
 
 from vad.training import classifier, trainer
@@ -28,7 +28,6 @@ from vad.data.synthetic import write_walkway
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipympl")
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
 
 CELLS = ['from vad.use.explorer import explore, explore_pair, explore_clips\nexplore("gated", "walkway", "cpu")', 'explore_pair("gated", "plain", "walkway", "cpu")',
@@ -110,12 +109,6 @@ def run(page, restart=False):
         page.locator(".vad-explorer").first.wait_for(state="detached", timeout=600_000)
     for i in range(len(CELLS)): page.locator(".vad-explorer").nth(i).locator("canvas").first.wait_for(timeout=600_000)
     idle(page)
-
-@pytest.fixture(scope="module")
-def album(tmp_path_factory):
-    folder = Path(os.environ.get("VAD_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 class Desk:

@@ -858,9 +858,7 @@ def compare_command(
     for run in (first, second): found = scored(run, data, device, truth, partial)
     rows = figures.spread_frames(read_table(first / "scores.csv"), videos, frames)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
-    runs, drawn = dict(zip(names, (first, second))), figures.draw_frames
-    if not all((run / "model.safetensors").exists() for run in runs.values()): drawn = figures.draw_views
-    drawn(runs, found, out, device=device, rows=rows)
+    figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     tell(f"{len(rows)} frames: {out}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #077

@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'FORMULA', 'EXACT', 'to_json_types', 'seal_of', 'sealed', 'unsealed', 'file_seal', 'file_seals',
            'validate_seals', 'is_optional', 'is_plain_kind', 'schema_error', 'parse_json', 'validate_fields',
            'write_json', 'read_json', 'line_of', 'lines_in', 'as_cell', 'from_cell', 'map_text', 'write_csv',
-           'validate_numbers', 'read_csv', 'read_array', 'fill_template']
+           'validate_numbers', 'read_csv', 'read_array', 'data_url', 'template_text', 'fill_template']
 
 # %% ../../nbs/6_engineering/04_records.ipynb #002
 import csv
@@ -15,6 +15,7 @@ import math
 import re
 import zlib
 from contextlib import suppress
+from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -252,6 +253,16 @@ def read_array(path, cure:str=CURE, missing:str=MISSING, mapped:str|None=None) -
         if not isinstance(found, np.ndarray): raise ValueError("it is an archive")
     return found
 
+# %% ../../nbs/6_engineering/04_records.ipynb #61c59bab
+def data_url(kind:str, picture:bytes) -> str: # jpeg | png
+    "A picture as an address, so that a page holds it."
+    return f"data:image/{kind};base64,{b64encode(picture).decode()}"
+
+# %% ../../nbs/6_engineering/04_records.ipynb #2b7309ce
+def template_text(name:str) -> str: # of a file of the package
+    "A page of HTML that waits to be filled in."
+    return (files("vad") / name).read_text(encoding="utf-8")
+
 # %% ../../nbs/6_engineering/04_records.ipynb #cba16c17
 def fill_template(name:str, **facts) -> str: # of a file of the package
     "A page of HTML; whatever a name holds, it is shown letter by letter."
@@ -260,5 +271,5 @@ def fill_template(name:str, **facts) -> str: # of a file of the package
     def shown(x):
         if isinstance(x, Markup) or not isinstance(x, str): return x
         return "\n".join(map(printable, x.split("\n")))
-    text = (files("vad") / name).read_text(encoding="utf-8")
-    return Environment(autoescape=True, finalize=shown, trim_blocks=True).from_string(text).render(**facts)
+    pages = Environment(autoescape=True, finalize=shown, trim_blocks=True)
+    return pages.from_string(template_text(name)).render(**facts)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'draw_confusion', 'draw_practice', 'draw_run',
            'in_percent', 'practice_in_words', 'in_words', 'controls_in_words', 'worst_frames', 'spread_frames',
-           'show_frame', 'show_map', 'gate_maps', 'draw_frames', 'draw_views', 'draw_sheet', 'draw_sheets',
-           'training_queries', 'draw_tsne', 'draw_map', 'draw_curves', 'draw_decisions']
+           'show_frame', 'show_map', 'gate_maps', 'holds_memory_model', 'draw_frames', 'draw_views', 'draw_sheet',
+           'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map', 'draw_curves', 'draw_decisions']
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #5bd36f16
 from itertools import cycle
@@ -28,6 +28,7 @@ from ..data.frame_cache import cache_frames
 from ..models import memory
 from .ablation import read_controls
 from ..scores import frame_scores
+from ..scores.detector import state_file
 from ..training import trainer
 from ..training.classifier import pooled
 from ..training.evaluation import read_metrics
@@ -227,15 +228,21 @@ def gate_maps(seen:dict) -> list: # of (h, w); none where the model has no gates
     "The three gates' maps and the memory's."
     return [] if (a := seen["attention"]) is None else [m[0, 0] for m in (*a.gates, a.memory)]
 
+# %% ../../nbs/6_engineering/23_figures.ipynb #1e037c53
+def holds_memory_model(run:Path) -> bool:
+    "Whether a run's detector is the papers' model, which has pictures of its own."
+    return state_file(Path(run)) == "model.safetensors"
+
 # %% ../../nbs/6_engineering/23_figures.ipynb #1f284ab51
 def draw_frames(
     runs:dict[str, Path],        # name -> folder with scores.csv, one or two
     data:Dataset, path:Path, n:int=4, device:str="auto",
     rows:pd.DataFrame|None=None, # of scores.csv to show; None: the worst frames of the first run
 ):
-    "Predictions and errors on the same frames, and the maps of the last run where it has gates."
+    "Predictions and errors on the same frames, and the last run's gates; of other detectors what they have."
     tables = [frame_scores.read_table(Path(f) / "scores.csv", "regularity") for f in runs.values()]
     rows = worst_frames(tables[0], n) if rows is None else rows
+    if not all(map(holds_memory_model, runs.values())): return draw_views(runs, data, path, rows, device)
     every = list(zip(*(view_frames(f, data, rows, device) for f in runs.values())))
     def titled(what): return [f"{plot.named(name)}:\n{what}" if len(runs) > 1 else what for name in runs]
     titles = ["frame", *titled("prediction"), *titled("squared error"), *MAPS[:len(gate_maps(every[0][-1]))]]
@@ -314,7 +321,7 @@ def draw_sheets(
     "A sheet for each of some frames spread over some videos."
     table = spread_frames(frame_scores.read_table(Path(folder) / "scores.csv", "regularity"), videos, frames)
     paths = [Path(into) / f"{v}-{n:04d}.png" for v, n in zip(table.video, table.frame)]
-    if not (Path(folder) / "model.safetensors").exists(): # another detector than the papers' model
+    if not holds_memory_model(folder):
         inspector = FrameInspector(folder, data, device)
         for k, path in enumerate(paths):
             video, frame = table.video.iloc[k], int(table.frame.iloc[k])

@@ -5,25 +5,23 @@
 # %% auto #0
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
-           'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'page_template', 'rendered',
-           'entry_facts', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page',
-           'with_published', 'publish_figures']
+           'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
+           'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page', 'with_published',
+           'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
-import base64
 import json
 import re
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from ..core.errors import printable
 from ..core.files import atomic_write
-from ..core.records import fill_template, read_json, write_csv
+from ..core.records import data_url, fill_template, read_json, template_text, write_csv
 from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
 from .registry import registered, results_for, results_in, seconds_spent, tables_of
 from .results import Plan, plan_facts, plan_of, read_record, read_results, write_results
@@ -237,9 +235,6 @@ def to_beat(r:Report) -> str:
     best = t[t.control.isin(blind)].sort_values("auc_micro").iloc[-1]
     return f"To beat: {best.control}, which has learned nothing, reaches {best.auc_micro:.1f} %."
 
-# %% ../../nbs/6_engineering/25_report.ipynb #040
-def page_template() -> str: return (files("vad") / "page.html").read_text(encoding="utf-8")
-
 # %% ../../nbs/6_engineering/25_report.ipynb #041
 def rendered(**facts) -> str:
     "The page filled in."
@@ -253,7 +248,7 @@ def entry_facts(entry:Entry, r:Report) -> dict:
     data, mine = r.data(entry.half), r.behind(entry)
     shown = [as_text(t, data) for f, t in r.tables.get(entry.name, {}).items()
              if f not in drawn or "ours" in t or f in ("accuracy", "table2_binary", "table2_multiclass")]
-    pictures = [base64.b64encode(p.read_bytes()).decode() for p in drawn.values()] if mine else []
+    pictures = [data_url("png", p.read_bytes()) for p in drawn.values()] if mine else []
     linked = results_for(entry, r.plan, r.results) if r.linked else []
     links = [(m["name"], f"results/{m['key']}.json") for m in linked]
     return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat,
@@ -332,7 +327,7 @@ def notebook_page(notebook:Path) -> Path:
                             anchor_link_text="")
     body, _ = exporter.from_filename(str(notebook))
     body = re.sub(r'<a href="[^"#:]+">(.*?)</a>', r"\1", body)
-    head = page_template().partition("</style>")[0].replace("{{ title }}", notebook.stem)
+    head = template_text("page.html").partition("</style>")[0].replace("{{ title }}", notebook.stem)
     style = "table{border:0}td,th{border-width:0 0 1px}" + HtmlFormatter().get_style_defs(".highlight")
     with atomic_write(notebook.with_suffix(".html")) as part:
         part.write_text(f"{head}\n{style}</style>{body}</html>", encoding="utf-8")

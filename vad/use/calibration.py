@@ -21,7 +21,6 @@ from ..core.files import atomic_folder
 from ..core.progress_bar import progress
 from ..core.provenance import ITSELF, circumstances, file_fingerprint, find_run
 from ..core.records import read_json, write_json
-from ..data.video import Video
 from ..models.speed import background_of
 from ..scores import frame_scores
 from ..scores.detector import Detector, open_detector
@@ -29,10 +28,10 @@ from ..scores.metrics import threshold_at, threshold_from
 from ..scores.practice import practice
 from ..training.evaluation import MemoryDetector
 from ..training.speed_detector import SAMPLED, SpeedDetector, save_speed
-from .first_minutes import fit_beginning
+from .first_minutes import fit_beginning, is_itself
 from .inspect_clips import holds_classifier
 from .scorers import taken_frames
-from .sources import FrameReader, films_under, open_source
+from .sources import FrameReader, film_fingerprint, films_under, open_source
 from .streaming import BATCH
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #4d944295
@@ -136,7 +135,7 @@ def fit_and_watch(
     "A speed detector fitted to the beginning of the first film, and what it says of all the rest."
     fitted = fit_beginning(open_source(films[0]), first)
     d = fitted.detector
-    d.fitted_to = Video(films[0].stem, films[0], 0, (0, 0)).fingerprint()
+    d.fitted_to = film_fingerprint(films[0])
     return d, [scores_of_film(d, films[0], fitted.frames), *(scores_of_film(d, p) for p in films[1:])]
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #d34d63b2
@@ -145,7 +144,7 @@ def watch_by(
     films:list[Path], device:str, first:float|None,
 ) -> tuple[Detector, list[pd.DataFrame]]:
     "The detector that is to be calibrated, made ready, and what it says of the films."
-    if str(run) == ITSELF and not Path(run).exists(): return fit_and_watch(films, first)
+    if is_itself(run): return fit_and_watch(films, first)
     if first is not None: raise UserError(f"first is for {ITSELF}, which {run} is not: leave it out.")
     if holds_classifier(find_run(run)):
         raise UserError(f"{run} holds a classifier, whose score is a probability: set its alarm line with "
@@ -188,8 +187,8 @@ def calibrate(
     paths = [p for f in map(Path, films) for p in films_under(f) or [f]]
     detector, tables = watch_by(run, paths, device, first)
     c = calibration(tables, per_hour, [p.name for p in paths])
-    prints = [Video(p.stem, p, 0, (0, 0)).fingerprint() for p in paths]
-    found = {} if str(run) == ITSELF else read_json(find_run(run) / "record.json")
+    prints = [film_fingerprint(p) for p in paths]
+    found = {} if is_itself(run) else read_json(find_run(run) / "record.json")
     facts = asdict(c) | dict(run=str(run), most_per_hour=c.most, words=c.words(), prints=prints)
     with atomic_folder(out) as part:
         write_calibrated(detector, c, prints, part)

@@ -6,10 +6,11 @@
 __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALETTE', 'VIRIDIS',
            'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
            'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads', 'whole_dataset',
-           'inspected_frames', 'evaluated_scores', 'chosen_run', 'recorded_data', 'FrameView', 'smoothed',
-           'keep_recent', 'FrameInspector', 'relabel', 'Block', 'compute_block', 'trace_video', 'trace_table',
-           'packed_masks', 'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours', 'item_map',
-           'outlined', 'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels', 'draw_frame_view']
+           'inspected_frames', 'evaluated_scores', 'detectors_in', 'chosen_run', 'recorded_data', 'FrameView',
+           'smoothed', 'keep_recent', 'FrameInspector', 'relabel', 'Block', 'compute_block', 'trace_video',
+           'trace_table', 'packed_masks', 'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours',
+           'item_map', 'outlined', 'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels',
+           'draw_frame_view']
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #a9b06fb4
 from copy import deepcopy
@@ -206,12 +207,17 @@ def evaluated_scores(folder:Path|None, data:Dataset) -> tuple[pd.DataFrame|None,
     at = (known.get("regularity") or {}).get("at_threshold")
     return frame_scores.read_table(folder / "scores.csv"), at and at["threshold"]
 
+# %% ../../nbs/5_use/01_inspect_frames.ipynb #1ea08925
+def detectors_in(folder:Path) -> list[Path]: # run folders
+    "The detectors that a reproduction trained; of another folder none."
+    return sorted({path.parent for name in DETECTORS for path in (folder / "models").glob(f"*/{name}")})
+
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #1a4b55cb
 def chosen_run(folder:str|Path) -> Path: # or the name of weights that come with the package
     "The run itself; of a reproduction the one with trained gates, else the first, and a line names them all."
     folder = find_run(folder)
     if not (folder / "models").is_dir(): return folder
-    runs = sorted(path.parent for name in DETECTORS for path in (folder / "models").glob(f"*/{name}"))
+    runs = detectors_in(folder)
     if not runs: raise UserError(f"{folder} holds no detector under models/: name the folder of a run.")
     def trained(run):
         s = read_json(run / "record.json", dict(settings=dict|None)).get("settings") or {}

@@ -8,7 +8,6 @@ __all__ = ['SHOWN', 'APART', 'WIDTH', 'film_names', 'film_key', 'scored_before',
            'rests_on', 'summed_up', 'write_moments', 'score_folder']
 
 # %% ../../nbs/5_use/04e_moments.ipynb #e880ba60
-import base64
 import hashlib
 import json
 import os
@@ -23,13 +22,14 @@ import numpy as np
 import pandas as pd
 from ..core.errors import Stopped, TemporaryError, UserError
 from ..core.files import atomic_write
-from ..core.provenance import ITSELF, code_behind, file_fingerprint, find_run
-from ..core.records import file_seals, fill_template, read_csv, read_json, to_json_types, validate_seals
-from ..core.records import write_csv, write_json
-from ..data.video import Video, open_video
+from ..core.provenance import code_behind, file_fingerprint, find_run
+from ..core.records import data_url, file_seals, fill_template, read_csv, read_json, to_json_types
+from ..core.records import validate_seals, write_csv, write_json
+from ..data.video import open_video
 from ..scores.metrics import alarms_of
+from .first_minutes import is_itself
 from .scorers import open_scorer
-from .sources import films_under
+from .sources import film_fingerprint, films_under
 from .streaming import StreamSettings, score_video
 
 # %% ../../nbs/5_use/04e_moments.ipynb #7aef603a
@@ -50,11 +50,10 @@ def film_key(
     options:dict, # of the scorer
 ) -> str:
     "A hash of all that shapes what is written for a film."
-    itself = str(run) == ITSELF and not Path(run).exists()
-    files = [] if itself else sorted(find_run(run).iterdir())
+    files = [] if is_itself(run) else sorted(find_run(run).iterdir())
     kept = [p for p in files if p.suffix == ".safetensors" or p.name in ("record.json", "statistics.json")]
     given = {k: v for k, v in options.items() if v is not None}
-    facts = [Video(path.stem, path, 0, (0, 0)).fingerprint(), {p.name: file_fingerprint(p) for p in kept},
+    facts = [film_fingerprint(path), {p.name: file_fingerprint(p) for p in kept},
              asdict(s), given, code_behind("vad.use.streaming")]
     return hashlib.sha256(json.dumps(to_json_types(facts), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -170,8 +169,8 @@ def pictures_in(path:Path, frames:Sequence[int]) -> dict[int, str]: # frame -> d
         for n, image in zip(wanted, open_video(path, partial=True).select(np.array(wanted))):
             h, w = image.shape[:2]
             if w > WIDTH: image = cv2.resize(image, (WIDTH, h * WIDTH // w), interpolation=cv2.INTER_AREA)
-            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
-            found[n] = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
+            found[n] = data_url("jpeg", jpeg.tobytes())
     except UserError: pass # a film that is damaged towards its end: a page without these pictures
     return found
 
@@ -250,7 +249,7 @@ def score_folder(
     s = replace(settings, **{k: options.pop(k) for k in asdict(settings) if k in options})
     paths, films, failed = films_under(folder, out), [], {}
     if not paths: raise UserError(f"{folder} holds no film: name another folder.")
-    if str(run) != ITSELF: open_scorer(run, device, **{k: v for k, v in options.items() if k != "gate"})
+    if not is_itself(run): open_scorer(run, device, **{k: v for k, v in options.items() if k != "gate"})
     for path, name in zip(paths, film_names(paths, folder)):
         shown = str(path.relative_to(folder))
         try: films.append(score_film(path, shown, name, run, out, s, device, options))

@@ -6,7 +6,8 @@
 __all__ = ['NETWORK', 'STREAMS', 'UNSTAMPED', 'LISTS', 'JUMP', 'QUEUE', 'LIVE_QUEUE', 'Source', 'Fetched', 'frame_rate',
            'film_source', 'as_bgr', 'plain_address', 'open_stream', 'StreamFacts', 'stream_facts', 'Connection',
            'OpenCVConnection', 'connect', 'connect_again', 'StreamClock', 'read_stream', 'broke_off', 'known_ahead',
-           'stream_source', 'open_source', 'films_under', 'timed_frames', 'FrameQueue', 'FrameReader']
+           'stream_source', 'open_source', 'films_under', 'film_fingerprint', 'timed_frames', 'FrameQueue',
+           'FrameReader']
 
 # %% ../../nbs/5_use/04a_sources.ipynb #e7f1efeb
 import os
@@ -28,7 +29,7 @@ from ..core.errors import UserError
 from ..data.decoder import ASSUMED_FPS, CONTAINERS, Damage, Listener, Pixels, choose_stream
 from ..data.decoder import decoded_stream, decoding, pyav, whole_pictures
 from ..data.film_writer import quiet_opencv
-from ..data.video import Reading, images, is_film, visible
+from ..data.video import Reading, Video, images, is_film, visible
 
 # %% ../../nbs/5_use/04a_sources.ipynb #c6afa3a8
 @dataclass
@@ -402,6 +403,11 @@ def films_under(
     films += [p for p in inside if p.is_dir() and images(p) and not films_under(p, aside)]
     deeper = (films_under(p, aside) for p in inside if p.is_dir() and not p.is_symlink()) # it may lead back
     return sorted(films, key=inside.index) + [f for found in deeper for f in found]
+
+# %% ../../nbs/5_use/04a_sources.ipynb #401df047
+def film_fingerprint(path:Path) -> str: # of a film, or of a folder of frames
+    "A hash of its content, without opening it."
+    return Video(path.stem, path, 0, (0, 0)).fingerprint()
 
 # %% ../../nbs/5_use/04a_sources.ipynb #b0c4edbb
 def timed_frames(source:Source, stop:threading.Event) -> Iterator[Fetched]: # stop is set: no more are wanted

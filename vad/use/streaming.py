@@ -32,7 +32,7 @@ from ..data.decoder import decoding
 from ..data.film_writer import FilmWriter
 from ..training.trainer import stop_flag
 from .inspect_frames import FAINT, PALETTE, blend_map, smoothed
-from .first_minutes import fit_beginning
+from .first_minutes import fit_beginning, is_itself
 from .scorers import ClassScorer, FrameScorer, open_scorer, words_about
 from .sources import Fetched, FrameReader, Source, open_source
 from .windows import WindowAggregator, Windows, window_latency, windows_of
@@ -314,7 +314,7 @@ def source_and_scorer(
 ) -> tuple[Source, object, list[str]]: # the last: what to know of the scorer, a sentence each
     "Both opened. Raises `UserError` where one of them cannot be."
     def opened(): return open_source(source, s.fps, s.attempts, s.pause, s.timeout)
-    if str(run) == ITSELF and not Path(run).exists():
+    if is_itself(run):
         if odd := sorted(k for k, v in options.items() if v is not None and k != "smooth"):
             raise UserError(f"{odd[0]} is no option of {ITSELF}, which is fitted to the film: leave it out.")
         if isinstance(source, Source):
