@@ -133,10 +133,11 @@ def label_buttons(box) -> list: # a `LabelBox` -> widgets
     W, *_ = load_widgets()
     def button(name, about, act):
         made = W.Button(description=name, tooltip=about, layout=W.Layout(width="auto"))
-        made.on_click(lambda b: box.act(act))
+        if isinstance(act, str): made.add_class(f"vad-key-{act}") # the page sends the key, and the place
+        else: made.on_click(lambda b: box.act(act))
         return made
-    return [button("begins here [", "an anomaly begins at this frame", box.begin),
-            button("ends here ]", "an anomaly ends at this frame", box.end),
+    return [button("begins here [", "an anomaly begins at this frame", "["),
+            button("ends here ]", "an anomaly ends at this frame", "]"),
             button("all normal", "no frame of this video is anomalous", box.all_normal),
             button("undo", "take the last mark back", box.labelling.undo),
             button("save labels", "write the labels of all videos that were marked",

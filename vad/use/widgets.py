@@ -9,7 +9,6 @@ __all__ = ['PAGE', 'STYLE_SHEET', 'ENDED', 'load_widgets', 'image_html', 'pictur
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #003
 import io
-from base64 import b64encode
 from contextlib import contextmanager
 from functools import cache
 from html import escape
@@ -24,6 +23,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from ..core import plot
 from ..core.errors import UserError
+from ..core.records import data_url
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #006
 def load_widgets():
@@ -43,9 +43,8 @@ def load_widgets():
 # %% ../../nbs/5_use/02a_widgets.ipynb #008
 def image_html(name:str, kind:str, data:bytes) -> str: # kind: jpeg, a picture | png, a plot on white
     "An image in HTML, with a name for those who do not see it; decoded at once, so that it does not flicker."
-    source = f"data:image/{kind};base64,{b64encode(data).decode()}"
     of = f'alt="{escape(name)}" class="vad-{kind}" decoding="sync"'
-    return f'<img {of} style="width:100%;display:block" src="{source}">'
+    return f'<img {of} style="width:100%;display:block" src="{data_url(kind, data)}">'
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #010
 def picture_html(
@@ -236,6 +235,7 @@ class Player(Controls):
         options = [(n, i) for i, n in enumerate(names)]
         self.choice = control("Dropdown", label, f"the {label} to look at", 0, options=options)
         self.slider = control("IntSlider", unit, f"the {unit} to look at", 1)
+        self.slider.add_class("vad-place")
         self.play = W.Play(interval=100, show_repeat=False, tooltip=f"play the {label}")
         W.jslink((self.play, "value"), (self.slider, "value"))
         self.curve = Curve(self.jump, f"{curve}; a click jumps to the {unit}")
@@ -313,9 +313,15 @@ function nameAll(root) {
 function render({ model, el }) {
     el.style.display = "none";
     let root, watch;
-    const press = event => {
-        if (!event.target.matches("input, textarea, select") && model.get("watched").includes(event.key))
-            model.send({ key: event.key });
+    const send = key => { // with the place that the page shows: the kernel may not have heard of it yet
+        const place = root.querySelector(".vad-place .noUi-handle");
+        if (key && model.get("watched").includes(key))
+            model.send({ key, place: place && Number(place.getAttribute("aria-valuenow")) });
+    };
+    const press = event => { if (!event.target.matches("input, textarea, select")) send(event.key); };
+    const click = event => {
+        const button = event.target.closest("[class*=vad-key-]");
+        send(button?.className.match(/vad-key-(\\S+)/)[1]);
     };
     const begin = () => {
         root = el.closest(".vad-explorer");
@@ -324,9 +330,14 @@ function render({ model, el }) {
         watch = new MutationObserver(() => nameAll(root));
         watch.observe(root, { childList: true, subtree: true });
         root.addEventListener("keydown", press);
+        root.addEventListener("click", click);
     };
     begin();
-    return () => { watch?.disconnect(); root?.removeEventListener("keydown", press); };
+    return () => {
+        watch?.disconnect();
+        root?.removeEventListener("keydown", press);
+        root?.removeEventListener("click", click);
+    };
 }
 export default { render };
 """
@@ -369,10 +380,16 @@ class NotebookView:
         "The widget, with what only a browser can add to it."
         if not hasattr(self, "page"):
             self.page = page_widget()(watched=list(self.keys))
-            self.page.on_msg(lambda page, said, buffers: self.keys.get(said.get("key"), lambda: None)())
+            self.page.on_msg(lambda page, said, buffers: self.press(**said))
             self.widget.children = (*self.widget.children, self.page)
             self.widget.add_class("vad-explorer")
         return self.widget
+
+    def press(self, key:str, place:float|None=None): # what the slider shows where it was pressed
+        "Do what a key is for, at the place that a person saw."
+        if key not in self.keys: return
+        if place is not None: self.player.jump(round(place))
+        self.keys[key]()
 
     def _ipython_display_(self):
         from IPython.display import display
