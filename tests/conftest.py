@@ -28,8 +28,6 @@ def caches(tmp_path_factory):
     "frame caches of these tests lie with their other files"
     os.environ["VAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
-
 @pytest.fixture(scope="session")
 def album(tmp_path_factory):
     "a folder for what a browser showed: a person may look at it"

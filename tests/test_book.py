@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import CHROMIUM
+from browser import chromium
 
 for name in ("sphinx", "myst_nb", "furo", "math_core"):
     pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[book]'")
@@ -115,10 +115,7 @@ def test_its_size(book):
 @pytest.fixture(params=["light", "dark"])
 def reader(request):
     "a page of a browser, and what went wrong in it"
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-    if not CHROMIUM: pytest.skip("there is no Chromium here: apt-get install chromium")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_context(viewport=dict(width=1350, height=1000), color_scheme=request.param).new_page()
         wrong = []
         page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
@@ -126,7 +123,6 @@ def reader(request):
         page.on("requestfailed", lambda r: wrong.append(f"{r.url}: {r.failure}"))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
         yield page, wrong, request.param
-        browser.close()
 
 def shoot(page, path):
     "a picture for a person to look at; on a busy machine Chromium may not give one at once"

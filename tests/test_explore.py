@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import CHROMIUM
+from browser import CHROMIUM, NEEDED, chromium, kill_family
 from PIL import Image
 
 from vad.training import classifier, trainer
@@ -26,9 +26,8 @@ from vad.training.evaluation import evaluate
 from vad.data.synthetic import write_scenes
 from vad.data.synthetic import write_walkway
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipympl")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
+for package in ("playwright", "ipympl"): pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=NEEDED)
 
 CELLS = ['from vad.use.explorer import explore, explore_pair, explore_clips\nexplore("gated", "walkway", "cpu")', 'explore_pair("gated", "plain", "walkway", "cpu")',
          'explore_clips("srupp", "embedded", weight=2., device="cpu")', 'explore("gated", "walkway/testing/frames/02", "cpu")']
@@ -53,12 +52,13 @@ def lab(tmp_path_factory):
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
                f"--ServerApp.root_dir={work}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
     with open(work / "lab.log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log, cwd=work)
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log, cwd=work, start_new_session=True)
         try:
             yield work, lambda page: f"http://127.0.0.1:{port}/{page}?token={token}"
         finally:
-            server.terminate()
-            server.wait(300)
+            server.terminate() # it ends its kernels
+            try: server.wait(60)
+            except subprocess.TimeoutExpired: kill_family(server)
 
 @pytest.fixture(scope="module")
 def work(lab):
@@ -85,17 +85,15 @@ def work_folder(lab): return lab[0]
 @pytest.fixture(scope="module")
 def page(work, album):
     "the notebook, all cells run"
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page(viewport=dict(width=1250, height=1250))
-        page.set_default_timeout(600_000)
+        page.set_default_timeout(300_000)
         page.goto(work)
         try:
             run(page)
             yield page
         finally:
-            page.screenshot(path=album / "page_last.png")
-            browser.close()
+            page.screenshot(path=album / "page_last.png", timeout=30_000)
 
 def idle(page): page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=600_000)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CHROMIUM
+from browser import CHROMIUM, NEEDED, chromium
 
 from vad.data.datasets import open_dataset
 from vad.data.film_writer import write_film
@@ -38,7 +38,7 @@ def test_what_cannot_be_opened_is_refused_before_a_page_is_served(folder):
         refused = run_vad("explore", *words, "--no-browser", cwd=folder)
         assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt-get install chromium")
+@pytest.mark.skipif(not CHROMIUM, reason=NEEDED)
 def test_a_person_looks_and_labels_in_a_browser(folder, album, tmp_path):
     log = tmp_path / "log"
     with open(log, "w") as out:
@@ -47,10 +47,7 @@ def test_a_person_looks_and_labels_in_a_browser(folder, album, tmp_path):
             entrance = wait_for_entrance(log, server)
             assert stat.S_IMODE(entrance.stat().st_mode) == 0o600 and stat.S_IMODE(entrance.parent.stat().st_mode) == 0o700
             address = re.search('url=([^"]+)"', entrance.read_text())[1]
-            with sync_api.sync_playwright() as p:
-                browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-                try: drive(browser, address, entrance, album)
-                finally: browser.close()
+            with chromium() as browser: drive(browser, address, entrance, album)
         finally:
             server.send_signal(signal.SIGINT) # Ctrl-C
             try: server.wait(120)
@@ -78,7 +75,7 @@ def drive(browser, address, entrance, album):
     loaded = []
     page.on("requestfinished", lambda r: loaded.append(r.url))
     for _ in range(600):
-        try: refused = stranger.request.get(address.split("?")[0], max_redirects=0)
+        try: refused = stranger.request.get(address.split("?")[0], max_redirects=0, timeout=60_000)
         except sync_api.Error: time.sleep(.2) # nobody listens yet
         else: break
     assert refused.status in (302, 403) # without the token

@@ -1,0 +1,54 @@
+"Chromium for tests: a process of its own. It is killed with its whole family when it is done with or takes too long, so a browser that does not answer fails a test and never stops a run."
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# the one without windows gives pictures at once and starts faster
+CHROMIUM = next((p for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+NEEDED = "there is no Chromium here: apt-get install chromium"
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-breakpad",
+         "--disable-component-update", "--disable-extensions", "--disable-sync", "--mute-audio", "--hide-scrollbars", "--force-color-profile=srgb",
+         "--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"]
+
+
+@contextmanager
+def chromium(seconds=1000):
+    "a browser to drive with Playwright; after `seconds` it is killed, and whoever still waits for it gets an error"
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    if not CHROMIUM: pytest.skip(NEEDED)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        log = Path(profile, "log")
+        with open(log, "w") as out:
+            process = subprocess.Popen([CHROMIUM, *QUIET, "--remote-debugging-port=0", f"--user-data-dir={profile}"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        watch = threading.Timer(seconds, kill_family, [process])
+        watch.start()
+        try:
+            port = wait_for_port(Path(profile, "DevToolsActivePort"), process, log)
+            with sync_api.sync_playwright() as p:
+                try: yield p.chromium.connect_over_cdp(f"http://127.0.0.1:{port}")
+                finally: kill_family(process) # not `close`, which waits for an answer
+        finally:
+            watch.cancel()
+            kill_family(process)
+
+def kill_family(process):
+    "a process that leads a session, and all that it started there"
+    try: os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError: pass
+    process.wait()
+
+def wait_for_port(path, process, log) -> int:
+    "Chromium writes the port at which it listens into a file"
+    for _ in range(1200):
+        if path.exists() and (lines := path.read_text().splitlines()): return int(lines[0])
+        assert process.poll() is None, log.read_text()
+        time.sleep(.1)
+    raise AssertionError(log.read_text())
