@@ -1,11 +1,16 @@
 "Chromium for tests: a process of its own. It is killed with its whole family when it is done with or takes too long, so a browser that does not answer fails a test and never stops a run."
 import os
+import re
 import shutil
 import signal
+import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,3 +57,48 @@ def wait_for_port(path, process, log) -> int:
         assert process.poll() is None, log.read_text()
         time.sleep(.1)
     raise AssertionError(log.read_text())
+
+@contextmanager
+def explored(folder, *words):
+    "what `vad explore` serves, stopped by Ctrl-C at the end: the file that leads on to the page, and the address with its token"
+    with tempfile.TemporaryDirectory() as d:
+        log = Path(d, "log")
+        with open(log, "w") as out:
+            server = subprocess.Popen([sys.executable, "-m", "vad", "explore", *map(str, words), "--no-browser"], stdout=out, stderr=out, cwd=folder)
+        try:
+            entrance = wait_for_entrance(log, server)
+            assert stat.S_IMODE(entrance.stat().st_mode) == 0o600 and stat.S_IMODE(entrance.parent.stat().st_mode) == 0o700
+            address = re.search('url=([^"]+)"', entrance.read_text())[1]
+            wait_until_served(address, server, log)
+            yield entrance, address
+        finally:
+            server.send_signal(signal.SIGINT)
+            try: server.wait(120)
+            except subprocess.TimeoutExpired: server.kill()
+        said = log.read_text()
+    assert server.returncode == 0 and not entrance.exists()
+    assert re.search("token=([^&]+)", address)[1] not in said and "Traceback" not in said
+
+def wait_for_entrance(log, server) -> Path:
+    for _ in range(1200):
+        if found := re.search(r"file://(\S+)", log.read_text()): return Path(found[1])
+        assert server.poll() is None, log.read_text()
+        time.sleep(.1)
+    raise AssertionError(log.read_text())
+
+def wait_until_served(address, server, log):
+    "whoever comes without the token is turned away"
+    for _ in range(600):
+        try: urllib.request.build_opener(Stay).open(address.split("?")[0], timeout=60)
+        except urllib.error.HTTPError as e:
+            assert e.code in (302, 403), e
+            return
+        except (urllib.error.URLError, ConnectionError, TimeoutError): pass # nobody listens yet
+        else: raise AssertionError("a stranger was let in")
+        assert server.poll() is None, log.read_text()
+        time.sleep(.2)
+    raise AssertionError(log.read_text())
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    "Does not follow."
+    def redirect_request(self, *args): return None

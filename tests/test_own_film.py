@@ -29,10 +29,11 @@ from vad.training.trainer import fit, load_model
 from vad.training.trainer import settings as preset
 from vad.use import first_minutes, moments, streaming
 from vad.use.calibration import Calibration, calibrate, calibration
-from vad.use.explorer import explore
+from vad.use.explorer import explore, explore_pair
 from vad.use.first_minutes import fit_beginning, first_seconds
+from vad.use.inspect_frames import words_about
 from vad.use.moments import film_names, score_folder
-from vad.use.scorers import open_scorer, words_about
+from vad.use.scorers import open_scorer
 from vad.use.shipping import ship
 from vad.use.sources import Fetched, Source, films_under, open_source
 from vad.use.streaming import score_video
@@ -172,7 +173,17 @@ def test_an_evaluation_writes_beside_a_copy(evaluated, tmp_path, monkeypatch):
 def test_it_is_explored_by_name(films):
     pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipympl")
     explorer = explore("ped2-gates", films / "normal.mp4", "cpu")
-    assert "squared error" in explorer.panels.images
+    assert "squared error" in explorer.panels.images and "vad calibrate ped2-gates" in explorer.decisions.table.value
+
+def test_two_detectors_beside_each_other_know_own_labels(tmp_path):
+    pytest.importorskip("ipympl", reason="ipympl is not installed: pip install ipympl")
+    labels = [walk(tmp_path / f"films/{name}.mp4", seed, 60, [("cyclist", .6)]) for seed, name in ((2, "door"), (3, "yard"))]
+    (tmp_path / "films/labels").mkdir()
+    np.save(tmp_path / "films/labels/door.npy", labels[0]) # the yard is not labelled yet
+    pair = explore_pair("ped2-gates", "ped2-gates", tmp_path / "films", "cpu")
+    for trace in pair.traces.values(): assert np.array_equal(trace.labels, labels[0][trace.frames])
+    pair.player.open(1)
+    assert all(trace.labels is None for trace in pair.traces.values())
 
 
 # ---- speed by name

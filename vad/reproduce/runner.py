@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import threading
 import time
@@ -612,6 +613,7 @@ def in_short(plan:Plan) -> str:
     page = os.path.relpath(plan.folder / "summary.html")
     said = [for_terminal(t), "", *without_data(r), f"The whole story: {page}"]
     if plan.frames:
-        said.append("Look into it, in a notebook (make lab):")
+        said.append(f"Look into it: vad explore {shlex.quote(os.path.relpath(plan.folder))}")
+        said.append("Or in a notebook (make lab):")
         said.append(f"from vad.use.explorer import explore; explore({str(plan.folder.resolve())!r})")
     return "\n".join(said)

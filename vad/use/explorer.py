@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCORE', 'OPACITY', 'LEGEND', 'UNSAID', 'SAID', 'slider_range', 'rates_of', 'rates_html', 'confusion_html',
-           'move_in_view', 'ThresholdPanel', 'labelled_traces', 'show_decisions', 'ItemGallery', 'Explorer', 'lay_out',
-           'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore', 'PairExplorer', 'draw_pair_scores',
-           'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html', 'attention_html', 'draw_steps',
-           'clip_in_words', 'explore_clips']
+           'move_in_view', 'ThresholdPanel', 'labelled_traces', 'threshold_in_words', 'show_decisions', 'ItemGallery',
+           'Explorer', 'lay_out', 'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore', 'PairExplorer',
+           'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html',
+           'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
 
 # %% ../../nbs/5_use/03_explorer.ipynb #003
 from html import escape
@@ -26,10 +26,10 @@ from .inspect_clips import ClipExplanation, ClipInspector, draw_attention, draw_
 from .inspect_clips import draw_clip, draw_received, holds_classifier
 from .inspect_frames import ONLINE, PAPER, WEIGHT, FrameInspector, FrameTrace
 from .inspect_frames import draw_frame_view, draw_panels, item_colours, panel_scales, panels
-from .inspect_frames import place_picture, scores_by_name, top_places
+from .inspect_frames import place_picture, scores_by_name, top_places, words_about
 from .labelling import LabelBox, load_own_labels
 from .widgets import NotebookView, Panels, Player, control, load_widgets, picture_html, plot_html
-from .widgets import set_range, warning_html
+from .widgets import set_range, warning_html, warning_rows
 
 # %% ../../nbs/5_use/03_explorer.ipynb #040
 def slider_range(
@@ -131,13 +131,20 @@ def labelled_traces(inspector:FrameInspector) -> list[FrameTrace]:
     "The videos that were looked at and have labels."
     return [trace for trace in inspector.traces.values() if trace.labels is not None]
 
+# %% ../../nbs/5_use/03_explorer.ipynb #5d1e7a40
+def threshold_in_words(at:float, run:Path|None) -> str: # HTML
+    "Who set the threshold, and what more the run says of its scores."
+    more = words_about(run) if run else []
+    if not more: return f"Training frames set the threshold at {at:.3f}."
+    return escape(" ".join([f"The threshold of this run is {at:.3f}.", *more]))
+
 # %% ../../nbs/5_use/03_explorer.ipynb #048
 def show_decisions(panel:ThresholdPanel):
     "What the threshold decides, in this video and in all."
     kind, at, labels = panel.kind.value, panel.threshold.value, panel.trace.labels
     known, every = panel.inspector.thresholds.get(kind), panel.inspector.evaluated
     origin = "No training frames set a threshold: it begins in the middle."
-    if known is not None: origin = f"Training frames set the threshold at {known:.3f}."
+    if known is not None: origin = threshold_in_words(known, panel.inspector.folder)
     panel.confusion.layout.display = "none" if labels is None else None
     if labels is None:
         share = f"{(panel.scores >= at).mean():.0%} of the frames score {at:.3f} or more."
@@ -230,7 +237,7 @@ def lay_out(e:Explorer):
     "The widgets of an explorer, from above to below."
     W, *_ = load_widgets()
     item, gallery = ([e.gallery.item], [e.gallery.box]) if e.inspector.items else ([], [])
-    warnings = [W.HTML(warning_html(text)) for text in (*e.inspector.data.warnings, *e.warnings)]
+    warnings = warning_rows([*e.inspector.data.warnings, *e.warnings])
     choices = [e.player.bar, W.HBox([e.decisions.kind, e.decisions.threshold]), W.HBox([e.opacity, *item])]
     scores = [W.HBox([e.player.curve.box, e.decisions.confusion]), e.decisions.table, e.labels.box]
     return W.VBox([*warnings, *choices, e.player.readout, e.panels.box, *scores, *gallery,
@@ -280,14 +287,15 @@ class PairExplorer(NotebookView):
         W, *_ = load_widgets()
         self.inspectors, self.panels = inspectors, {name: Panels(4) for name in inspectors}
         self.title = " and ".join(inspectors)
+        warnings = [text for i in inspectors.values() for text in load_own_labels(i)]
         self.kind, self.opacity = control(**SCORE), control(column=1, **OPACITY)
         names = next(iter(inspectors.values())).names
         self.player = Player("video", names, self.load, self.show, "scores over time")
         self.player.on_change(self.kind, self.draw)
         self.player.on_change(self.opacity, lambda: self.show(self.player.slider.value))
         rows = [w for name, p in self.panels.items() for w in (W.HTML(f"<b>{escape(name)}</b>"), p.box)]
-        self.widget = W.VBox([self.player.bar, W.HBox([self.kind, self.opacity]), self.player.readout, *rows,
-                              self.player.curve.box, self.player.status.line])
+        self.widget = W.VBox([*warning_rows(warnings), self.player.bar, W.HBox([self.kind, self.opacity]),
+                              self.player.readout, *rows, self.player.curve.box, self.player.status.line])
         self.player.open(0)
 
     @property

@@ -6,8 +6,8 @@
 __all__ = ['GATES', 'MEMORY_MAP', 'ITEMS', 'ONLINE', 'PAPER', 'FAINT', 'QUIET', 'SPREAD', 'KEEP', 'WIDTH', 'PALETTE', 'VIRIDIS',
            'COLOURS', 'READ_MOST', 'WEIGHT', 'view_frames', 'reading_weights', 'RecordingModel', 'look', 'as_bytes',
            'halved', 'look_at_memory', 'look_at_speed', 'scores_by_name', 'FrameTrace', 'peak_reads', 'whole_dataset',
-           'inspected_frames', 'evaluated_scores', 'detectors_in', 'chosen_run', 'recorded_data', 'FrameView',
-           'smoothed', 'keep_recent', 'FrameInspector', 'relabel', 'Block', 'compute_block', 'trace_video',
+           'inspected_frames', 'evaluated_scores', 'words_about', 'detectors_in', 'chosen_run', 'recorded_data',
+           'FrameView', 'smoothed', 'keep_recent', 'FrameInspector', 'relabel', 'Block', 'compute_block', 'trace_video',
            'trace_table', 'packed_masks', 'view_of', 'as_panel', 'blend', 'palette_of', 'blend_map', 'item_colours',
            'item_map', 'outlined', 'panel_scales', 'panels', 'top_places', 'place_picture', 'draw_panels',
            'draw_frame_view']
@@ -32,7 +32,7 @@ from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.progress_bar import progress
 from ..core.provenance import Run, find_run
-from ..core.records import read_json
+from ..core.records import read_json, validate_fields
 from ..data.datasets import OWN_LABELS, Dataset, open_dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import open_video
@@ -206,6 +206,20 @@ def evaluated_scores(folder:Path|None, data:Dataset) -> tuple[pd.DataFrame|None,
     if known["key"].get("data") != data.fingerprint(): return None, None
     at = (known.get("regularity") or {}).get("at_threshold")
     return frame_scores.read_table(folder / "scores.csv"), at and at["threshold"]
+
+# %% ../../nbs/5_use/01_inspect_frames.ipynb #3f7a58db
+def words_about(run:Path) -> list[str]:
+    "What the scores of a run rest on, where its own training does not say it: a sentence each."
+    path = run / "record.json"
+    known = read_json(path, dict(shipped=dict|None, calibrated=dict|None)) if path.exists() else {}
+    shipped, calibrated = (known.get(k) or {} for k in ("shipped", "calibrated"))
+    validate_fields(shipped, dict(words=str|None, name=str|None), path)
+    validate_fields(calibrated, dict(words=str|None), path)
+    said = [x["words"] for x in (shipped, calibrated) if x.get("words")]
+    if shipped and not calibrated:
+        said.append("Another camera's scores and alarms need calibration by some normal film of it: "
+                    f"vad calibrate {shipped['name']} NORMAL.mp4 --out FOLDER.")
+    return said
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #1ea08925
 def detectors_in(folder:Path) -> list[Path]: # run folders

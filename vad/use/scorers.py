@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['taken_frames', 'FrameScorer', 'ClassScorer', 'embed_frames', 'normal_class', 'scored_class', 'run_data',
-           'read_recipe', 'class_scorer', 'words_about', 'open_scorer']
+           'read_recipe', 'class_scorer', 'open_scorer']
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #9d4664ca
 from collections import deque
@@ -211,20 +211,6 @@ def class_scorer(
                       f"{len(centres)}: restore it, or train again.")
     weight = chosen_weight(run) if weight is None else weight
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal or known.get("normal"), weight)
-
-# %% ../../nbs/5_use/04b_scorers.ipynb #3f7a58db
-def words_about(run:Path) -> list[str]:
-    "What the scores of a run rest on, where its own training does not say it: a sentence each."
-    path = run / "record.json"
-    known = read_json(path, dict(shipped=dict|None, calibrated=dict|None)) if path.exists() else {}
-    shipped, calibrated = (known.get(k) or {} for k in ("shipped", "calibrated"))
-    validate_fields(shipped, dict(words=str|None, name=str|None), path)
-    validate_fields(calibrated, dict(words=str|None), path)
-    said = [x["words"] for x in (shipped, calibrated) if x.get("words")]
-    if shipped and not calibrated:
-        said.append("Another camera's scores and alarms need calibration by some normal film of it: "
-                    f"vad calibrate {shipped['name']} NORMAL.mp4 --out FOLDER.")
-    return said
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #9af70fee
 def open_scorer(

@@ -33,7 +33,8 @@ from ..data.film_writer import FilmWriter
 from ..training.trainer import stop_flag
 from .inspect_frames import FAINT, PALETTE, blend_map, smoothed
 from .first_minutes import fit_beginning, is_itself
-from .scorers import ClassScorer, FrameScorer, open_scorer, words_about
+from .inspect_frames import words_about
+from .scorers import ClassScorer, FrameScorer, open_scorer
 from .sources import Fetched, FrameReader, Source, open_source
 from .windows import WindowAggregator, Windows, window_latency, windows_of
 
