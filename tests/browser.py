@@ -19,7 +19,7 @@ import pytest
 # the one without windows gives pictures at once and starts faster
 CHROMIUM = next((p for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 NEEDED = "there is no Chromium here: apt-get install chromium"
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-breakpad",
+QUIET = ["--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-breakpad",
          "--disable-component-update", "--disable-extensions", "--disable-sync", "--mute-audio", "--hide-scrollbars", "--force-color-profile=srgb",
          "--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"]
 
@@ -48,7 +48,8 @@ def kill_family(process):
     "a process that leads a session, and all that it started there"
     try: os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError: pass
-    process.wait()
+    try: process.wait(30)
+    except subprocess.TimeoutExpired: pass # the kernel does not let go of it: nobody waits for that
 
 def wait_for_port(path, process, log) -> int:
     "Chromium writes the port at which it listens into a file"

@@ -44,12 +44,13 @@ def installed(source, tmp_path_factory):
     return out / "site"
 
 
-def test_an_entry_is_reproduced_in_an_empty_folder(installed, tmp_path):
+def test_an_entry_is_reproduced_in_an_empty_folder(installed, tmp_path, album):
     where = dict(PYTHONPATH=str(installed), VAD_CACHE=str(tmp_path / "cache"))
     (tmp_path / "empty").mkdir()
     script = f"import vad; assert vad.__file__.startswith({str(installed)!r}), vad.__file__"
     run(tmp_path / "empty", "-c", script, **where)
-    run(tmp_path / "empty", "-m", "vad", "reproduce", "gates.frames", "--preset", "quick", "--device", "cpu", **where)
+    said = run(tmp_path / "empty", "-m", "vad", "reproduce", "gates.frames", "--preset", "quick", "--device", "cpu", **where)
+    (album / "said_by_the_wheel.txt").write_text(said)
     folder = tmp_path / "empty/runs/synthetic-quick"
     assert (folder / "gates.ipynb").exists() and (folder / "summary.html").exists()
     summary = read_csv(folder / "summary.csv", dict(entry=str, state=str))
