@@ -261,6 +261,16 @@ def test_classify_a_bare_pair_with_cross_validation(chain):
     assert code == 0 and "majority" in out, err
     assert len(pd.read_csv(chain / "cv/folds.csv")) == 2 * (4 + 2) # four controls, one pipeline with and without the centres
 
+def test_json_of_a_classifier_is_what_its_files_hold(chain, tmp_path):
+    code, out, err = command(chain, "classify", chain / "embedded0", "--out", tmp_path / "one", "--json", *SMALL)
+    measured = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert code == 0 and "weighted: accuracy" in err, err
+    assert json.loads(out)["measures"]["plain"]["accuracy"] == measured["plain"]["accuracy"]
+    code, out, err = command(chain, "classify", chain / "embedded0", "--out", tmp_path / "two", "--json", "--folds", 2, *SMALL)
+    assert code == 0, err
+    folds, table = json.loads(out, parse_constant=pytest.fail)["folds"], pd.read_csv(tmp_path / "two/summary.csv")
+    assert [row["pipeline"] for row in folds] == list(table.pipeline) and np.allclose([row["accuracy"] for row in folds], table.accuracy)
+
 def test_score_a_film(chain):
     code, out, err = command(chain, "classify", chain / "embedded0", "--out", chain / "scorer", *SMALL)
     assert code == 0, err

@@ -179,6 +179,7 @@ CONFUSION, GALLERY = "confusion matrix of this video", "the places that read it 
 def test_every_control_of_the_frame_explorer(desk):
     desk.keep("explore")
     assert GATED | {CONFUSION, GALLERY, "curve"} == set(desk.look())
+    assert (desk.look()["curve"][-10:, -10:] == 255).all() # no handle to resize it by
 
     with desk.changes("frame", "curve") as changed: desk.press("frame", "Home")
     assert changed == GATED | {"curve"} and desk.value("frame") == 2 # clips of three frames: the first two have no score

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACCESSIBLE', 'PAGE', 'STYLE_SHEET', 'ENDED', 'load_widgets', 'image_html', 'picture_html', 'plot_html', 'scale_html',
-           'warning_html', 'warning_rows', 'CurveMouse', 'Curve', 'Status', 'control', 'set_range', 'Controls',
-           'Player', 'Panels', 'page_widget', 'NotebookView']
+           'warning_html', 'warning_rows', 'CurveMouse', 'refuse_handle', 'Curve', 'Status', 'control', 'set_range',
+           'Controls', 'Player', 'Panels', 'page_widget', 'NotebookView']
 
 # %% ../../nbs/5_use/02a_widgets.ipynb #003
 import io
@@ -122,6 +122,11 @@ class CurveMouse:
         if self.drag and start != end: self.drag(*sorted((start, end)))
         else: self.jump(end)
 
+# %% ../../nbs/5_use/02a_widgets.ipynb #b2f6c1d8
+def refuse_handle(canvas, message:dict, buffers):
+    "A page gives every plot that it opens a handle to resize it by, whatever it was told: it is told again."
+    if message.get("type") == "initialized": canvas.send_state("resizable")
+
 # %% ../../nbs/5_use/02a_widgets.ipynb #019
 class Curve:
     "A plot over frames, with a cursor that follows the slider, and a click that leads it."
@@ -135,6 +140,7 @@ class Curve:
         self.canvas = Canvas(self.figure)
         for name in ("toolbar", "header", "footer"): setattr(self.canvas, f"{name}_visible", False)
         self.canvas.resizable = False
+        self.canvas.on_msg(refuse_handle)
         self.box = W.VBox([W.Label(label), self.canvas])
         self.box.add_class("vad-curve")
         Manager(self.canvas, 0)
