@@ -455,9 +455,7 @@ def tell_folds(
 MEASURED = dict(accuracy="accuracy", balanced="balanced accuracy", auroc="AUROC", ap="average precision",
                 f1="F1")
 
-def tell_measures(
-    found:dict[str, dict], # classifier or control -> measures
-):
+def tell_measures(found:dict[str, dict]): # classifier or control -> measures
     "Print what a classifier and its controls reach, in %."
     from vad.reproduce.figures import in_percent
     for name, x in found.items():
