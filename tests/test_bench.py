@@ -25,6 +25,17 @@ def test_one_is_run(tiny, tmp_path):
     made = nbformat.read(tmp_path / "notebooks/cache.ipynb", 4)
     assert any(f'root = "{tiny}"' in c.source for c in made.cells)
 
+def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
+    words = ("bench", "scale", "--out", tmp_path / "out", "--notebooks", tmp_path / "notebooks", "--set", f"data={tiny}", "--set", f"models={tmp_path / 'models'}", "--set", 'rows=["half the epochs"]', "--set", "device=cpu")
+    rc, out, err = call(tmp_path, *words)
+    assert rc == 0 and out.startswith("scale: "), err
+    one, = pd.read_csv(tmp_path / "out/scale.csv").to_dict("records")
+    assert one["epochs"] == 1 and one["size"] == "40x64" and 0 <= one["auc"] <= 100 and one["train_minutes"] > 0
+    model, = (tmp_path / "models").glob("*/model.safetensors")
+    made = model.stat().st_mtime_ns
+    assert call(tmp_path, *words)[0] == 0 and model.stat().st_mtime_ns == made
+    assert pd.read_csv(tmp_path / "out/scale.csv").to_dict("records") == [one]
+
 def test_one_that_fails_says_where(tmp_path):
     rc, out, err = call(tmp_path, "bench", "cache", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"root={tmp_path / 'nowhere'}")
     assert rc == 1 and "nowhere" in out and not (tmp_path / "out/cache.csv").exists()
