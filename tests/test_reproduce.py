@@ -93,11 +93,15 @@ def test_publishing_a_part_keeps_the_rest(plan, work, tmp_path):
     path, = (tmp_path / "published").glob("*.results.jsonl")
     before = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
     shutil.copytree(plan.folder, tmp_path / "part", ignore=shutil.ignore_patterns("models"))
+    shutil.rmtree(tmp_path / "part/figures/mnad")
     for p in (tmp_path / "part/results").glob("*.json"):
         if not p.name.startswith("row-gates-seed"): p.unlink()
     cards.publish_run(read_plan(tmp_path / "part"), tmp_path / "published")
     after = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
     assert set(after.results) == set(before.results) and after.states == before.states
+    pages = [(folder / path.name.replace(".results.jsonl", ".html")).read_text() for folder in (work / "published", tmp_path / "published")]
+    assert pages[0].count("<img ") == pages[1].count("<img ") > 3 # with those of the entries that the part did not draw
+    assert "missing data" not in pages[1] # in one sentence above, and without sections
     for name, tables in before.tables.items():
         for file, t in tables.items(): pd.testing.assert_frame_equal(after.tables[name][file], t)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'VERMILION', 'GREEN', 'SKY', 'ORANGE', 'PURPLE', 'CYCLE', 'STYLE', 'HEAT', 'style', 'named', 'axes', 'grid',
            'as_image', 'bare', 'frame', 'sheet', 'heat', 'overlay', 'contour', 'spans', 'score', 'unit_square', 'roc',
-           'pr', 'confusion', 'bars', 'beside', 'gains', 'losses', 'save']
+           'pr', 'confusion', 'bars', 'spread_of', 'beside', 'gains', 'losses', 'save']
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #002
 import matplotlib.pyplot as plt
@@ -214,9 +214,17 @@ def bars(table:pd.DataFrame, ax:Axes|None=None, unit:str="frame AUC, %") -> Axes
                 label="ours, 95 % interval over videos")
     return beside(table, {}, ax, unit)
 
+# %% ../../nbs/6_engineering/07_plot.ipynb #b4d07e92
+def spread_of(table:pd.DataFrame, column:str): # of `beside`; -> xerr of a Matplotlib errorbar
+    "How far the bars of a column reach: the ends of an interval, a deviation, or nothing."
+    if f"{column}_low" not in table: return table.get(f"{column}_sd_folds")
+    low, value, high = (table[c].astype(float) for c in (f"{column}_low", column, f"{column}_high"))
+    return np.abs(np.stack([value - low, high - value]))
+
 # %% ../../nbs/6_engineering/07_plot.ipynb #045
 def beside(
-    table:pd.DataFrame,     # row, published, the columns named next; <column>_sd_folds: a deviation; %
+    # row, published, the columns named next, with <column>_sd_folds or <column>_low and _high; %
+    table:pd.DataFrame,
     columns:dict[str, str], # column -> its name in the legend
     ax:Axes|None=None,
     unit:str="accuracy, %",
@@ -226,13 +234,13 @@ def beside(
     y, step = np.arange(len(table))[::-1], .5 / max(1, len(columns))
     for k, (column, name) in enumerate(columns.items()):
         at = y - (k - (len(columns) - 1) / 2) * step
-        ax.errorbar(table[column], at, xerr=table.get(f"{column}_sd_folds"), fmt="os^Dv"[k % 5],
+        ax.errorbar(table[column], at, xerr=spread_of(table, column), fmt="os^Dv"[k % 5],
                     color=CYCLE[k % len(CYCLE)], ms=5, capsize=2, lw=1.2, label=name)
     if table.published.notna().any():
         ax.plot(table.published, y, "D", color="k", ms=6, mfc="none", mew=1.6, label="published")
-    deviations = any(f"{c}_sd_folds" in table for c in columns)
-    ax.set(yticks=y, yticklabels=table.row, ylim=(-.7, len(table) - .3),
-           xlabel=unit + ("; bars: one deviation over folds to either side" if deviations else ""))
+    if any(f"{c}_sd_folds" in table for c in columns): unit += "; bars: a deviation over folds to either side"
+    if any(f"{c}_low" in table for c in columns): unit += "; bars: 95 % intervals"
+    ax.set(yticks=y, yticklabels=table.row, ylim=(-.7, len(table) - .3), xlabel=unit)
     ax.grid(False, axis="y")
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return ax

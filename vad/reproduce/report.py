@@ -6,8 +6,8 @@
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
            'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
-           'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page', 'with_published',
-           'publish_figures']
+           'entries_shown', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page',
+           'with_published', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
 import json
@@ -254,6 +254,11 @@ def entry_facts(entry:Entry, r:Report) -> dict:
     return dict(name=entry.name, title=entry.title, described=described(entry, r), caveat=entry.caveat,
                 links=links, tables=shown, pictures=pictures)
 
+# %% ../../nbs/6_engineering/25_report.ipynb #a71c3e5d
+def entries_shown(half:str, r:Report) -> list[Entry]:
+    "The entries on frames, or on clips, that have a section; those without data are one sentence above."
+    return [e for e in ENTRIES.values() if e.half == half and r.states[e.name]["state"] != "missing data"]
+
 # %% ../../nbs/6_engineering/25_report.ipynb #045
 def half_facts(half:str, r:Report) -> dict:
     "What the page says of frames, or of clips."
@@ -273,8 +278,7 @@ def half_facts(half:str, r:Report) -> dict:
         note = ("No paper has measured this data. The published numbers beside ours are those of "
                 f"{theirs}, for orientation only: they are no target here.")
     titles, papers = t[t.title != ""].set_index("entry").title, {}
-    for e in ENTRIES.values():
-        if e.half == half: papers.setdefault(e.paper, []).append(entry_facts(e, r))
+    for e in entries_shown(half, r): papers.setdefault(e.paper, []).append(entry_facts(e, r))
     def linked(name): return name if r.linked and (r.plan.folder / name).exists() else ""
     papers = [dict(title=titles[p], entries=mine, page=linked(f"{p}.html"), notebook=linked(f"{p}.ipynb"))
               for p, mine in papers.items()]
@@ -298,7 +302,7 @@ def make_page(r:Report) -> str:
     if not any(known(r.data(h)) for h in r.halves): rule = ""
     return rendered(
         title=f"{' and '.join(map(r.data, r.halves))}, preset {r.plan.preset}", overview=overview(r),
-        ids=[n for n, e in ENTRIES.items() if e.half in r.halves],
+        ids=[e.name for h in r.halves for e in entries_shown(h, r)],
         sentences=[counted_verdicts(r), rule, r.record.get("pictures"), *without_data(r)],
         halves=[half_facts(h, r) for h in r.halves], measurements=measurement_table(r),
         record=json.dumps({k: v for k, v in r.record.items() if k != "notes"}, indent=1))
@@ -365,5 +369,6 @@ def publish_figures(
         with atomic_write(target / path.parent.name / path.name) as part: shutil.copyfile(path, part)
     notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
     write_results(target / f"{name}.results.jsonl", r.record | dict(notes=notes), r.results)
+    r = replace(r, figures=target) # pictures of earlier runs lie there too
     with atomic_write(target / f"{name}.html") as part: part.write_text(make_page(r), encoding="utf-8")
     return r
