@@ -2,6 +2,7 @@
 import os
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ[name] = "1" # before numpy and torch are imported
@@ -27,6 +28,23 @@ def pytest_collection_modifyitems(config, items):
 def caches(tmp_path_factory):
     "frame caches of these tests lie with their other files"
     os.environ["VAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+def real_time_threads():
+    "threads of this process that the kernel lets go before all others"
+    if not hasattr(os, "sched_getscheduler"): return []
+    def policy(thread):
+        try: return os.sched_getscheduler(thread)
+        except ProcessLookupError: return os.SCHED_OTHER # it has ended
+    return [t for t in map(int, os.listdir("/proc/self/task")) if policy(t) in (os.SCHED_FIFO, os.SCHED_RR)]
+
+@pytest.fixture(autouse=True)
+def fair_share(request):
+    "Whatever makes threads real-time, their children inherit it, and a browser that spins then starves the machine for good: they are made ordinary again, and the test is named."
+    yield
+    for thread in (found := real_time_threads()):
+        try: os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        except (ProcessLookupError, PermissionError): pass
+    if found: warnings.warn(f"{len(found)} threads of this process are real-time after {request.node.nodeid}")
 
 @pytest.fixture(scope="session")
 def album(tmp_path_factory):
