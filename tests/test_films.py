@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
+from conftest import real_time_threads
 from films import av, copy_film, ffmpeg, flip, marked, number_of, numbers_of, picture, shown_by_copy, write_film, write_streams
 from vad.data.frame_cache import cache_frames
 from vad.data.clips import collect
@@ -369,3 +370,11 @@ def test_where_a_film_ends_is_found_in_any_bytes(tmp_path_factory, data, begins,
     marks = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + b"\0\x08filesize\0" + b"OggS"
     path.write_bytes(begins + data[:gap] + marks + data[gap:])
     assert said_end(path) >= 0
+
+
+# ---- what an encoder leaves behind
+
+def test_an_encoder_that_makes_its_caller_real_time(tmp_path):
+    write_film(tmp_path / "a.mkv", range(4), "libsvtav1")
+
+def test_whoever_comes_after_it_is_ordinary(): assert real_time_threads() == []
