@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -333,6 +334,17 @@ def test_a_folder_in_a_sheet_out(films, tmp_path, monkeypatch):
     assert [n for n in after if after[n] != before[n]] == ["front door.scores.csv"] # damaged: that one is
     monkeypatch.setattr(moments, "score_video", lambda *args, **kwargs: pytest.fail("scored"))
     with pytest.raises(pytest.fail.Exception): score_folder(films / "films", "speed", out, first=7.) # other settings
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_highest_moments_are_the_highest(scores):
+    "each is the highest score that is over two seconds from all before it, wherever that lies on a peak's slope"
+    table = pd.DataFrame(dict(seconds=np.arange(len(scores)) / 2, score=scores, frame=range(len(scores))))
+    film = SimpleNamespace(table=table, threshold=None, shown="a", record=dict(source=dict(fps=2)))
+    found = moments.highest_moments(film, 5)
+    for i, m in enumerate(found):
+        left = [s for t, s in zip(table.seconds, scores) if all(abs(t - f["peak"]) > 2 for f in found[:i])]
+        assert m["score"] == max(left) == scores[m["frame"]] and m["begin"] <= m["peak"] < m["end"]
+    assert len(found) == 5 or all(any(abs(t - m["peak"]) <= 2 for m in found) for t in table.seconds)
 
 def test_where_nothing_alarms_the_page_says_so(films, tmp_path):
     shutil.copytree(films / "films/Monday", tmp_path / "films")

@@ -115,10 +115,15 @@ def score_film(
     return ScoredFilm(path, shown, out, record, read_csv(out / f"{name}.scores.csv", columns))
 
 # %% ../../nbs/5_use/04e_moments.ipynb #3494417b
-def moment_of(film:ScoredFilm, a:int, b:int, alarm:bool) -> dict: # rows of its table, both included
-    "A stretch of a film, by its highest score."
+def moment_of(
+    film:ScoredFilm,
+    a:int, b:int,     # rows of its table, both included
+    alarm:bool,
+    k:int|None=None,  # the row that speaks for it; None: its highest score
+) -> dict:
+    "A stretch of a film, by one of its scores."
     t = film.table
-    k = a + int(np.nanargmax(t.score[a:b + 1]))
+    if k is None: k = a + int(np.nanargmax(t.score[a:b + 1]))
     end = t.seconds[b + 1] if b + 1 < len(t) else t.seconds[b] + 1 / film.record["source"]["fps"]
     line = float("nan") if film.threshold is None else film.threshold
     return dict(film=film.shown, begin=t.seconds[a], end=end, seconds=end - t.seconds[a], score=t.score[k],
@@ -132,9 +137,10 @@ def highest_moments(film:ScoredFilm, most:int=SHOWN) -> list[dict]:
     "The highest scores of a film, with what is a second around each."
     seconds, left, found = film.table.seconds.to_numpy(), film.table.score.to_numpy(float, copy=True), []
     while len(found) < most and np.isfinite(left).any():
-        t = seconds[int(np.nanargmax(left))]
+        k = int(np.nanargmax(left)) # beside it may lie a higher one, on the slope of another peak
+        t = seconds[k]
         a, b = np.flatnonzero(np.abs(seconds - t) <= APART / 2)[[0, -1]]
-        found.append(moment_of(film, int(a), int(b), False))
+        found.append(moment_of(film, int(a), int(b), False, k))
         left[np.abs(seconds - t) <= APART] = np.nan
     return found
 
