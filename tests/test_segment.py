@@ -14,6 +14,7 @@ from vad.data.clips import Collection, collect, films
 from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.embedding import embed
+from vad.data.film_writer import write_film as write_copy
 from vad.data.cutting import clip_label, marks, read_film, segment, snap
 from vad.data.video import open_video
 
@@ -55,7 +56,7 @@ def write_h264(path, frames, **options):
     av = pytest.importorskip("av", reason="PyAV is not installed")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=10, options=dict(threads="1") | options)
+        stream = out.add_stream("libx264", rate=10, options=dict(threads="1", mbtree="0") | options)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
         for f in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(f, format="bgr24")))
         out.mux(stream.encode())
@@ -205,6 +206,14 @@ def test_seconds_are_those_of_the_time_stamps(tmp_path):
         short = segment(tmp_path / "films", tmp_path / "short", seconds=9, shortest=6)
     assert short.status.tolist() == ["failed"] and "shorter than 6 seconds" in short.reason[0] # 50 frames of 30 a second would be shorter still
 
+def test_the_same_film_gives_the_same_bytes(tmp_path):
+    write_film(tmp_path / "films/a/a.mp4", range(60), size=(240, 320), noise=30)
+    tables = [segment(tmp_path / "films", tmp_path / name, seconds=1, cut="encode") for name in "xyz"]
+    made = [{(tmp_path / name / v).read_bytes() for v in t.video} for name, t in zip("xyz", tables)]
+    assert made[0] == made[1] == made[2] and len(made[0]) > 1
+    for name in "pqr": write_copy(tmp_path / f"{name}.mp4", open_video(tmp_path / "films/a/a.mp4").read(), fps=25)
+    assert len({(tmp_path / f"{name}.mp4").read_bytes() for name in "pqr"}) == 1
+
 def test_annotations_count_the_frames_that_are_shown(tmp_path, long):
     (tmp_path / "films/Arson").mkdir(parents=True)
     copy_film(long, tmp_path / "films/Arson/a.mp4", .7)          # shows 18 to 59; 6 more are hidden in front
@@ -307,5 +316,6 @@ def test_partial_from_the_command_line(tmp_path, long):
     (tmp_path / "films/Arson/a.mp4").write_bytes(long.read_bytes())
     flip(tmp_path / "films/Arson/a.mp4")
     done = CliRunner().invoke(app, ["segment", str(tmp_path / "films"), "--out", str(tmp_path / "clips"), "--seconds", "1", "--shortest", ".01", "--partial"])
-    assert done.exit_code == 0 and "films left out" in done.output and ": 3 clips, 0 films" in done.output, done.output
-    assert len(collect(tmp_path / "clips")) == 3
+    clips = -(-open_video(tmp_path / "films/Arson/a.mp4", partial=True).frames // 25)
+    assert done.exit_code == 0 and "films left out" in done.output and f": {clips} clips, 0 films" in done.output, done.output
+    assert len(collect(tmp_path / "clips")) == clips > 1

@@ -157,7 +157,8 @@ def encode_clip(frames, film:Film, seconds:np.ndarray, path:Path): # seconds: wh
     "Encode frames as a film."
     av, rate = pyav(), Fraction(film.video.fps).limit_denominator(1001) # 29.97 is 30000/1001
     h, w = (n - n % 2 for n in film.video.size) # H.264 halves the colours' resolution
-    options = dict(crf=QUALITY, preset="veryfast", threads="1")
+    # x264's tree of macroblocks is off: its code for AVX-512 gives other bytes from run to run
+    options = dict(crf=QUALITY, preset="veryfast", threads="1", mbtree="0")
     with av.open(str(path.absolute()), "w") as out:
         stream = out.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"

@@ -27,7 +27,9 @@ class H264Encoder:
         self.path, self.stay, self.cure = path, round(1 / fps / BASE), cure # of the last frame
         with self.disk_errors():
             self.out = pyav().open(f"file:{path.absolute()}", "w", format="mp4")
-            self.stream = self.out.add_stream("libx264", options=dict(preset="veryfast", crf="20", bf="0"))
+            # without its tree of macroblocks, x264 gives the same bytes on each run
+            options = dict(preset="veryfast", crf="20", bf="0", mbtree="0")
+            self.stream = self.out.add_stream("libx264", options=options)
         self.stream.width, self.stream.height = size
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = self.stream.time_base = BASE
