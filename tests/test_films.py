@@ -16,7 +16,7 @@ from vad.data.clips import collect
 from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.datasets import open_dataset
-from vad.data.decoder import ShownFrame, deinterlaced, film_frames, pyav, said_end
+from vad.data.decoder import Damage, ShownFrame, deinterlaced, film_frames, open_film, pyav, said_end
 from vad.data.embedding import decode_into, embed
 from vad.data.download import extract_frames
 from vad.data.cutting import read_film, segment
@@ -220,6 +220,35 @@ def test_damage_is_counted_and_the_rest_is_used(tmp_path, large, harm):
     sound = [number_of(frame) for frame, s in film_frames(film) if not s.damaged]
     assert sound == sorted(set(sound)) and sound[0] == 0 and len(sound) + part.damaged >= 60 # whatever is not right has been counted
     assert_one_answer(film, shown, tmp_path, partial=True)
+
+class Heard(Damage):
+    "of which packets the decoder complained"
+    def __init__(self):
+        super().__init__()
+        self.complaints = set()
+
+    def packet(self, pts, key, complained, hidden=False):
+        if complained: self.complaints.add(pts)
+        super().packet(pts, key, complained, hidden)
+
+def test_damage_spreads_in_the_order_of_packets(tmp_path, large):
+    "a picture that looks ahead is shown before the damaged one on which it builds: it is marked as well"
+    clean = dict((s.pts, frame) for frame, s in film_frames(large))
+    with open_film(large) as (container, stream):
+        packets = [(p.pts, p.is_keyframe, p.pos, p.size) for p in container.demux(stream) if p.size]
+    ahead = [i for i, (pts, key, _, _) in enumerate(packets) if not key and any(p < pts for p, _, _, _ in packets[i + 1:])]
+    data, found, earlier = large.read_bytes(), 0, 0
+    for i in ahead:
+        pts, _, at, size = packets[i]
+        film, damaged = tmp_path / f"{i}.mp4", bytearray(data)
+        for k in range(at + size // 4, at + size * 3 // 4): damaged[k] ^= 0xff
+        film.write_bytes(damaged)
+        heard = Heard()
+        shown = [(s.pts, s.damaged, not np.array_equal(frame, clean[s.pts])) for frame, s in film_frames(film, damage=heard)]
+        if pts not in heard.complaints: continue # nothing that the decoder could notice
+        found, earlier = found + 1, earlier + any(wrong for p, _, wrong in shown if p < pts)
+        assert all(marked for _, marked, wrong in shown if wrong)
+    assert found > 3 and earlier > 3
 
 def test_a_film_without_its_end(tmp_path, large):
     film = copy_film(large, tmp_path / "film.mp4", movflags="faststart")

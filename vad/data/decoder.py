@@ -181,15 +181,20 @@ class ShownFrame(NamedTuple):
 # %% ../../nbs/3_data/02_decoder.ipynb #028
 class Damage:
     "Which frames are wrong: those whose packet was complained of, and all up to the next sound key frame."
-    def __init__(self): self.bad, self.hurt, self.hole, self.lost = set(), False, False, 0
+    def __init__(self):
+        self.bad = set()                       # time stamps of packets whose frames are still to come
+        self.spreads = self.hurt = False       # whether it goes on: in the order of packets, of frames
+        self.hole, self.lost = False, 0        # a packet without a time stamp; frames that did not come
 
-    def packet(self, pts:int|None):
-        "A packet that the decoder complained of, or could not decode at all."
-        if pts is None: self.hole = True
-        else: self.bad.add(pts)
+    def packet(self, pts:int|None, key:bool, complained:bool, hidden:bool=False):
+        "The next to be decoded; `complained`: by the decoder; `hidden`: by an edit list."
+        self.spreads = complained or self.spreads and not key
+        if not self.spreads or hidden: return
+        if pts is not None: self.bad.add(pts)
+        elif complained: self.hole = True
 
     def frame(self, pts:int|None, key:bool, corrupt:bool) -> bool:
-        "Whether the next frame of the film is wrong; counts those that should stand before it and do not."
+        "Whether the next frame to be shown is wrong; counts those that should stand before it and do not."
         passed = {b for b in self.bad if pts is not None and b <= pts}
         own, gone = corrupt or pts in passed, len(passed - {pts}) + self.hole
         self.bad -= passed
@@ -219,10 +224,12 @@ def decoded_stream(
                 if packet is not None: frames = packet.decode()
         except av.InvalidDataError: broken = True
         except (av.FFmpegError, OSError, MemoryError) as e: broken, frames = failed(e, packet)
-        pts = packet.pts if packet is not None else None
+        pts = packet.pts if packet is not None and packet.size else None # an empty one shows nothing new
         if packet is not None and packet.is_keyframe and not begun: begun, key = True, pts
         leading = None not in (key, pts) and pts < key # in front of the first key frame: not to be decoded
-        if begun and not leading and (broken or listener.serious): damage.packet(pts)
+        complained = broken or listener.serious or packet is not None and packet.is_corrupt
+        if begun and not leading and packet is None: damage.packet(None, False, complained)
+        elif begun and not leading: damage.packet(pts, packet.is_keyframe, complained, packet.is_discard)
         for f in frames:
             if not begun or None not in (key, f.pts) and f.pts < key: continue
             yield ShownFrame(f, f.pts, damage.frame(f.pts, f.key_frame, f.is_corrupt), f.rotation)
