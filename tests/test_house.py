@@ -39,7 +39,8 @@ def the_map():
     text = (NOTEBOOKS / "index.ipynb").read_text(encoding="utf-8")
     index = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"])
     rows = re.findall(r"^\| *`vad\.(\w+)` *\|[^|]*\|([^|\n]*)\|", index, re.M)
-    return {part: set(re.findall(r"`(\w+)`", allowed)) for part, allowed in rows}
+    above = [part for part, _ in rows]
+    return {part: set(above[:i] if "all above" in allowed else re.findall(r"`(\w+)`", allowed)) for i, (part, allowed) in enumerate(rows)}
 
 
 def cells_of(path):
