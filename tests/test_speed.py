@@ -34,6 +34,7 @@ def test_a_bare_checkout_makes_the_table(tmp_path):
     t = pd.read_csv(tmp_path / "speed.csv")
     ours = {f"{name}, {p}" for name in ("vad", "SRU", "SRU++") for p in speed.precisions("cpu")}
     assert ours | {"plain PyTorch", "one frame at a time", "nn.LSTM, fp32", "timm"} == set(t.way)
+    assert t.products[t.what.str.contains("step|backward")].between(0, 100, inclusive="neither").all()
     assert (t[["ms", "bound_ms", "per_second", "fp32_tflops", "copy_gb_s"]] > 0).all().all() and str(tmp_path / "speed.csv") in p.stdout
 
 @pytest.mark.parametrize("argv", [["--device", "abacus"], ["--parts", "wheels"], ["--sizes", "vast"]])
@@ -50,6 +51,10 @@ def test_operations_are_counted():
 def test_the_lower_bound_is_the_slower_of_two():
     here = speed.Machine("cpu", dict(fp32=10., bf16=40.), 5.)
     assert (here.bound(20., 5.), here.bound(10., 20.), here.bound(20., 0., "bf16")) == (2., 4., .5)
+
+def test_products_are_told_from_the_rest():
+    x = torch.randn(400, 400)
+    assert speed.share_of_products(lambda: x @ x, "cpu") > speed.share_of_products(lambda: torch.sigmoid(x) * x, "cpu") == 0
 
 def test_lines_compare_with_the_first_way():
     taken = pd.DataFrame({"ours, bf16": [.002] * 3, "theirs": [.05] * 3})

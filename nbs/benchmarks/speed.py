@@ -20,10 +20,13 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99") # the profiler says when it begins and ends
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2])) # the checkout
@@ -114,6 +117,16 @@ def interleaved(
         rows.append({name: seconds(ways[name], device, n) for name in turn})
     return pd.DataFrame(rows)[names]
 
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "mkldnn", "_scaled_dot_product") # PyTorch's names of them
+
+def share_of_products(call, device) -> float: # %; nan on a GPU, where the processor waits
+    "How much of a call's time goes into products of matrices and convolutions, which half precision makes faster."
+    if torch.device(device).type == "cuda": return float("nan")
+    call()
+    with profile(activities=[ProfilerActivity.CPU]) as seen: call()
+    spent = {e.key.removeprefix("aten::"): e.self_cpu_time_total for e in seen.key_averages()}
+    return 100 * sum(t for name, t in spent.items() if name.startswith(PRODUCTS)) / sum(spent.values())
+
 def precision_of(way:str) -> str:
     "In what a way computes: said behind its name, single precision where nothing is said."
     return way.rpartition(", ")[2] if way.endswith(tuple(DTYPES)) else "fp32"
@@ -125,8 +138,10 @@ def lines(
     unit:str,          # what one of them is
     bound,             # precision -> seconds of a call at least
     target:str="",     # in words
+    products=None,     # way -> from `share_of_products`
 ) -> list[dict]:       # one for each way
-    "Lines of the table: milliseconds, items a second, how many times as fast as each way ours is, and how many times the bound it takes."
+    """Lines of the table: milliseconds, items a second, how many times as fast as each way ours is, how many times the bound it takes,
+    and how much of it goes into products."""
     ours, found = t.columns[0], []
     for way in t:
         least, taken = bound(precision_of(way)), t[way].median()
@@ -134,6 +149,7 @@ def lines(
             what=what, size=size, way=way, ms=1e3 * taken, fastest=1e3 * t[way].min(), slowest=1e3 * t[way].max(),
             per_second=items / taken, unit=unit, ours_times_as_fast=(t[way] / t[ours]).median(),
             bound_ms=1e3 * least, times_the_bound=taken / least,
+            products=(products or {}).get(way, float("nan")),
             target=target if way == ours else ""))
     return found
 
@@ -161,11 +177,11 @@ def stepping(s, make, device:str, clips) -> dict[str, callable]: # make: setting
 def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "A step at one batch size."
     ways = stepping(s, lambda s: trainer.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch])
-    t = interleaved(ways, rounds, device, z.repeats)
+    t, products = interleaved(ways, rounds, device, z.repeats), {way: share_of_products(call, device) for way, call in ways.items()}
     l = learning(replace(s, precision="fp32"), lambda s: trainer.Normality(s, frames, clips), device)
     n = operations(lambda: trainer.train_update(l, l.task.batch(clips[:s.batch], device)))
     size = f"{s.size[0]} x {s.size[1]}, width {s.width}, batch {s.batch}"
-    return lines(f"{name}, training step", size, t, s.batch, "clip", lambda p: here.bound(n, precision=p), z.targets.get("training", ""))
+    return lines(f"{name}, training step", size, t, s.batch, "clip", lambda p: here.bound(n, precision=p), z.targets.get("training", ""), products)
 
 def noise(folder, n:int, size:tuple[int, int], channels:int=3) -> Frames:
     "A cache of random frames: one video."
@@ -250,7 +266,8 @@ def recurrence(z, device:str, here:Machine, rounds:int) -> list[dict]:
             planes = 2 * 2 * (3 + 1 + 1) * x.numel() * 4 # two layers, both ways: three planes, the highway's input and the output
             n = operations(call(ours, "fp32"))
             found += lines(f"{ours}, forward and backward", f"{length} x {batch} x {width}", interleaved(ways, rounds, device, z.repeats),
-                           batch, "sequence", lambda p: here.bound(n, planes, p), z.targets.get(ours, ""))
+                           batch, "sequence", lambda p: here.bound(n, planes, p), z.targets.get(ours, ""),
+                           {way: share_of_products(call, device) for way, call in ways.items()})
     return found
 
 def time_classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
@@ -267,7 +284,7 @@ def time_classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
         what, size = f"{dict(sru='SRU', srupp='SRU++')[cell]} classifier, training step", f"{length} x {batch} x {width}"
         found += lines(what, size, interleaved(ways, rounds, device, z.repeats), batch, "clip",
                        lambda p: here.bound(work, precision=p) + here.bound(0, moved), # the update comes after the gradient
-                       z.targets.get("classifier", ""))
+                       z.targets.get("classifier", ""), {way: share_of_products(call, device) for way, call in ways.items()})
     return found
 
 STEP_PASSES = 9 # over the weights: Adam reads weight, gradient and two means and writes three; their norm is read, its gradient written
