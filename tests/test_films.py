@@ -231,14 +231,16 @@ class Heard(Damage):
         if complained: self.complaints.add(pts)
         super().packet(pts, key, complained, hidden)
 
-def test_damage_spreads_in_the_order_of_packets(tmp_path, large):
-    "a picture that looks ahead is shown before the damaged one on which it builds: it is marked as well"
+@pytest.mark.parametrize("fields", [None, "tff"])
+def test_damage_spreads_to_frames_that_are_shown_before(tmp_path, large, fields):
+    "a picture that looks ahead is shown before the damaged one on which it builds, and a deinterlaced one has rows of its neighbours: they are marked as well"
+    if fields: large = write_film(tmp_path / "woven.mp4", range(60), size=(240, 320), options=dict(g="12", bf="0"), noise=30, interlaced=fields)
     clean = dict((s.pts, frame) for frame, s in film_frames(large))
     with open_film(large) as (container, stream):
         packets = [(p.pts, p.is_keyframe, p.pos, p.size) for p in container.demux(stream) if p.size]
-    ahead = [i for i, (pts, key, _, _) in enumerate(packets) if not key and any(p < pts for p, _, _, _ in packets[i + 1:])]
+    ahead = [i for i, (pts, key, _, _) in enumerate(packets) if not key and (fields or any(p < pts for p, _, _, _ in packets[i + 1:]))]
     data, found, earlier = large.read_bytes(), 0, 0
-    for i in ahead:
+    for i in ahead[:20]:
         pts, _, at, size = packets[i]
         film, damaged = tmp_path / f"{i}.mp4", bytearray(data)
         for k in range(at + size // 4, at + size * 3 // 4): damaged[k] ^= 0xff
@@ -247,7 +249,7 @@ def test_damage_spreads_in_the_order_of_packets(tmp_path, large):
         shown = [(s.pts, s.damaged, not np.array_equal(frame, clean[s.pts])) for frame, s in film_frames(film, damage=heard)]
         if pts not in heard.complaints: continue # nothing that the decoder could notice
         found, earlier = found + 1, earlier + any(wrong for p, _, wrong in shown if p < pts)
-        assert all(marked for _, marked, wrong in shown if wrong)
+        assert all(marked for _, marked, wrong in shown if wrong) and contents(film, thorough=True).damaged == sum(m for _, m, _ in shown) + heard.lost
     assert found > 3 and earlier > 3
 
 def test_a_film_without_its_end(tmp_path, large):

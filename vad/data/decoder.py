@@ -263,12 +263,16 @@ def deinterlacer(frame): # -> av.filter.Graph
 def deinterlaced(frames:Iterator[ShownFrame]) -> Iterator[ShownFrame]:
     "As many frames out as in; where they are marked as interlaced, their two fields become one picture."
     import av
-    graph, kind, waiting = None, None, deque()
+    graph, kind, waiting, before = None, None, deque(), False # before: whether the last frame was damaged
     def ready():
+        nonlocal before
         while waiting:
             try: frame = graph.pull()
             except (av.BlockingIOError, av.EOFError): return
-            yield waiting.popleft()._replace(frame=frame)
+            s = waiting.popleft()
+            beside = s.frame.interlaced_frame and (before or bool(waiting) and waiting[0].damaged)
+            before = s.damaged
+            yield s._replace(frame=frame, damaged=s.damaged or beside)
     for s in chain(frames, [None]): # None: the end
         found = s and (s.frame.width, s.frame.height, s.frame.format.name)
         if graph and found != kind:
@@ -276,7 +280,7 @@ def deinterlaced(frames:Iterator[ShownFrame]) -> Iterator[ShownFrame]:
             yield from ready()
             graph = None
         if s is None: return
-        if not graph and s.frame.interlaced_frame: graph, kind = deinterlacer(s.frame), found
+        if not graph and s.frame.interlaced_frame: graph, kind, before = deinterlacer(s.frame), found, False
         if graph:
             waiting.append(s)
             graph.push(s.frame)
@@ -566,7 +570,7 @@ def film_contents(path:Path, size:int, mtime_ns:int, thorough:bool, how:Decoding
     s, damage = packet_stamps(path), Damage()
     found = stamped_contents(path, s)
     if thorough or not s.sure or s.said > len(s.pts) and not found.whole:
-        shown = [(f.pts, f.damaged) for f in decoded(path, damage)]
+        shown = [(f.pts, f.damaged) for f in whole_pictures(decoded(path, damage))]
         found = stamped_contents(path, s, [p for p, _ in shown], sum(d for _, d in shown) + damage.lost)
     if not found.frames:
         raise UserError(f"{path} holds no frame that decodes (codec {s.codec}): restore or convert it.")
