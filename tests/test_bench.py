@@ -30,7 +30,7 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     rc, out, err = call(tmp_path, *words)
     assert rc == 0 and out.startswith("scale: "), err
     one, = pd.read_csv(tmp_path / "out/scale.csv").to_dict("records")
-    assert one["epochs"] == 1 and one["size"] == "40x64" and 0 <= one["auc"] <= 100 and one["train_minutes"] > 0
+    assert one["epochs"] == 1 and one["size"] == "40x64" and 0 <= one["auc"] <= 100
     model, = (tmp_path / "models").glob("*/model.safetensors")
     made = model.stat().st_mtime_ns
     assert call(tmp_path, *words)[0] == 0 and model.stat().st_mtime_ns == made
