@@ -40,7 +40,7 @@ def test_precisions_are_compared(tmp_path):
     rc, out, err = call(tmp_path, "bench", "half_precision", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"runs={tmp_path / 'runs'}", "--set", "device=cpu")
     assert rc == 0, err
     t = pd.read_csv(tmp_path / "out/half_precision.csv")
-    assert len(t) == 3 and (t["accuracy, fp32"] > 80).all() and (t["accuracy, its largest"] < 15).all()
+    assert len(t) == 3 and (t["accuracy, fp32"] > 65).all() and (t["accuracy, its largest"] < 15).all()
 
 def test_one_that_fails_says_where(tmp_path):
     rc, out, err = call(tmp_path, "bench", "cache", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"root={tmp_path / 'nowhere'}")
