@@ -1,4 +1,5 @@
 "Benchmarks by name: run as notebooks, their tables where they were asked for, failures in words."
+import json
 from pathlib import Path
 from runpy import run_path
 
@@ -32,6 +33,7 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     one, = pd.read_csv(tmp_path / "out/scale.csv").to_dict("records")
     assert one["epochs"] == 1 and one["size"] == "40x64" and 0 <= one["auc"] <= 100
     model, = (tmp_path / "models").glob("*/model.safetensors")
+    assert one["train_minutes"] == pytest.approx(json.loads((model.parent / "record.json").read_text())["train_seconds"] / 60, abs=.0051)
     made = model.stat().st_mtime_ns
     assert call(tmp_path, *words)[0] == 0 and model.stat().st_mtime_ns == made
     assert pd.read_csv(tmp_path / "out/scale.csv").to_dict("records") == [one]

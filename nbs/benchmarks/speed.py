@@ -119,13 +119,15 @@ def interleaved(
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "mkldnn", "_scaled_dot_product") # PyTorch's names of them
 
-def share_of_products(call, device) -> float: # %; nan on a GPU, where the processor waits
+def share_of_products(call) -> float: # %
     "How much of a call's time goes into products of matrices and convolutions, which half precision makes faster."
-    if torch.device(device).type == "cuda": return float("nan")
-    call()
     with profile(activities=[ProfilerActivity.CPU]) as seen: call()
     spent = {e.key.removeprefix("aten::"): e.self_cpu_time_total for e in seen.key_averages()}
     return 100 * sum(t for name, t in spent.items() if name.startswith(PRODUCTS)) / sum(spent.values())
+
+def shares_of_products(ways:dict[str, callable], device) -> dict[str, float]: # way, timed before and so warm -> %
+    "The share of each way; none on a GPU, where the processor waits."
+    return {} if torch.device(device).type == "cuda" else {way: share_of_products(call) for way, call in ways.items()}
 
 def precision_of(way:str) -> str:
     "In what a way computes: said behind its name, single precision where nothing is said."
@@ -138,7 +140,7 @@ def lines(
     unit:str,          # what one of them is
     bound,             # precision -> seconds of a call at least
     target:str="",     # in words
-    products=None,     # way -> from `share_of_products`
+    products:dict={},  # from `shares_of_products`
 ) -> list[dict]:       # one for each way
     """Lines of the table: milliseconds, items a second, how many times as fast as each way ours is, how many times the bound it takes,
     and how much of it goes into products."""
@@ -149,7 +151,7 @@ def lines(
             what=what, size=size, way=way, ms=1e3 * taken, fastest=1e3 * t[way].min(), slowest=1e3 * t[way].max(),
             per_second=items / taken, unit=unit, ours_times_as_fast=(t[way] / t[ours]).median(),
             bound_ms=1e3 * least, times_the_bound=taken / least,
-            products=(products or {}).get(way, float("nan")),
+            products=products.get(way, float("nan")),
             target=target if way == ours else ""))
     return found
 
@@ -177,7 +179,7 @@ def stepping(s, make, device:str, clips) -> dict[str, callable]: # make: setting
 def training(name:str, s, z, frames:Frames, clips, device:str, here:Machine, rounds:int) -> list[dict]:
     "A step at one batch size."
     ways = stepping(s, lambda s: trainer.Normality(s, Frames(frames.folder), clips), device, clips[:s.batch])
-    t, products = interleaved(ways, rounds, device, z.repeats), {way: share_of_products(call, device) for way, call in ways.items()}
+    t, products = interleaved(ways, rounds, device, z.repeats), shares_of_products(ways, device)
     l = learning(replace(s, precision="fp32"), lambda s: trainer.Normality(s, frames, clips), device)
     n = operations(lambda: trainer.train_update(l, l.task.batch(clips[:s.batch], device)))
     size = f"{s.size[0]} x {s.size[1]}, width {s.width}, batch {s.batch}"
@@ -267,7 +269,7 @@ def recurrence(z, device:str, here:Machine, rounds:int) -> list[dict]:
             n = operations(call(ours, "fp32"))
             found += lines(f"{ours}, forward and backward", f"{length} x {batch} x {width}", interleaved(ways, rounds, device, z.repeats),
                            batch, "sequence", lambda p: here.bound(n, planes, p), z.targets.get(ours, ""),
-                           {way: share_of_products(call, device) for way, call in ways.items()})
+                           shares_of_products(ways, device))
     return found
 
 def time_classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
@@ -284,7 +286,7 @@ def time_classifier(z, device:str, here:Machine, rounds:int) -> list[dict]:
         what, size = f"{dict(sru='SRU', srupp='SRU++')[cell]} classifier, training step", f"{length} x {batch} x {width}"
         found += lines(what, size, interleaved(ways, rounds, device, z.repeats), batch, "clip",
                        lambda p: here.bound(work, precision=p) + here.bound(0, moved), # the update comes after the gradient
-                       z.targets.get("classifier", ""), {way: share_of_products(call, device) for way, call in ways.items()})
+                       z.targets.get("classifier", ""), shares_of_products(ways, device))
     return found
 
 STEP_PASSES = 9 # over the weights: Adam reads weight, gradient and two means and writes three; their norm is read, its gradient written

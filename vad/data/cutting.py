@@ -27,6 +27,7 @@ from ..core.progress_bar import progress
 from ..core.records import line_of, lines_in, write_csv
 from .clips import Collection, collect, frame_labels
 from .decoder import Listener, Pixels, decoded, decoding, open_film, pyav
+from .film_writer import H264
 from .video import Video, contents, film_fault, open_video
 
 # %% ../../nbs/3_data/08_cutting.ipynb #006
@@ -157,8 +158,7 @@ def encode_clip(frames, film:Film, seconds:np.ndarray, path:Path): # seconds: wh
     "Encode frames as a film."
     av, rate = pyav(), Fraction(film.video.fps).limit_denominator(1001) # 29.97 is 30000/1001
     h, w = (n - n % 2 for n in film.video.size) # H.264 halves the colours' resolution
-    # x264's tree of macroblocks is off: its code for AVX-512 gives other bytes from run to run
-    options = dict(crf=QUALITY, preset="veryfast", threads="1", mbtree="0")
+    options = H264 | dict(crf=QUALITY, threads="1")
     with av.open(str(path.absolute()), "w") as out:
         stream = out.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
