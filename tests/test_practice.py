@@ -61,6 +61,10 @@ def test_practice_adds_up(film, threshold):
     if late: assert p["caught"] == np.mean(np.isfinite(late)) and p["caught_interval"][0] <= p["caught_interval"][1]
     if hours: assert p["per_hour"] == pytest.approx(p["false_alarms"] / hours)
     if np.isfinite(late).any(): assert p["delay"] == pytest.approx(np.nanmedian(late))
+    normal = hours * 3600
+    called = sum(normal_seconds(np.where((y == 0) & (s >= threshold), 0, 1), t) for y, s, t in zip(np.split(labels, ends), np.split(scores, ends), times))
+    assert (p["in_alarm"] is None) == (hours == 0)
+    if hours: assert p["in_alarm"] == pytest.approx(called / normal)
 
 
 @given(films())

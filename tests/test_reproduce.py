@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from vad.reproduce.registry import (
     ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent,
 )
 from vad.reproduce.report import as_text, make_page, published_report, report_of, verdict, write_page
-from vad.reproduce.results import Measurement, key_of, lines_of, read_plan, read_results
+from vad.reproduce.results import Measurement, key_of, lines_of, read_plan, read_results, write_results
 from vad.data.synthetic import write_scenes, write_walkway
 
 SMALL = dict(size=(16, 16), width=2, items=3, batch=4, epochs=1)
@@ -105,6 +106,28 @@ def test_publishing_a_part_keeps_the_rest(plan, work, tmp_path):
     for name, tables in before.tables.items():
         for file, t in tables.items(): pd.testing.assert_frame_equal(after.tables[name][file], t)
 
+def test_a_table_grows_by_a_seed_at_a_time(plan, tmp_path):
+    "seeds of the same code stand beside each other, whenever they were published; those of older code make room"
+    def published_seed(seed):
+        shutil.copytree(plan.folder, tmp_path / f"seed{seed}", ignore=shutil.ignore_patterns("models"))
+        for p in (tmp_path / f"seed{seed}/results").glob(f"*seed{1 - seed}-*.json"): p.unlink()
+        record = read_json(tmp_path / f"seed{seed}/record.json")
+        write_json(tmp_path / f"seed{seed}/record.json", record | dict(seeds=[seed], plan=record["plan"] | dict(seeds=[seed])))
+        cards.publish_run(read_plan(tmp_path / f"seed{seed}"), tmp_path / "published")
+        return published_report(tmp_path / "published", "tiny")
+    assert published_seed(0).plan.seeds == (0,)
+    grown = published_seed(1)
+    assert grown.plan.seeds == (0, 1)
+    whole, t = report_of(plan).tables["gates.frozen"]["frozen"], grown.tables["gates.frozen"]["frozen"]
+    pd.testing.assert_frame_equal(t, whole)
+    saved = pd.read_csv(tmp_path / "published/gates/tiny.frozen.csv")
+    assert (saved.seeds == "0 1").all() and np.allclose(saved.ours, whole.ours, atol=1e-4)
+    path = tmp_path / "published/tiny.results.jsonl"
+    record, results = read_results(path)
+    write_results(path, record, {n: r | dict(key="row-of-old-code") for n, r in results.items()})
+    shutil.rmtree(tmp_path / "seed1")
+    assert set(published_seed(1).tables["gates.frozen"]["frozen"].seeds) == {"1"}
+
 def test_every_entry_has_a_state(plan):
     states = {n: s["state"] for n, s in report_of(plan).states.items()}
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]
@@ -113,7 +136,7 @@ def test_every_entry_has_a_state(plan):
                for n in ENTRIES if n != "beyond.transfer"), states
     assert states["beyond.transfer"] == "missing data" # a second dataset
     said = runner.catalogue(plan.frames, name="run", out=plan.folder.parent, device="cpu", seeds=(0, 1), **SMALL)
-    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "14 missing data" in said
+    assert re.search(r"gates\.roc .* measured +[\d.]+ +[\d.]+ \[[\d.]+ to [\d.]+\] +0 1", said) and "mnad.table2" in said and "15 missing data" in said
 
 def test_a_result_holds_what_a_table_needs(plan):
     found = measured_in(plan)["row-gates-seed1"]
@@ -231,7 +254,6 @@ def test_dates_say_nothing_about_what_was_drawn(plan, work, tiny, tmp_path, year
 
 def test_what_shapes_a_result_outdates_it(plan, tmp_path):
     "other code, settings or data: a new key; where it runs: the same"
-    from dataclasses import replace
     m = needed(ENTRIES["mnad.scores"], plan)[0]
     assert key_of(m, plan) == key_of(m, replace(plan, device="cuda", folder=tmp_path, seeds=(7,)))
     for other in (dict(changes=plan.changes | dict(width=4)), dict(prints=dict(frames="other")), dict(preset="cpu")):
@@ -321,18 +343,19 @@ def test_beyond_the_papers(beyond_plan, work):
     assert len(tables["beyond.ingredients"]["ingredients"]) == 6 and set(tables["beyond.transfer"]["transfer"].scored) == {"far"}
     practical = tables["beyond.practice"]["practice"]
     assert len(practical) == 4 and practical.events.gt(0).all() and practical.caught.between(0, 100).all()
-    np.testing.assert_allclose(practical.per_hour, 60 * practical.alarms / practical.minutes)
+    for practical in (practical, tables["beyond.transfer"]["transfer_practice"]):
+        np.testing.assert_allclose(practical.per_hour, 60 * practical.alarms / practical.minutes)
+        assert practical.in_alarm.between(0, 100).all()
     fusion = tables["beyond.fusion"]["fusion"]
     np.testing.assert_allclose(fusion.gain, fusion.fused - fusion.speed)
     assert (fusion.low <= fusion.gain).all() and (fusion.gain <= fusion.high).all()
-    for name in ("headline", "practice", "ingredients", "transfer", "fusion"): assert (work / f"beyond/figures/beyond/walkway.{name}.csv").exists()
+    for name in ("headline", "practice", "ingredients", "transfer", "transfer_practice", "fusion"): assert (work / f"beyond/figures/beyond/walkway.{name}.csv").exists()
     assert all(s["state"] == "measured" for n, s in report_of(beyond_plan).states.items() if n.startswith("beyond"))
     page, text, words = read_page(work / "beyond")
     assert "flow speed" in words and "transferred" in words and str(work) not in text
 
 def test_a_page_on_data_that_a_paper_has_measured(beyond_plan, plan, work):
     "tables without published values stand beside those with"
-    from dataclasses import replace
     for p in (beyond_plan, plan):
         r = report_of(p)
         named = replace(r, record=r.record | dict(data=r.record["data"] | dict(name="ped2")))
@@ -341,7 +364,6 @@ def test_a_page_on_data_that_a_paper_has_measured(beyond_plan, plan, work):
         assert ("transferred" in words) == (p is beyond_plan) and "nan" not in words
 
 def test_the_second_dataset_shapes_the_transfer_alone(beyond_plan, work):
-    from dataclasses import replace
     moved = replace(beyond_plan, prints=beyond_plan.prints | dict(other="another"))
     assert key_of(Measurement("transfer", ("speed",), 0), moved) != key_of(Measurement("transfer", ("speed",), 0), beyond_plan)
     assert key_of(Measurement("detector", ("speed",), 0), moved) == key_of(Measurement("detector", ("speed",), 0), beyond_plan)

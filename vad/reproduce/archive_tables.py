@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['SEGMENTS', 'JUDGES', 'ARCHIVE_CHANGES', 'ROW_NAMES', 'MEASURES', 'SMOOTH', 'FRAME_ROWS', 'FRAME_CHANGES',
-           'archive_settings', 'paper_clips', 'archive_line', 'measure_archive', 'interval_of', 'archive_table',
-           'changes_of', 'learned_scores', 'plain_scores', 'measured_frames', 'measure_segments', 'segment_table']
+           'FRAMES_A_SECOND', 'archive_settings', 'paper_clips', 'archive_line', 'measure_archive', 'interval_of',
+           'archive_table', 'changes_of', 'learned_scores', 'plain_scores', 'segment_scorer', 'measured_frames',
+           'held_out_threshold', 'practical_frames', 'measure_segments', 'segment_table']
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #1cdfc85f
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from ..data.feature_archives import frame_truth, spread_over_frames
 from .experiment import FOLDS, open_collection, train_seconds
 from .results import Plan
 from ..scores.intervals import ends, over_seeds, resampled
-from ..scores.metrics import auc
+from ..scores.metrics import auc, threshold_from
+from ..scores.practice import practical_line, practice, practice_curve
 from ..training.classifier import CELLS, CONTROLS, ClassifierSettings, control_probabilities, fit_classifier
 from ..training.classifier import frame_answers, load_classifier
 from ..training.protocols import ARCHIVE_PROTOCOLS, as_the_paper_chose, binary, preset_settings
@@ -131,20 +134,22 @@ def changes_of(clips:Clips, i:int) -> np.ndarray: # (T,)
     return (np.r_[step[:1], step][:len(x)] + np.r_[step, step[-1:]][:len(x)]) / 2
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #398c12a4
-def learned_scores(plan:Plan, into:Path, seed:int, clips:Clips, row:str) -> list: # of test videos (T,)
+def learned_scores(
+    plan:Plan, into:Path, seed:int, clips:Clips,
+    row:str,     # of `FRAME_ROWS`: cell-inputs-pool
+    train, test, # rows of clips
+) -> list:       # of each test video (T,)
     "Scores of segments by a network that was told the classes of training videos."
     cell, inputs, pool = row.split("-")
     s = preset_settings(plan.preset, **FRAME_CHANGES[plan.preset]
                         | dict(cell=cell, inputs=inputs, pool=pool, top=1 / 16, seed=seed) | plan.classifier)
-    train, test = official_split(clips)
-    fit_classifier(s, clips.take(train), into / "network", plan.device)
-    model, *_ = load_classifier(into / "network")
+    fit_classifier(s, clips.take(train), into, plan.device)
+    model, *_ = load_classifier(into)
     return [gaussian_filter1d(x, SMOOTH) for x in frame_answers(model, clips.take(test))]
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #6cad2d38
-def plain_scores(clips:Clips, row:str) -> list[np.ndarray]: # of test videos (T,)
+def plain_scores(clips:Clips, row:str, train, test) -> list: # as `learned_scores`
     "Scores of segments by what learns nothing of segments."
-    train, test = official_split(clips)
     lengths = clips.frames[test]
     if row == "label": return [np.full(n, float(clips.labels[i])) for i, n in zip(test, lengths)]
     if row == "middle": return [-abs((np.arange(n) + .5) / n - .5) for n in lengths]
@@ -154,6 +159,12 @@ def plain_scores(clips:Clips, row:str) -> list[np.ndarray]: # of test videos (T,
     y = np.repeat(clips.labels[[*train, *test]], clips.frames[[*train, *test]])
     p = control_probabilities("linear", x, y, np.arange(n), np.arange(n, len(x)), len(clips.classes))[:, 1]
     return np.split(p, np.cumsum(lengths)[:-1])
+
+# %% ../../nbs/6_engineering/22a_archive_tables.ipynb #6f0ddad3
+def segment_scorer(plan:Plan, into:Path, seed:int, clips:Clips, row:str) -> Callable:
+    "A way to score segments: rows to learn from, rows to score and a folder's name in, scores out."
+    def learned(train, test, name): return learned_scores(plan, into / name, seed, clips, row, train, test)
+    return learned if row.count("-") == 2 else lambda train, test, name: plain_scores(clips, row, train, test)
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #6d65bc17
 def measured_frames(
@@ -169,16 +180,42 @@ def measured_frames(
                  f"{where}_ap": 100 * average_precision_score(y, s)}
     return line | dict(videos=len(truth), frames=sum(map(len, truth)))
 
+# %% ../../nbs/6_engineering/22a_archive_tables.ipynb #349b6c3b
+def held_out_threshold(
+    score:Callable, # from `segment_scorer`
+    clips:Clips, train, # its rows to learn from
+    seed:int,
+) -> float:
+    "What 99 of 100 segments of normal training videos stay below, when the other half of them taught."
+    rows = np.random.default_rng(seed).permutation(train)
+    rows = rows[np.argsort(clips.labels[rows], kind="stable")] # both halves hold both classes
+    first, second = rows[::2], rows[1::2]
+    def normal(half): return half[clips.labels[half] == 0]
+    said = [*score(first, normal(second), "first half"), *score(second, normal(first), "second half")]
+    return threshold_from(np.concatenate(said))
+
+# %% ../../nbs/6_engineering/22a_archive_tables.ipynb #56b58a8d
+FRAMES_A_SECOND = 30 # of UCF-Crime's videos (Sultani et al., CVPR 2018)
+
+def practical_frames(truth:list, scores:list, threshold:float) -> dict: # as `measured_frames`; from training
+    "Events caught, false alarms and normal film in alarm, and what other thresholds would bring."
+    spread = np.concatenate([spread_over_frames(s, len(y)) for y, s in zip(truth, scores)])
+    y, times = np.concatenate(truth), [np.arange(len(y)) / FRAMES_A_SECOND for y in truth]
+    curve = practice_curve(y, spread, times, most=40).astype(object)
+    return practical_line(practice(y, spread, times, threshold)) | dict(
+        curve=curve.where(curve.notna(), None).to_dict("records"))
+
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #b2c8963e
 def measure_segments(plan:Plan, into:Path, seed:int, row:str) -> dict:
     "How well one way to score segments finds the anomalous frames of the test videos."
     archive = open_collection(plan)
     clips, truth = binary(clips_of_archive(archive, 0)), frame_truth(archive)
-    tested = clips.names[clips.parts == "test"]
-    learns = row.count("-") == 2
-    scores = learned_scores(plan, into, seed, clips, row) if learns else plain_scores(clips, row)
-    known = [(truth[v], s) for v, s in zip(tested, scores) if v in truth]
-    lines = [dict(row=FRAME_ROWS[row]) | measured_frames(*zip(*known))]
+    train, test = official_split(clips)
+    score = segment_scorer(plan, into, seed, clips, row)
+    known = [(truth[v], s) for v, s in zip(clips.names[test], score(train, test, "network")) if v in truth]
+    line = dict(key=row, row=FRAME_ROWS[row]) | measured_frames(*zip(*known))
+    if row != "label": line |= practical_frames(*zip(*known), held_out_threshold(score, clips, train, seed))
+    lines = [line]
     return dict(train_seconds=train_seconds(into) if into.exists() else 0, lines=lines)
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #baaac2ed

@@ -294,6 +294,7 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         return t[t.how == "plain"][names]
     def leaks(t): return t[["protocol", "mirror_image", "same_source", "near_duplicate"]]
     def archived(t, classes): return archive_tables.archive_table(t[t.classes == classes], facts)
+    def practical(t): return beyond.practice_table(t, facts[["row", "needs"]])
     def experiments(t):
         t = t.sort_values("number")[["row", "epochs", "as_published", "by_source"]]
         return t.assign(published=t.row.map(facts.set_index("row").value.astype(float)))
@@ -305,17 +306,19 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
                 archive_binary=lambda: measured("archive", lambda t: archived(t, "binary")),
                 archive_multiclass=lambda: measured("archive", lambda t: archived(t, "multiclass")),
                 archive_frames=lambda: measured("segments", archive_tables.segment_table),
+                archive_practice=lambda: measured("segments", practical),
                 experiments=lambda: measured("experiment", experiments))
     return {f: make[f]() for f in entry.files if f in make}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #045
 def beyond_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
-    "The table of an entry of the paper `beyond`."
+    "The tables of an entry of the paper `beyond`."
     kind = BEYOND_KINDS.get(entry.name, "detector")
     found, named = lines_of(results, kind), published(entry.name, data)[["row", "needs"]]
     own = {"beyond.fusion": beyond.fusion_table, "beyond.practice": beyond.practice_table}
-    make = own.get(entry.name, beyond.detector_table)
-    return {entry.files[0]: make(found, named)} if len(found) else {}
+    first = own.get(entry.name, beyond.detector_table)
+    make = {entry.files[0]: first, "transfer_practice": beyond.practice_table}
+    return {f: make[f](found, named) for f in entry.files if f in make} if len(found) else {}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #047
 def tables_of(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table

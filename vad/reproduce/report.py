@@ -6,8 +6,8 @@
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
            'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
-           'entries_shown', 'half_facts', 'measurement_table', 'make_page', 'write_page', 'notebook_page',
-           'with_published', 'publish_figures']
+           'entries_shown', 'half_facts', 'measurement_table', 'make_page', 'write_tables', 'write_page',
+           'notebook_page', 'with_published', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
 import json
@@ -24,7 +24,8 @@ from ..core.files import atomic_write
 from ..core.records import data_url, fill_template, read_json, template_text, write_csv
 from .registry import ENTRIES, SYNTHETIC, Entry, entry_seeds, entry_state, known, number_of
 from .registry import registered, results_for, results_in, seconds_spent, tables_of
-from .results import Plan, plan_facts, plan_of, read_record, read_results, write_results
+from .results import Measurement, Plan, key_of, plan_facts, plan_of, read_record, read_results
+from .results import write_results
 
 # %% ../../nbs/6_engineering/25_report.ipynb #005
 HALF_WIDTH = 3. # points
@@ -46,7 +47,7 @@ WORDS = dict(as_published="as published", by_clip="by clip", by_source="by sourc
              mirror_image="mirror image", rbdc="RBDC", tbdc="TBDC", train_minutes="training, min",
              micro="micro AUC", false_alarms="false alarms", fps="frames/s", caught="events caught, %",
              delay="delay, s", alarms="false alarms, n", minutes="normal film, min",
-             per_hour="false alarms an hour")
+             per_hour="false alarms an hour", in_alarm="normal film in alarm, %")
 
 def compared_as_text(
     t:pd.DataFrame,  # with published, ours, sd, seeds, low, high: a comparison of rows, or gains
@@ -175,8 +176,8 @@ def published_report(
     "The report of published results."
     path = Path(figures) / f"{data}.results.jsonl"
     record, results = read_results(path)
-    return Report(plan_of(record["plan"], Path(figures), path), record, results, record.get("notes") or {},
-                  Path(figures), False)
+    notes = {n: dict(state="never run") for n in ENTRIES} | (record.get("notes") or {}) # some came later
+    return Report(plan_of(record["plan"], Path(figures), path), record, results, notes, Path(figures), False)
 
 # %% ../../nbs/6_engineering/25_report.ipynb #029
 def described(entry:Entry, r:Report) -> str:
@@ -307,19 +308,26 @@ def make_page(r:Report) -> str:
         halves=[half_facts(h, r) for h in r.halves], measurements=measurement_table(r),
         record=json.dumps({k: v for k, v in r.record.items() if k != "notes"}, indent=1))
 
+# %% ../../nbs/6_engineering/25_report.ipynb #b7f62817
+def write_tables(r:Report):
+    "Write every measured table as CSV and as LaTeX."
+    for n, e in ENTRIES.items():
+        if r.states[n]["state"] != "measured": continue
+        data = r.data(e.half)
+        for f, t in r.tables[n].items():
+            path = r.figures / e.paper / f"{data}.{f}.csv"
+            title = f"{e.title} ({data}, preset {r.plan.preset})"
+            write_csv(path, t.round(4).assign(dataset=data, preset=r.plan.preset))
+            with atomic_write(path.with_suffix(".tex")) as part:
+                part.write_text(for_latex(as_text(t, data), title, f"tab:{n}"), encoding="utf-8")
+
 # %% ../../nbs/6_engineering/25_report.ipynb #051
 def write_page(plan:Plan) -> Path:
     "Write summary.html, summary.csv and LaTeX of a run. Raises `UserError` where nothing was run."
     r = report_of(plan)
     write_csv(plan.folder / "summary.csv", overview(r))
     with atomic_write(plan.folder / "summary.html") as part: part.write_text(make_page(r), encoding="utf-8")
-    for n, e in ENTRIES.items():
-        if r.states[n]["state"] != "measured": continue
-        data = r.data(e.half)
-        for f, t in r.tables[n].items():
-            text = for_latex(as_text(t, data), f"{e.title} ({data}, preset {plan.preset})", f"tab:{n}")
-            with atomic_write(r.figures / e.paper / f"{data}.{f}.tex") as part:
-                part.write_text(text, encoding="utf-8")
+    write_tables(r)
     return plan.folder / "summary.html"
 
 # %% ../../nbs/6_engineering/25_report.ipynb #054
@@ -348,11 +356,15 @@ def with_published(
     plan, notes = plan_of(record["plan"], r.plan.folder, path), record.get("notes") or {}
     if plan.preset != r.plan.preset: return r
     def what(m): return m["kind"], *m["arguments"]
+    def same_code(m):
+        return m["key"] == key_of(Measurement(m["kind"], tuple(m["arguments"]), m["seed"]), r.plan)
     anew = {what(m) for m in r.results.values() if m["state"] == "finished"}
-    results = {n: m for n, m in old.items() if what(m) not in anew} | r.results
+    results = {n: m for n, m in old.items() if what(m) not in anew or same_code(m)} | r.results
     new = {n for n, s in r.states.items() if s["state"] not in ("never run", "missing data")}
     notes = {n: note for n, note in notes.items() if n not in new} | {n: r.notes.get(n, {}) for n in new}
-    plan = replace(r.plan, other=r.plan.other or plan.other)
+    beside = {m["seed"] for n, m in old.items() if what(m) in anew and n in results} - {None}
+    seeds = tuple(sorted({*r.plan.seeds, *beside}))
+    plan = replace(r.plan, other=r.plan.other or plan.other, seeds=seeds)
     record = {k: record[k] for k in ("pictures",) if k in record} | r.record | dict(plan=plan_facts(plan))
     return replace(r, plan=plan, record=record, results=results, notes=notes)
 
@@ -370,5 +382,6 @@ def publish_figures(
     notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
     write_results(target / f"{name}.results.jsonl", r.record | dict(notes=notes), r.results)
     r = replace(r, figures=target) # pictures of earlier runs lie there too
+    write_tables(r)
     with atomic_write(target / f"{name}.html") as part: part.write_text(make_page(r), encoding="utf-8")
     return r

@@ -6,8 +6,8 @@
 __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome', 'measure_once', 'worker_begins', 'workers',
            'running', 'interrupting', 'View', 'measure_all', 'notebook_of', 'execute', 'drawing_key', 'draw_paper',
            'draw_entries', 'as_words', 'Work', 'prepare', 'show_bars', 'runs_of', 'show_published', 'said_by',
-           'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start', 'reproduce', 'catalogue', 'failures',
-           'in_short']
+           'alarm_curves', 'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start', 'reproduce', 'catalogue',
+           'failures', 'in_short']
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #003
 import ast
@@ -440,6 +440,18 @@ def said_by(
     t = lines_of(work.results, "pipeline")
     t = t[(t.classes == classes) & (t.row == row) & (t.protocol == under)]
     return protocols.predictions(t, work.plan.folder / "models", work.plan.seeds[0])
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #88886879
+def alarm_curves(
+    work:Work,
+    keys:tuple[str, ...], # of `archive_tables.FRAME_ROWS`
+) -> dict[str, tuple[pd.DataFrame, dict]]: # for `figures.draw_alarm_curves`
+    "What thresholds bring on the frames of an archive, with the first seed; the dot in the lines' units."
+    t = lines_of(work.results, "segments").dropna(subset="curve")
+    t = t[t.seed == work.plan.seeds[0]].drop_duplicates("key").set_index("key")
+    def dot(line): return dict(caught=line.caught / 100, per_hour=line.per_hour)
+    return {f"{line.row}, seed {line.seed}": (pd.DataFrame(line.curve, dtype=float), dot(line))
+            for line in (t.loc[k] for k in keys if k in t.index)}
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #049
 def rendered_data(plan:Plan, dry:bool=False) -> Plan: # dry: render nothing, take what is there

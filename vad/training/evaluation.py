@@ -541,7 +541,7 @@ def measured_before(
 # %% ../../nbs/4_training/02_evaluation.ipynb #059
 ENDS, NUMBER = tuple[float|None, float|None], float|None
 COUNTS = list[tuple[int, int]]
-PRACTICE = dict.fromkeys(("caught", "delay", "normal_hours", "per_hour"), NUMBER) | dict(
+PRACTICE = dict.fromkeys(("caught", "delay", "normal_hours", "per_hour", "in_alarm"), NUMBER) | dict(
     events=int, false_alarms=int, caught_interval=ENDS, per_hour_interval=ENDS)
 RATES = dict.fromkeys(("precision", "recall", "f1", "threshold"), NUMBER) | dict(confusion=COUNTS)
 MEASURES = dict.fromkeys(("auc_micro", "auc_macro", "auc_macro_padded", "ap", "eer"), NUMBER) | dict(
