@@ -7,7 +7,7 @@ import nbformat
 import papermill
 
 root = Path(__file__).resolve().parent.parent
-SHOWN = {"01_mnad": "ped2", "02_gates": "ped2", "03_embeddings": "fights", "04_srupp": "fights ucf_crime", "05_beyond": "ped2"}
+SHOWN = {"01_mnad": "ped2", "02_gates": "ped2", "03_embeddings": "fights hockey", "04_srupp": "fights ucf_crime", "05_beyond": "ped2"}
 
 
 def shown(name, folder):

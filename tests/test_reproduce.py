@@ -100,6 +100,8 @@ def test_publishing_a_part_keeps_the_rest(plan, work, tmp_path):
     cards.publish_run(read_plan(tmp_path / "part"), tmp_path / "published")
     after = published_report(tmp_path / "published", path.name.removesuffix(".results.jsonl"))
     assert set(after.results) == set(before.results) and after.states == before.states
+    begun = {n for n, s in report_of(read_plan(tmp_path / "part")).states.items() if s["state"] == "unfinished"}
+    assert begun & {n for n, s in before.states.items() if s["state"] == "measured"} # the part has only begun what stays whole
     pages = [(folder / path.name.replace(".results.jsonl", ".html")).read_text() for folder in (work / "published", tmp_path / "published")]
     assert pages[0].count("<img ") == pages[1].count("<img ") > 3 # with those of the entries that the part did not draw
     assert "missing data" not in pages[1] # in one sentence above, and without sections

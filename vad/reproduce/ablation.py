@@ -208,8 +208,9 @@ def gain_table(
         old = carried[carried.needs == fact.needs] if len(carried) else carried
         runs = found[found.key == better], found[found.key == other]
         pairs = pd.merge(*runs, on="seed", suffixes=("", "_other"))
-        if len(old): ours = old.iloc[0][["ours", "sd", "seeds", "low", "high"]].to_dict()
-        elif len(pairs) and not pairs[["draws", "draws_other"]].isna().any(axis=None): ours = gain_of(pairs)
+        drawn = [t.draws.notna().all() for t in runs] # what was carried over has none
+        if all(drawn) and len(pairs): ours = gain_of(pairs)
+        elif not any(drawn) and len(old): ours = old.iloc[0][["ours", "sd", "seeds", "low", "high"]].to_dict()
         else: continue
         theirs = value.get(better, np.nan) - value.get(other, np.nan)
         lines.append(dict(row=fact.row, published=theirs) | ours)

@@ -360,7 +360,10 @@ def with_published(
         return m["key"] == key_of(Measurement(m["kind"], tuple(m["arguments"]), m["seed"]), r.plan)
     anew = {what(m) for m in r.results.values() if m["state"] == "finished"}
     results = {n: m for n, m in old.items() if what(m) not in anew or same_code(m)} | r.results
-    new = {n for n, s in r.states.items() if s["state"] not in ("never run", "missing data")}
+    def begun(n): return r.states[n]["state"] not in ("never run", "missing data")
+    def whole(state): return state in ("measured", "outdated") # what is only begun takes no whole one's place
+    new = {n for n in r.states if begun(n) and (whole(r.states[n]["state"])
+                                               or not whole(notes.get(n, {}).get("state")))}
     notes = {n: note for n, note in notes.items() if n not in new} | {n: r.notes.get(n, {}) for n in new}
     beside = {m["seed"] for n, m in old.items() if what(m) in anew and n in results} - {None}
     seeds = tuple(sorted({*r.plan.seeds, *beside}))

@@ -387,7 +387,7 @@ def prepare(work:Work, entry:Entry) -> bool:
     "Measure what an entry needs, and take its old pictures away; of published results, say what they are."
     if work.published:
         there = work.published.states[entry.name]["state"] == "measured"
-        if there: print(f"{entry.name}: {described(entry, work.published)}")
+        if there: print(f"{entry.name} on {work.data.name}: {described(entry, work.published)}")
         return there
     for m in needed(entry, work.plan):
         found = measure_once(m, work.plan, key_of(m, work.plan))
