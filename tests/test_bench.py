@@ -38,6 +38,18 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     assert call(tmp_path, *words)[0] == 0 and model.stat().st_mtime_ns == made
     assert pd.read_csv(tmp_path / "out/scale.csv").to_dict("records") == [one]
 
+def test_pseudo_anomalies_are_gained_or_not(tiny, tmp_path):
+    words = ("bench", "augmentation", "--out", tmp_path / "out", "--notebooks", tmp_path / "notebooks", "--set", f"data={tiny}", "--set", f"models={tmp_path / 'models'}", "--set", "device=cpu")
+    rc, out, err = call(tmp_path, *words)
+    assert rc == 0 and out.startswith("augmentation: "), err
+    t = pd.read_csv(tmp_path / "out/augmentation.csv")
+    assert list(t.row) == ["plain", "squares turned", "frames of squares reordered"] and t.gain.isna().tolist() == [True, False, False]
+    changed = t.dropna(subset="gain")
+    assert (changed.gain_low <= changed.gain).all() and (changed.gain <= changed.gain_high).all()
+    assert changed.gain.tolist() == pytest.approx((changed.auc - t.auc[0]).tolist(), abs=.011)
+    losses = {p.parent.parent.name: pd.read_csv(p).loss.tolist() for p in (tmp_path / "models").glob("*/*/losses.csv")}
+    assert len({tuple(x) for x in losses.values()}) == 3 # the same seed, and each was shown something else
+
 def test_precisions_are_compared(tmp_path):
     rc, out, err = call(tmp_path, "bench", "half_precision", "--out", tmp_path / "out", "--notebooks", tmp_path, "--set", f"runs={tmp_path / 'runs'}", "--set", "device=cpu")
     assert rc == 0, err
