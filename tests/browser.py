@@ -36,7 +36,7 @@ def chromium(seconds=1000):
         watch = threading.Timer(seconds, kill_family, [process])
         watch.start()
         try:
-            port = wait_for_port(Path(profile, "DevToolsActivePort"), process, log)
+            port = wait_for(lambda: port_in(Path(profile, "DevToolsActivePort")), process, log)
             with sync_api.sync_playwright() as p:
                 try: yield p.chromium.connect_over_cdp(f"http://127.0.0.1:{port}")
                 finally: kill_family(process) # not `close`, which waits for an answer
@@ -51,13 +51,18 @@ def kill_family(process):
     try: process.wait(30)
     except subprocess.TimeoutExpired: pass # the kernel does not let go of it: nobody waits for that
 
-def wait_for_port(path, process, log) -> int:
-    "Chromium writes the port at which it listens into a file"
+def wait_for(found, process, log):
+    "what `found` gives, once it gives something; a process that ended before has said why in its log"
     for _ in range(1200):
-        if path.exists() and (lines := path.read_text().splitlines()): return int(lines[0])
+        if x := found(): return x
         assert process.poll() is None, log.read_text()
         time.sleep(.1)
     raise AssertionError(log.read_text())
+
+def port_in(path):
+    "the port at which Chromium listens: the first line of a file that it writes"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(lines[0]) if lines else None
 
 @contextmanager
 def explored(folder, *words):
@@ -67,10 +72,10 @@ def explored(folder, *words):
         with open(log, "w") as out:
             server = subprocess.Popen([sys.executable, "-m", "vad", "explore", *map(str, words), "--no-browser"], stdout=out, stderr=out, cwd=folder)
         try:
-            entrance = wait_for_entrance(log, server)
+            entrance = wait_for(lambda: entrance_in(log), server, log)
             assert stat.S_IMODE(entrance.stat().st_mode) == 0o600 and stat.S_IMODE(entrance.parent.stat().st_mode) == 0o700
             address = re.search('url=([^"]+)"', entrance.read_text())[1]
-            wait_until_served(address, server, log)
+            wait_for(lambda: turns_away(address), server, log)
             yield entrance, address
         finally:
             server.send_signal(signal.SIGINT)
@@ -80,25 +85,18 @@ def explored(folder, *words):
     assert server.returncode == 0 and not entrance.exists()
     assert re.search("token=([^&]+)", address)[1] not in said and "Traceback" not in said
 
-def wait_for_entrance(log, server) -> Path:
-    for _ in range(1200):
-        if found := re.search(r"file://(\S+)", log.read_text()): return Path(found[1])
-        assert server.poll() is None, log.read_text()
-        time.sleep(.1)
-    raise AssertionError(log.read_text())
+def entrance_in(log):
+    found = re.search(r"file://(\S+)", log.read_text())
+    return Path(found[1]) if found else None
 
-def wait_until_served(address, server, log):
-    "whoever comes without the token is turned away"
-    for _ in range(600):
-        try: urllib.request.build_opener(Stay).open(address.split("?")[0], timeout=60)
-        except urllib.error.HTTPError as e:
-            assert e.code in (302, 403), e
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError): pass # nobody listens yet
-        else: raise AssertionError("a stranger was let in")
-        assert server.poll() is None, log.read_text()
-        time.sleep(.2)
-    raise AssertionError(log.read_text())
+def turns_away(address):
+    "whether somebody listens, who lets nobody in without the token"
+    try: urllib.request.build_opener(Stay).open(address.split("?")[0], timeout=60)
+    except urllib.error.HTTPError as e:
+        assert e.code in (302, 403), e
+        return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError): return False # nobody listens yet
+    raise AssertionError("a stranger was let in")
 
 class Stay(urllib.request.HTTPRedirectHandler):
     "Does not follow."

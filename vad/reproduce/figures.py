@@ -116,13 +116,16 @@ def draw_alarm_curves(
     path:Path,
 ):
     "Share of events caught against false alarms in an hour; a dot where training frames put the threshold."
-    ax = plot.axes(None, (4.6, 3.2))
+    ax = plot.axes(None, (4.6, 2.8 + .22 * len(curves)))
     for (name, (t, known)), colour in zip(curves.items(), cycle(plot.CYCLE)):
-        ax.step(t.per_hour, 100 * t.caught, where="post", color=colour, label=plot.named(name))
+        x, y = t.per_hour, t.caught
         if known.get("caught") is not None and known["per_hour"] is not None:
             ax.plot(known["per_hour"], 100 * known["caught"], "o", color=colour)
+            at = y.searchsorted(known["caught"]) # the curve leads through it
+            x, y = np.insert(x, at, known["per_hour"]), np.insert(y, at, known["caught"])
+        ax.step(x, 100 * y, where="post", color=colour, label=plot.named(name))
     ax.set(xlabel="false alarms in an hour of normal film", ylabel="events caught (%)", ylim=(0, 102))
-    ax.legend(frameon=False, loc="lower right")
+    ax.figure.legend(loc="outside upper left", frameon=False)
     every = pd.concat([t.assign(run=name) for name, (t, _) in curves.items()])
     plot.save(ax.figure, path, every[["run", *CURVE]].round(5))
     return ax.figure
