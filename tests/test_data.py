@@ -122,7 +122,7 @@ def test_ucsd_layout(tmp_path):
     message = problem(lambda: open_dataset(root), "ped2", "2 of the 16", "partial=True")
     assert "UCSDped2" in message
     data = open_dataset(root, partial=True)
-    assert data.name == "ped2" and data.truth == "UCSDped2.m" and len(data.warnings) == 2
+    assert data.name == "ped2_part" and data.truth == "UCSDped2.m" and len(data.warnings) == 2
     assert [v.name for v in data.test] == ["Test001", "Test002"]
     assert [np.flatnonzero(y).tolist() for y in data.labels] == [[1, 2, 3, 8], [2, 3, 4, 8]]
     assert (data.mask(1) == masks[2]).all()
@@ -165,7 +165,7 @@ def test_avenue_layout(tmp_path, inside):
     root = tmp_path / "Avenue Dataset"
     avenue(root, None if inside else tmp_path / "ground_truth_demo")
     data = open_dataset(root, partial=True)
-    assert data.name == "avenue" and data.truth == "frame_labels_avenue.npy" == open_dataset(root, "mnad", partial=True).truth
+    assert data.name == "avenue_part" and data.truth == "frame_labels_avenue.npy" == open_dataset(root, "mnad", partial=True).truth
     assert [np.flatnonzero(y).tolist() for y in data.labels] == [[0], list(range(6))]
     data = open_dataset(root, truth="masks", partial=True)
     assert data.truth == "masks" and [np.flatnonzero(y).tolist() for y in data.labels] == [list(range(20, 50)), list(range(21, 50))]
@@ -185,7 +185,7 @@ def test_shanghaitech_layout(tmp_path):
         np.save(root / f"testing/test_pixel_mask/{name}.npy", np.broadcast_to(y[:, None, None], (7, 16, 24)).astype(np.uint8))
     problem(lambda: open_dataset(root), "1 of the 330")
     data = open_dataset(root, partial=True)
-    assert data.name == "shanghaitech" and data.truth == "test_frame_mask"
+    assert data.name == "shanghaitech_part" and data.truth == "test_frame_mask"
     assert [np.flatnonzero(y).tolist() for y in data.labels] == [[0, 1], [1, 2]]
     assert (data.mask(1).any((1, 2)) == data.labels[1]).all()
     np.save(root / "testing/test_frame_mask/01_0015.npy", np.zeros(6, int))
@@ -230,6 +230,7 @@ def test_ped2_partial(tmp_path):
     problem(lambda: open_dataset(root), "1 of the 16", "partial=True")
     whole, part = open_dataset(source), open_dataset(root, partial=True)
     assert [y.tolist() for y in part.labels] == [whole.labels[2].tolist(), whole.labels[11].tolist()]
+    assert (whole.name, part.name) == ("ped2", "ped2_part") # nothing published stands beside a part
     assert len(part.record()["warnings"]) == 2 and str(tmp_path) not in str(part.record())
 
 @needs_avenue

@@ -130,7 +130,7 @@ def test_avenue(tmp_path):
     with Server(avenue(tmp_path / "scratch")) as server:
         folder = fetch_dataset("avenue", tmp_path, server.url + "/", partial=True)
     data = open_dataset(folder, partial=True)
-    assert data.name == "avenue" and data.truth == "masks" and np.flatnonzero(data.labels[0]).tolist() == list(range(50, 76))
+    assert data.name == "avenue_part" and data.truth == "masks" and np.flatnonzero(data.labels[0]).tolist() == list(range(50, 76))
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == [
         "ground_truth_demo/testing_label_mask/21_label.mat", "testing_videos/21.avi", "training_videos/01.avi"]
     with pytest.raises(UserError, match="1 of the 16"): fetch_dataset("avenue", tmp_path)

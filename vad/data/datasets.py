@@ -29,7 +29,7 @@ from .video import open_video, side_by_side, visible
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "Videos to learn normality from, videos to find anomalies in, and the labels of these."
-    name: str                 # "ped2", "avenue", or the folder's name
+    name: str                 # "ped2", "avenue", "avenue_part" where some is missing, or the folder's name
     root: Path                # where it lies
     train: tuple[Video, ...]
     test: tuple[Video, ...]
@@ -387,8 +387,9 @@ def open_dataset(
     layout = find_layout(root)
     train, test = (open_all(paths, findings, partial) for paths in (layout.train, layout.test))
     known = [note for v in train + test for note in v.notes]
-    findings += validate_counts(layout, "train", train, root) + validate_counts(layout, "test", test, root)
-    findings += validate_videos(train, test, clip, layout.plain)
+    short = validate_counts(layout, "train", train, root) + validate_counts(layout, "test", test, root)
+    name = layout.name + "_part" * bool(short and layout.name in PUBLISHED) # no published value is beside it
+    findings += short + validate_videos(train, test, clip, layout.plain)
     train, test = ([v for v in vs if v.frames >= clip] for vs in (train, test))
     labels, wanted = None, truth != "none"
     truth = pick_truth(layout, truth, root)
@@ -403,7 +404,7 @@ def open_dataset(
         raise UserError(f"{root} holds no video that can be used: {(findings or ['put some there.'])[0]}")
     masks = tuple(matching_file(v, layout.masks) for v in test) if layout.masks else None
     if labels and truth == "masks": known += mask_doubts(test, masks, labels)
-    return Dataset(layout.name, root, tuple(train), tuple(test), labels or None, truth if labels else None,
+    return Dataset(name, root, tuple(train), tuple(test), labels or None, truth if labels else None,
                    masks, warnings + validate_findings(known, True, root), passed_over(layout, root))
 
 # %% ../../nbs/3_data/04_datasets.ipynb #f4d2640d

@@ -276,9 +276,9 @@ def extract_frames(
     out, jobs = Path(out).expanduser(), {} # folder -> video
     for path in [videos] if isinstance(videos, (str, Path)) else videos:
         data, said = open_dataset(path, partial=partial, clip=1), []
-        plain = find_layout(data.root).plain
+        layout = find_layout(data.root)
         for split, v in [("train", v) for v in data.train] + [("test", v) for v in data.test]:
-            folder = out / v.name if plain else out / f"{split}ing/frames" / v.name
+            folder = out / v.name if layout.plain else out / f"{split}ing/frames" / v.name
             if folder in jobs:
                 raise UserError(f"{v.path} and {jobs[folder].path} would both become {folder}: rename one.")
             jobs[folder], said = v, [*said, *v.notes]
@@ -286,7 +286,7 @@ def extract_frames(
                 said.append(f"{v.path} has frames that do not come evenly, and a folder keeps no times.")
         for sentence in dict.fromkeys((*data.warnings, *said)): warnings.warn(sentence, stacklevel=2)
         if not data.labels: continue
-        labels = out / f"frame_labels_{data.name}.npy"
+        labels = out / f"frame_labels_{layout.name}.npy"
         with atomic_write(labels) as part: np.save(part, np.concatenate(data.labels)[None])
     side_by_side(lambda job, beat: write_frames(job[1], job[0], suffix, beat), list(jobs.items()),
                  sum(v.frames for v in jobs.values()), "extracting", workers)

@@ -53,8 +53,9 @@ def published(
     theirs = t.dataset[t.dataset != ""]
     shown = data if data in set(theirs) else next((d for d in ORIENTATION if d in set(theirs)), "")
     t = t[t.dataset.isin([shown, ""])]
-    # a table of another dataset that a paper did measure
-    silent = data in SYNTHETIC or known(data) and shown != data
+    # a table of another dataset that a paper did measure; a part of one
+    part = known(data.removesuffix("_part")) and not known(data)
+    silent = data in SYNTHETIC or part or known(data) and shown != data
     return t.assign(value=float("nan") if silent else t.value.where(t.value != "", float("nan")))[
         ["row", "needs", "metric", "value", "unit", "source"]].reset_index(drop=True)
 
