@@ -131,10 +131,7 @@ def draw_alarm_curves(
     return ax.figure
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #5c137e51
-def draw_practice(
-    runs:dict[str, Path], # name -> folder with practice.csv and metrics.json
-    path:Path,
-):
+def draw_practice(runs:dict[str, Path], path:Path): # name -> folder with practice.csv and metrics.json
     "The alarm curves of evaluated runs."
     def read(folder):
         kinds = dict.fromkeys(CURVE, float|None)

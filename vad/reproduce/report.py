@@ -382,7 +382,9 @@ def publish_figures(
     r = with_published(r, target / f"{name}.results.jsonl")
     for path in sorted((plan.folder / "figures").glob("*/*")):
         with atomic_write(target / path.parent.name / path.name) as part: shutil.copyfile(path, part)
-    notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **s) for n, s in r.states.items()}
+    def told(n, s): # what others have in common with it was measured, and nobody asked for the rest
+        return dict(state="never run") if s["state"] == "unfinished" and n not in r.notes else s
+    notes = {n: dict(seeds=r.notes.get(n, {}).get("seeds"), **told(n, s)) for n, s in r.states.items()}
     write_results(target / f"{name}.results.jsonl", r.record | dict(notes=notes), r.results)
     r = replace(r, figures=target) # pictures of earlier runs lie there too
     write_tables(r)

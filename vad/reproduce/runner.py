@@ -442,10 +442,7 @@ def said_by(
     return protocols.predictions(t, work.plan.folder / "models", work.plan.seeds[0])
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #88886879
-def alarm_curves(
-    work:Work,
-    keys:tuple[str, ...], # of `archive_tables.FRAME_ROWS`
-) -> dict[str, tuple[pd.DataFrame, dict]]: # for `figures.draw_alarm_curves`
+def alarm_curves(work:Work, keys:tuple[str, ...]) -> dict: # keys: of `FRAME_ROWS`; for `draw_alarm_curves`
     "What thresholds bring on the frames of an archive, with the first seed; the dot in the lines' units."
     t = lines_of(work.results, "segments").dropna(subset="curve")
     t = t[t.seed == work.plan.seeds[0]].drop_duplicates("key").set_index("key")
