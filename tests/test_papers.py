@@ -74,7 +74,7 @@ def test_no_output_is_older_than_its_code(tmp_path, name):
     assert source.stat().st_size < 300_000
 
 
-@pytest.mark.parametrize("data", ["ped2", "ucf_crime"])
+@pytest.mark.parametrize("data", ["ped2", "avenue_part", "ucf_crime"])
 def test_published_cards_say_what_the_published_results_say(tmp_path, data):
     write_cards(published_report(ROOT / "figures", data), tmp_path)
     made = sorted((tmp_path / "cards").glob("*.md"))

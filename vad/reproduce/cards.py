@@ -66,7 +66,8 @@ def card_text(card:Card, r:Report) -> str: # Markdown; empty where nothing was p
     half = ENTRIES[card.entries.split()[0]].half
     data, option = r.data(half), dict(frames="data", clips="clips")[half]
     limits = "\n".join(f"- {x}" for x in card.cannot.split("|"))
-    again = f"vad reproduce {card.entries} --{option} <{data}> --preset {r.plan.preset} --seeds"
+    again = f"vad reproduce {card.entries} --{option} <{data}>{' --partial' * r.plan.partial}"
+    again += f" --preset {r.plan.preset} --seeds"
     return "\n\n".join([
         f"# {card.title}, on {data}", card.is_a, f"**Learned from.** {card.learned_from}",
         f"**For.** {card.use}", f"**Not for.**\n\n{limits}", *numbers,
