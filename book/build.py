@@ -22,7 +22,8 @@ PARTS = {
     "papers": ("Papers", "The published tables, measured again; each ends in what held and what did not."),
     "benchmarks": ("Benchmarks", "How fast, beside its peers and the lower bound."),
 }
-RESULTS = {"ped2": "UCSD Ped2", "ucf_crime": "UCF-Crime", "fights": "Surveillance Camera Fight"}
+RESULTS = {"ped2": "UCSD Ped2", "avenue_part": "CUHK Avenue, in part", "ucf_crime": "UCF-Crime",
+           "fights": "Surveillance Camera Fight", "hockey": "Hockey Fights"}
 PACKAGE = ("core", "kernels", "models", "data", "scores", "training", "use", "reproduce", "cli")
 
 
