@@ -6,7 +6,7 @@
 __all__ = ['HALF_WIDTH', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'published_report',
            'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered', 'entry_facts',
-           'entries_shown', 'half_facts', 'measurement_table', 'make_page', 'write_tables', 'write_page',
+           'entries_shown', 'half_facts', 'measurement_table', 'make_page', 'save_table', 'write_tables', 'write_page',
            'notebook_page', 'with_published', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
@@ -309,6 +309,11 @@ def make_page(r:Report) -> str:
         record=json.dumps({k: v for k, v in r.record.items() if k != "notes"}, indent=1))
 
 # %% ../../nbs/6_engineering/25_report.ipynb #b7f62817
+def save_table(path:Path, t:pd.DataFrame, data:str, preset:str):
+    "Write a table as CSV, with what it was measured on."
+    write_csv(path, t.round(4).assign(dataset=data, preset=preset))
+
+# %% ../../nbs/6_engineering/25_report.ipynb #5a7e7ab1
 def write_tables(r:Report):
     "Write every measured table as CSV and as LaTeX."
     for n, e in ENTRIES.items():
@@ -317,7 +322,7 @@ def write_tables(r:Report):
         for f, t in r.tables[n].items():
             path = r.figures / e.paper / f"{data}.{f}.csv"
             title = f"{e.title} ({data}, preset {r.plan.preset})"
-            write_csv(path, t.round(4).assign(dataset=data, preset=r.plan.preset))
+            save_table(path, t, data, r.plan.preset)
             with atomic_write(path.with_suffix(".tex")) as part:
                 part.write_text(for_latex(as_text(t, data), title, f"tab:{n}"), encoding="utf-8")
 

@@ -42,7 +42,7 @@ from ..core.files import atomic_write, exclusive
 from ..core.progress_bar import progress, progress_file
 from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, notebooks_folder
 from ..core.provenance import now, versions
-from ..core.records import read_json, write_csv, write_json
+from ..core.records import read_json, write_json
 from ..data.clips import collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
@@ -55,7 +55,7 @@ from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview
 from .report import notebook_page, published_report, read_notes, report_of, without_data
-from .report import write_page
+from .report import save_table, write_page
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
@@ -372,8 +372,8 @@ class Work:
     def table(self, entry:str, file:str="") -> pd.DataFrame:
         "A table of an entry that is ready, saved as CSV."
         t = tables_of(ENTRIES[f"{self.paper}.{entry}"], self.results, self.data.name)[file or entry]
-        said = t.round(4).assign(dataset=self.data.name, preset=self.plan.preset)
-        if len(t) and not self.published: write_csv(self.path(f"{file or entry}.csv"), said)
+        if len(t) and not self.published:
+            save_table(self.path(f"{file or entry}.csv"), t, self.data.name, self.plan.preset)
         return t
 
     def draw(self, file:str, make:Callable[[Path], object]): # make: draws and saves, given the picture's path
