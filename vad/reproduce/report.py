@@ -181,11 +181,12 @@ def published_report(
 
 # %% ../../nbs/6_engineering/25_report.ipynb #029
 def described(entry:Entry, r:Report) -> str:
-    "State, date, seeds, time and machine of an entry, in words."
+    "State, days, seeds, time and machine of an entry, in words."
     if not (mine := r.behind(entry)): return r.state(entry)
     trained, scored = seconds_spent(mine)
     def long(s): return f"{s:.0f} s" if s < 100 else f"{s / 60:.0f} min" if s < 6000 else f"{s / 3600:.1f} h"
-    said = [f"{r.state(entry)} {max(m['finished'] for m in mine)[:10]}",
+    days = sorted({m["finished"][:10] for m in mine})
+    said = [f"{r.state(entry)} {' to '.join(dict.fromkeys((days[0], days[-1])))}",
             f"seeds {' '.join(map(str, entry_seeds(mine))) or 'none'}",
             f"trainings {long(trained)}" * (trained > 0), f"scoring {long(scored)}" * (scored > 0),
             " and ".join(dict.fromkeys(m["machine"] for m in mine if m.get("machine")))]
