@@ -2,6 +2,7 @@
 import io
 import json
 import re
+import shutil
 import warnings
 import zipfile
 from dataclasses import replace
@@ -18,6 +19,7 @@ from vad.data import feature_archives
 from vad.data.feature_archives import bare_name, frame_truth, is_archive, kind_of_features, open_archive, write_archive, write_synthetic_archive
 from vad.models.mingru import mingru_loop, mingru_scan
 from vad.reproduce import runner
+from vad.reproduce.archive_tables import interval_of, measure_segments
 from vad.reproduce.report import report_of
 from vad.training import classifier
 from vad.training.classifier import ClassifierSettings
@@ -127,16 +129,80 @@ def test_xd_violence_says_its_classes_in_names(tmp_path):
 
 @pytest.mark.parametrize("files, text, words", [
     ({"Arson1.npy": np.ones((3, 4)), "Normal1.npy": np.ones((3, 5))}, "Arson1.npy\nNormal1.npy\n", "keep one kind in a folder"),
-    ({"Arson1.npy": np.ones((3, 4, 4))}, "Arson1.npy\n", "(3, 4, 4), which should be numbers (segments, width)"),
+    ({"Arson1.npy": np.ones((3, 4, 4))}, "Arson1.npy\n", "(3, 4, 4) should be (segments, width)"),
     ({"Arson1.npy": np.ones(3)}, "Arson1.npy\n", "(3,)"), ({"1.npy": np.ones((3, 4))}, "1.npy\n", "Nothing says the class"),
-    ({"Arson1.npy": np.ones((3, 4))}, "Arson1.npy\nArson2\n", "a line without a .npy (['Arson2'])"),
+    ({"Arson1.npy": np.ones((3, 4))}, "Arson1.npy\nArson2\n", "a line without a .npy"),
     ({}, "Arson1.npy\nNormal1.npy\n", "no video that is there"),
+    ({"Arson1.npy": np.ones((10, 5, 4)), "Normal1.npy": np.ones((10, 5, 4))}, "Arson1.npy\nNormal1.npy\n", "crops in both"),
+    ({"Arson1.npy": np.ones((3, 4))}, "path,label\nFight/1.npy,Fight\nNormal/1.npy,Normal\n", "list.txt names two files called 1.npy"),
+    ({"1.npy": np.ones((3, 4))}, "video,label\n1.npy,Fight\n", "its columns are video, label"),
     ({"Arson1.npy": np.array([None, 1], object), "Normal1.npy": np.ones((3, 4))}, "Arson1.npy\nNormal1.npy\n", "Arson1.npy"),
 ])
 def test_folders_that_do_not_fit(tmp_path, files, text, words):
     for n, x in files.items(): np.save(tmp_path / n, x, allow_pickle=True)
     (tmp_path / "list.txt").write_text(text)
     message(lambda: quiet(tmp_path), words)
+
+@pytest.mark.parametrize("lists, words", [
+    ({"train.list": "Arson1.npy\nNormal1.npy\n", "test.list": "Arson1.npy\n"}, "split test and train"), ({"a.csv": "path,label\nArson1.npy,Arson\n", "b.csv": "path,label\nArson1.npy,Fire\nNormal1.npy,Normal\n"}, "label Arson and Fire"),
+])
+def test_lists_that_contradict_each_other(tmp_path, lists, words):
+    folder_of(tmp_path / "x", {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}, lists)
+    message(lambda: quiet(tmp_path / "x"), "say two things of Arson1.npy", words)
+
+def test_lists_in_other_letters(tmp_path):
+    "a list that cannot be read is not passed over; what only mentions a file is no list, and neither are notes beside our embeddings"
+    files = {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}
+    folder = folder_of(tmp_path / "x", files, {"a.txt": "Arson1.npy\nNormal1.npy\n", "README.txt": "Made by numpy: see Arson1.npy for one.\n"})
+    assert len(quiet(folder)) == 2
+    (folder / "b.list").write_bytes("Stra\u00dfe1.npy\n".encode("latin-1"))
+    message(lambda: quiet(folder), "b.list")
+    (folder / "b.list").unlink()
+    (folder / "c.csv").write_text('path,label\nArson1.npy,"' + "x" * 200_000 + '"\n')
+    message(lambda: quiet(folder), "c.csv is not a list")
+    (folder / "c.csv").unlink()
+    np.save(folder / "cnn_embeddings.npy", np.ones((2, 3, 4), np.float32))
+    assert not is_archive(folder) and kind_of_features(folder) == "plain"
+
+@pytest.mark.parametrize("name, says", [("Abnormal001", "Abnormal"), ("NonNormal1", ""), ("A_History__#1_label_B2-0-0", "Shooting"), ("Normal_Videos_003_x264", "Normal"), ("normal7", "Normal"), ("B1_Street", "Fighting")])
+def test_the_class_that_a_name_says(name, says):
+    assert feature_archives.label_in(name) == (says or "NonNormal")
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=4, unique=True), crops=st.sampled_from([5, 10]), first=st.booleans())
+def test_crops_are_found_whatever_the_lengths(tmp_path_factory, lengths, crops, first):
+    "crops are as many in every file, segments are not"
+    names = [f"{'Normal' if i else 'Arson'}{i}" for i in range(len(lengths))]
+    xs = [np.random.default_rng(n).normal(size=(n, crops, 3)) for n in lengths]
+    folder = folder_of(tmp_path_factory.mktemp("crops") / "x", {f"{n}.npy": x.swapaxes(0, 1) if first else x for n, x in zip(names, xs)}, {"all.list": "".join(f"{n}.npy\n" for n in names)})
+    a = quiet(folder)
+    for i, video in enumerate(a.table.video): np.testing.assert_allclose(a.sequence(i), xs[names.index(video)].mean(1), rtol=1e-5, atol=1e-6)
+
+def test_whole_numbers_keep_their_fraction(tmp_path):
+    x = np.arange(3 * 5 * 2).reshape(3, 5, 2) % 7
+    a = quiet(folder_of(tmp_path / "x", {"Arson1.npy": x, "Normal1.npy": x[:2]}, {"all.list": "Arson1.npy\nNormal1.npy\n"}))
+    np.testing.assert_allclose(a.sequence(a.table.video.tolist().index("Arson1")), x.mean(1), rtol=1e-6)
+
+def test_what_changes_an_archive_changes_its_mark(tmp_path, made):
+    "features of the same size, annotations and counts beside either layout"
+    folder = folder_of(tmp_path / "x", {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}, {"all.list": "Arson1.npy\nNormal1.npy\n"})
+    file = tmp_path / "made" / made.name
+    shutil.copytree(made.parent, file.parent)
+    def marks(): return quiet(folder).mark, quiet(file).mark
+    before, spoil = marks(), {folder / "Arson1.npy": lambda p: np.save(p, np.zeros((3, 4)))}
+    assert marks() == before
+    spoil |= {file.parent / n: lambda p: p.write_text(p.read_text() + "\n") for n in (feature_archives.ANNOTATIONS, feature_archives.COUNTS)}
+    seen = {before}
+    for path, change in spoil.items():
+        change(path)
+        assert marks() not in seen
+        seen.add(marks())
+
+def test_words_of_an_archive(tmp_path):
+    message(lambda: quiet(altered(tmp_path / "x.npz", label=np.array([b"Normal", b"Stra\xdfe", b"Arson"]))), "UTF-8")
+    message(lambda: quiet(altered(tmp_path / "x.npz", label=np.array(["Normal", "", "Arson"]))), "no class of 1 of its videos")
+    message(lambda: quiet(altered(tmp_path / "x.npz", split=np.array(["train", "val", "test"]))), "a split 'val'")
+    assert set(quiet(altered(tmp_path / "x.npz", split=np.array(["Train", "TEST", "Test"]))).table.split) == {"train", "test"}
 
 def test_our_own_embeddings_are_one_too(tmp_path):
     x = np.ones((3, 4, 2), np.float32)
@@ -145,6 +211,14 @@ def test_our_own_embeddings_are_one_too(tmp_path):
     np.save(tmp_path / "cnn_labels.npy", np.array(["Normal", "Arson", "Arson"]))
     a = open_archive(tmp_path)
     assert (a.table.length.tolist(), a.width, a.sequence(1).shape, kind_of_features(tmp_path)) == ([4, 2, 4], 2, (2, 2), "plain") and not is_archive(tmp_path)
+
+def test_options_that_say_nothing_here_are_refused(tmp_path, made):
+    np.save(tmp_path / "cnn_embeddings.npy", np.ones((3, 4, 2), np.float32))
+    np.save(tmp_path / "cnn_labels.npy", np.array(["Normal", "Arson", "Arson"]))
+    message(lambda: open_clips(made, None, tmp_path / "none.npy"), "has labels of its own: leave labels out")
+    message(lambda: open_clips(tmp_path, segments=3), "no archive of features: leave segments out")
+    message(lambda: ClassifierSettings(top=5.), "top = 5.0 is no share")
+    message(lambda: open_archive(tmp_path / "none.npz"), "none.npz is missing: name an archive of features")
 
 def test_videos_are_no_archive(tmp_path):
     (tmp_path / "normal").mkdir()
@@ -239,7 +313,50 @@ def test_frames_are_labelled_by_the_annotations(made):
     for name, y in truth.items(): assert y.any() == ("Normal" not in name) and len(y) == 8 * t.set_index("video").length[name]
 
 
+@pytest.mark.parametrize("name, old, new, words", [
+    (feature_archives.COUNTS, r",\d+\n", ",-3\n", "-3 frames: correct it"), (feature_archives.ANNOTATIONS, r"  (\d\d+)  (\d+)  -1  -1", r"  \2  \1  -1  -1", "ends before it begins"),
+    (feature_archives.ANNOTATIONS, r"  (\d\d+)  (\d+)  -1  -1", "  90000  90001  -1  -1", "begins at frame 90000 of"), (feature_archives.ANNOTATIONS, r"^.*$", "what", "is no annotation"),
+])
+def test_annotations_that_cannot_be(tmp_path, made, name, old, new, words):
+    shutil.copytree(made.parent, tmp_path / "x")
+    text = (tmp_path / "x" / name).read_text()
+    changed = re.sub(old, new, text, count=0 if name == feature_archives.COUNTS else 1, flags=re.M)
+    assert changed != text
+    (tmp_path / "x" / name).write_text(changed)
+    message(lambda: frame_truth(open_archive(tmp_path / "x" / made.name)), words)
+
+
 # ---- from an archive to tables
+
+def test_what_cannot_be_measured_on_frames(tmp_path):
+    "no anomalous frame among the test videos; one normal video to learn from"
+    def measured(where):
+        plan = runner.make_plan(None, where, preset="quick", out=tmp_path / "runs", device="cpu")
+        message(lambda: measure_segments(plan, tmp_path / "into", 0, "middle"), "should mark some frames" if where.parent.name == "still" else "two normal and two anomalous")
+    still = write_synthetic_archive(tmp_path / "still")
+    table = [line for line in (still.parent / feature_archives.ANNOTATIONS).read_text().splitlines() if "Normal" in line]
+    (still.parent / feature_archives.ANNOTATIONS).write_text("\n".join(table) + "\n")
+    measured(still)
+    few = write_synthetic_archive(tmp_path / "few")
+    with np.load(few) as z: arrays = dict(z)
+    normal = np.flatnonzero((arrays["label"] == "Normal") & (arrays["split"] == "train"))
+    arrays["split"][normal[1:]] = ""
+    arrays["split"] = np.where(arrays["split"] == "", "test", arrays["split"])
+    np.savez(few, **arrays)
+    measured(few)
+
+def test_resamples_that_lack_a_class_say_nothing():
+    lines = pd.DataFrame([dict(auroc=90., auroc_draws=[80., None, 100., 90.]), dict(auroc=80., auroc_draws=[70., None, 90., 80.])])
+    found = interval_of(lines, "auroc")
+    assert found["value"] == 85 and 70 <= found["low"] <= found["high"] <= 100
+    none = interval_of(lines.assign(auroc=None, auroc_draws=[[None] * 4] * 2), "auroc")
+    assert all(np.isnan(x) for x in none.values())
+
+def test_an_archive_without_a_normal_class(tmp_path):
+    "nobody guesses which class is the normal one"
+    path = write_synthetic_archive(tmp_path / "x", classes=("Walk", "Fight"))
+    message(lambda: runner.make_plan(None, path, out=tmp_path, device="cpu"), "no name says which is normal")
+    assert runner.make_plan(None, path, out=tmp_path, device="cpu", normal=("Walk",)).normal == ("Walk",)
 
 @pytest.fixture(scope="module")
 def plan(made, tmp_path_factory):

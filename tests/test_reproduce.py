@@ -131,6 +131,46 @@ def test_a_table_grows_by_a_seed_at_a_time(plan, tmp_path):
     shutil.rmtree(tmp_path / "seed1")
     assert set(published_seed(1).tables["gates.frozen"]["frozen"].seeds) == {"1"}
 
+def test_nothing_worse_takes_the_place_of_what_was_published(plan, work, tmp_path):
+    "a measurement that failed, or whose code has changed since, and pictures that nobody measured anew"
+    shutil.copytree(work / "published", tmp_path / "published")
+    path = tmp_path / "published/tiny.results.jsonl"
+    before, pictures = published_report(tmp_path / "published", "tiny"), {p: p.read_bytes() for p in path.parent.rglob("*.png")}
+    for name, change in dict(failed=dict(state="failed", why="no memory"), old=dict(key="row-of-old-code")).items():
+        shutil.copytree(plan.folder, tmp_path / name, ignore=shutil.ignore_patterns("models"))
+        for p in (tmp_path / name / "results").glob("*.json"): write_json(p, read_json(p) | change)
+        for p in (tmp_path / name / "figures").rglob("*.png"): p.write_bytes(b"drawn by something else")
+        cards.publish_run(read_plan(tmp_path / name), tmp_path / "published")
+        after = published_report(tmp_path / "published", "tiny")
+        assert after.results == before.results and after.states == before.states, name
+        assert {p: p.read_bytes() for p in path.parent.rglob("*.png")} == pictures, name
+
+@pytest.mark.parametrize("what, change", [("preset", dict(preset="cpu")), ("changes", dict(changes=dict(SMALL, epochs=2))), ("frames data", dict(prints=dict(frames="other"))), ("truth", dict(truth="masks"))])
+def test_what_cannot_stand_beside_published_results_is_refused(plan, work, tmp_path, what, change):
+    "before it is measured, and before anything is written"
+    shutil.copytree(work / "published", tmp_path / "published")
+    path = tmp_path / "published/tiny.results.jsonl"
+    record, results = read_results(path)
+    write_results(path, record | dict(plan=record["plan"] | change), results)
+    before = {p: p.read_bytes() for p in (tmp_path / "published").rglob("*.*")}
+    message(lambda: cards.publish_run(plan, tmp_path / "published"), "tiny.results.jsonl", f"other {what}", "another folder")
+    def again(): runner.reproduce(("gates.roc",), plan.frames, out=tmp_path, name="again", device="cpu", publish=tmp_path / "published", seeds=(0, 1), **SMALL)
+    message(again, f"other {what}")
+    assert not list((tmp_path / "again/results").glob("*.json"))
+    assert {p: p.read_bytes() for p in (tmp_path / "published").rglob("*.*")} == before
+
+def test_a_published_file_without_a_plan(work, tmp_path):
+    shutil.copytree(work / "published", tmp_path / "published")
+    path = tmp_path / "published/tiny.results.jsonl"
+    write_results(path, {}, read_results(path)[1])
+    message(lambda: published_report(tmp_path / "published", "tiny"), "tiny.results.jsonl", "plan")
+
+def test_a_card_says_how_it_is_measured_again(plan):
+    assert cards.asked_for(plan, "frames").startswith(" --size 16 16 --width 2")
+    asked = replace(plan, truth="masks", partial=True, changes=dict(channels_last=False, test_update="never"), normal=("Walk", "Sit"))
+    assert cards.asked_for(asked, "frames") == " --truth masks --partial --no-channels-last --test-update never"
+    assert cards.asked_for(asked, "clips") == " --normal Walk --normal Sit"
+
 def test_every_entry_has_a_state(plan):
     states = {n: s["state"] for n, s in report_of(plan).states.items()}
     asked = [n for n in ENTRIES if n in SOME or n.startswith("gates")]

@@ -13,16 +13,19 @@ from test_cli import call
 
 from vad.core.errors import UserError
 from vad.data.datasets import open_dataset
+from vad.data.feature_archives import write_synthetic_archive
 from vad.data.frame_cache import cache_frames
 from vad.data.synthetic import write_walkway
 from vad.models.speed import SpeedSettings, Terms, cell_means, cells_of, fastest_by_row, foreground, frame_terms
 from vad.models.speed import reason_of
 from vad.scores.detector import open_detector, stored_frames
+from vad.training.classifier import ClassifierSettings
 from vad.training.evaluation import evaluate
-from vad.training.speed_detector import STATE, SpeedDetector, fit_speed, stretches
+from vad.training.speed_detector import STATE, HeldOut, SpeedDetector, fit_speed, smoothed_threshold, stretches
 from vad.use.explorer import explore
 from vad.use.export import export_onnx
-from vad.use.streaming import score_video
+from vad.use.calibration import calibrate
+from vad.use.streaming import StreamSettings, score_video
 
 PLAIN = SpeedSettings()
 
@@ -48,6 +51,32 @@ def seen(stream, frames, sizes):
 
 
 # ---- properties
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 100, width=32), min_size=2, max_size=60), st.integers(0, 60), st.floats(0, .5))
+def test_a_threshold_alarms_no_more_than_was_asked(scores, same, alarms):
+    "also where most frames have one score, as film has in which nothing moves"
+    found = np.array(scores + [scores[0]] * same, float)
+    at = smoothed_threshold(HeldOut(1., found, np.array([len(found)])), replace(PLAIN, smooth=1, alarms=alarms))
+    beyond = (1 - alarms) * (len(found) - 1)
+    assert (found >= at).sum() <= max(alarms * len(found), len(found) - beyond + 1e-6)
+    assert np.isfinite(at)
+
+def test_still_film_is_no_alarm(tmp_path):
+    "nothing moves in training: nothing that does not move is an alarm, and what moves is one"
+    still = np.repeat(texture(96, 144, 0)[None], 12, 0)
+    moved = still.copy()
+    for t in range(4, 8): moved[t, 20:60, 10 * t:10 * t + 40] = 255 - moved[t, 20:60, 10 * t:10 * t + 40]
+    for name, film in dict(a=still, b=still[:9], c=moved).items():
+        folder = tmp_path / "x" / ("testing" if name == "c" else "training") / "frames" / name
+        folder.mkdir(parents=True)
+        for t, picture in enumerate(film): cv2.imwrite(str(folder / f"{t:03d}.png"), picture)
+    data = open_dataset(tmp_path / "x")
+    detector = SpeedDetector(PLAIN)
+    detector.fit(data)
+    assert 0 < detector.thresholds["online"] < 1e-3
+    assert (scores(detector, data.train) < detector.thresholds["online"]).all()
+    assert (scores(detector, data.test)[3:7] >= detector.thresholds["online"]).all()
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 99))
@@ -279,3 +308,24 @@ def test_sheets_show_what_such_a_detector_has(tmp_path, run, walkway):
     table = pd.read_csv(tmp_path / "both.csv", dtype=dict(video=str))
     assert rc == 0 and {"video", "frame", "online run", "online other"} <= set(table) and len(table) == 2, err
     assert not table["online run"].equals(table["online other"]) and cv2.imread(str(tmp_path / "both.png")).shape[0] > 400
+
+def test_no_network_is_trained_into_its_folder(walkway, run, tmp_path):
+    "nor is the detector fitted where a network has begun"
+    shutil.copytree(run, tmp_path / "run")
+    def held(): return {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    before = held()
+    archive = write_synthetic_archive(tmp_path / "made")
+    for words in (("train", walkway.root, "--epochs", 1), ("classify", archive, "--epochs", 1)):
+        code, _, err = call(tmp_path, *words, "--out", tmp_path / "run", "--device", "cpu")
+        assert code == 1 and "holds a speed detector: choose another folder" in err, err
+    assert held() == before
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/checkpoint.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="another kind of model"): fit_speed(PLAIN, walkway, tmp_path / "begun")
+
+@pytest.mark.parametrize("make, words", [
+    (lambda: SpeedDetector(replace(PLAIN, seed=-1)), "seed = -1"), (lambda: ClassifierSettings(seed=-1), "seed = -1"), (lambda: ClassifierSettings(seed=2**32), "must be below 4294967296"),
+    (lambda: StreamSettings(threshold=float("nan")), "threshold = nan"), (lambda: StreamSettings(threshold=float("inf")), "threshold = inf"), (lambda: calibrate("speed", [], "none", float("inf")), "per_hour = inf"),
+])
+def test_numbers_that_cannot_be(make, words):
+    with pytest.raises(UserError, match=words): make()

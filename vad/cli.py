@@ -9,11 +9,12 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'REPRODUCING', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json', 'speak_verbosely',
            'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
            'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
-           'validate_settings_of', 'train_command', 'evaluate_command', 'import_run', 'tell_found', 'embed_command',
-           'segment_command', 'tell_folds', 'tell_measures', 'classify_command', 'tell_scored', 'tell_films',
-           'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts',
-           'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command',
-           'export', 'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
+           'validate_settings_of', 'refuse_speed_detector', 'train_command', 'evaluate_command', 'import_run',
+           'tell_found', 'embed_command', 'segment_command', 'tell_folds', 'tell_measures', 'classify_command',
+           'tell_scored', 'tell_films', 'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue',
+           'walkway', 'avenue_parts', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
+           'visualize', 'explore_command', 'export', 'compare_command', 'scarce', 'run_app', 'in_command',
+           'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -261,6 +262,12 @@ def validate_settings_of(detector:str, changes:dict): # memory | speed; settings
         name = SPELLED.get(odd[0], odd[0])
         raise UserError(f"{name} is no setting of the detector {detector}: leave it out.")
 
+# %% ../nbs/6_engineering/30_command.ipynb #b109785b
+def refuse_speed_detector(out:Path): # where a network is to be trained
+    "Raise `UserError` on a folder that holds a detector without a network."
+    if (out / "speed.safetensors").exists():
+        raise UserError(f"{out} holds a speed detector: choose another folder.")
+
 # %% ../nbs/6_engineering/30_command.ipynb #033
 @app.command("train")
 @with_settings(MEMORY_MODEL)
@@ -290,6 +297,7 @@ def train_command(
         seconds, cells = run.record["train_seconds"], run.record["cells"]
         tell(f"{run.folder}: fitted in {seconds:.0f} s, {cells} normal cells are remembered.")
         return
+    refuse_speed_detector(out)
     s = trainer.settings(preset, **changes)
     run = trainer.fit(s, open_dataset(data, truth, partial, s.length), out, device, resume, track)
     seconds, moved = run.record["train_seconds"], run.record["audit"]["moved"]
@@ -429,7 +437,7 @@ SPLITTING = dict(
     augment=(Literal["after", "before"], typer.Option("after",
         help="Mirror images come after the split, or before it (published: test clips' mirror images are "
              "trained on).")),
-    folds=(int, typer.Option(1, help="1: one split of 80 to 20; more: cross-validation.")))
+    folds=(int, typer.Option(1, min=1, help="1: one split of 80 to 20; more: cross-validation.")))
 RESUMING = dict(
     resume=(bool, typer.Option(False, "--resume", help="Go on from the checkpoint in the run folder.")),
     track=(str, typer.Option(None, help="Pass losses on to tensorboard, wandb or mlflow.")))
@@ -479,14 +487,15 @@ def classify_command(
     device:str = Device,
     **given,
 ):
-    "Train a recurrent classifier on embedded clips and test it, with controls."
+    "Train a recurrent classifier on embedded clips and test it; with --folds beside controls."
     with loading():
         from vad.training import classifier
         from vad.training.splits import SplitSettings, open_clips, split_clips
+    refuse_speed_detector(out)
     kind, normal, split, augment, folds = (given.pop(n) for n in (*COLLECTING, *SPLITTING))
     resuming = {n: given.pop(n) for n in RESUMING}
     clips = open_clips(embeddings, None, labels, kind, normal, segments)
-    images = mirrored and open_clips(mirrored, None, None, kind, normal)
+    images = mirrored and open_clips(mirrored, None, None, kind, normal, segments)
     tell(clips.words())
     s = classifier.ClassifierSettings(**given)
     if folds > 1: tell_folds(s, clips, images, SplitSettings(split, augment, folds), out, device)
@@ -689,7 +698,8 @@ def check(
 # %% ../nbs/6_engineering/30_command.ipynb #063
 REPRODUCING = dict(
     preset=(PRESET, typer.Option("quick", help=PRESETS)),
-    seeds=(list[int], typer.Option([0], help="Repeat for several seeds: --seeds 0 1 2.")),
+    seeds=(list[int], typer.Option([0], min=0, max=2**32 - 1,
+        help="Repeat for several seeds: --seeds 0 1 2.")),
     name=(str, typer.Option(None, help="Name of the folder under --out. Default: dataset and preset.")),
     out=(Path, typer.Option(Path("runs"), help="Where run folders go.")),
     normal=(list[str], typer.Option(None,

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NORMAL', 'NEGATED', 'ANOMALY', 'ASIDE', 'CURE', 'CRIMES', 'holds_frames', 'films', 'words_in_name', 'says_normal',
            'pick_normal', 'order_classes', 'class_words', 'Collection', 'find_clips', 'source_table', 'read_sources',
-           'sources_by_rule', 'sources_of', 'collect', 'ucf_line', 'read_ucf', 'frame_labels', 'validate_ranges',
-           'collect_ucf']
+           'sources_by_rule', 'sources_of', 'collect', 'ucf_line', 'validate_ucf_ranges', 'read_ucf', 'frame_labels',
+           'validate_ranges', 'collect_ucf']
 
 # %% ../../nbs/3_data/07_clips.ipynb #6bdae2e8
 import csv
@@ -259,6 +259,14 @@ def ucf_line(
     a, b, c, d = map(int, ends)
     return film, label, [pair for pair in ((a, b), (c, d)) if pair != (-1, -1)]
 
+# %% ../../nbs/3_data/07_clips.ipynb #f8d91734
+def validate_ucf_ranges(ranges, where:str): # (first, last) from 1; the line, for messages
+    "Raise `UserError` on a range of frames that is none."
+    for a, b in ranges:
+        if 0 <= a <= b and b >= 1: continue
+        why = "ends before it begins" if b < a else "is no range"
+        raise UserError(f"{where} annotates frames {a} to {b}, which {why}: correct the line.")
+
 # %% ../../nbs/3_data/07_clips.ipynb #fef6842a
 CRIMES = ("Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents",
           "Robbery", "Shooting", "Shoplifting", "Stealing", "Vandalism")
@@ -276,10 +284,7 @@ def read_ucf(folder:str|Path) -> pd.DataFrame: # name of the file, label, split,
             where = f"{path}, line {i} ({line.strip()[:80]!r})"
             try: film, label, ranges = ucf_line(line, split)
             except ValueError: raise UserError(f"{where} is no line of UCF-Crime's: restore it.") from None
-            for a, b in ranges or ():
-                if 0 <= a <= b and b >= 1: continue
-                why = "ends before it begins" if b < a else "is no range"
-                raise UserError(f"{where} annotates frames {a} to {b}, which {why}: correct the line.")
+            validate_ucf_ranges(ranges or (), where)
             if film.casefold() in rows: raise UserError(f"{where} names a film a second time: remove one.")
             label = "normal" if "normal" in label.casefold() else known.get(label.casefold(), label)
             rows[film.casefold()] = film, label, split, ranges, where

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOST_BYTES', 'XD_CODES', 'CROPS', 'ANNOTATIONS', 'COUNTS', 'write_archive', 'FeatureArchive', 'validate_members',
-           'validate_arrays', 'label_in', 'crop_axis', 'without_crops', 'lists_in', 'read_list', 'listed_videos',
-           'archive_from', 'read_feature_file', 'read_feature_folder', 'archive_of', 'is_archive', 'kind_of_features',
-           'open_archive', 'is_annotated', 'bare_name', 'frame_truth', 'spread_over_frames', 'synthetic_sequences',
-           'write_synthetic_archive']
+           'validate_arrays', 'label_in', 'crop_axis', 'without_crops', 'lists_in', 'read_list', 'without_repeats',
+           'listed_videos', 'archive_from', 'is_annotated', 'marked', 'read_feature_file', 'features_in', 'ends_of',
+           'read_feature_folder', 'archive_of', 'is_archive', 'kind_of_features', 'open_archive', 'bare_name',
+           'frame_truth', 'spread_over_frames', 'synthetic_sequences', 'write_synthetic_archive']
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #fc09ed4d
 import csv
@@ -15,6 +15,7 @@ import io
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,7 +26,8 @@ import pandas as pd
 from ..core.errors import UserError, reading
 from ..core.files import atomic_write
 from ..core.records import read_array, read_csv
-from .clips import CRIMES, class_words, frame_labels, order_classes, ucf_line
+from .clips import CRIMES, class_words, frame_labels, order_classes, says_normal, ucf_line
+from .clips import validate_ucf_ranges
 from .embedding import Embeddings, open_embeddings
 from .labels import plain_text
 
@@ -79,7 +81,8 @@ MOST_BYTES = 16 * 2**30 # of one archive; more belongs into a folder of one file
 
 def validate_members(path:Path):
     "Raise `UserError` where a .npz holds Python objects, claims what it lacks, or is too large."
-    with reading(path, "restore it", what="a readable .npz"), zipfile.ZipFile(path) as z:
+    readable = reading(path, "restore it", "name an archive of features", "a readable .npz")
+    with readable, zipfile.ZipFile(path) as z:
         if (size := sum(m.file_size for m in z.infolist())) > MOST_BYTES:
             raise UserError(f"{path} unfolds to {size / 1e9:.0f} GB: save one .npy a video in a folder.")
         for m in z.infolist():
@@ -114,47 +117,77 @@ XD_CODES = dict(A="Normal", B1="Fighting", B2="Shooting", B4="Riot", B5="Abuse",
 
 def label_in(name:str) -> str:
     "The class that the name of a file of features says, or a label of XD-Violence's; empty where none does."
-    if code := re.search(r"(?:_label_|^)(A|B[12456]|G)(?:-|_|$)", name): return XD_CODES[code[1]]
+    code = "(A|B[12456]|G)(?:-|_|$)"
+    if found := re.search(f"_label_{code}", name) or re.match(code, name): return XD_CODES[found[1]]
     word = re.match(r"[A-Za-z]+(_Videos?)?", name)
-    return "Normal" if word and "normal" in word[0].casefold() else word[0] if word else ""
+    return "Normal" if word and says_normal(word[0]) else word[0] if word else ""
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #962d82e4
 CROPS = (1, 5, 10)
 
-def crop_axis(x:np.ndarray, path:Path) -> int|None: # (T, D): None, (T, crops, D): 1, (crops, T, D): 0
-    "Which axis of a video's features holds crops. Raises `UserError` on another shape."
-    axes = [a for a in (1, 0) if x.ndim == 3 and x.shape[a] in CROPS]
-    if x.size and x.dtype.kind in "fiu" and (x.ndim == 2 or axes): return axes[0] if axes else None
-    wanted = "numbers (segments, width), perhaps of 5 or 10 crops"
-    raise UserError(f"{path} is {x.dtype} {x.shape}, which should be {wanted}: save it so.")
+def crop_axis(
+    shapes:dict[Path, tuple], # of all files of a folder
+) -> int: # (T, crops, D): 1, (crops, T, D): 0
+    "Which axis holds crops where there are any. Raises `UserError` where none can, or both."
+    deep = [s for s in shapes.values() if len(s) == 3]
+    fit = [a for a in (1, 0) if len(n := {s[a] for s in deep}) <= 1 and n <= set(CROPS)]
+    odd = next((p for p, s in shapes.items() if len(s) == 3 and not set(s[:2]) & set(CROPS)),
+               next((p for p, s in shapes.items() if len(s) == 3), None))
+    if not deep or len(fit) == 1: return fit[0]
+    should = "should be (segments, width), perhaps of 5 or 10 crops"
+    why = "may hold crops in both of its first axes" if fit else should
+    raise UserError(f"{odd} of shape {shapes[odd]} {why}: save the mean over crops.")
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #974fe58e
-def without_crops(x:np.ndarray, path:Path) -> np.ndarray: # as of `crop_axis` -> (T, D) of the same type
-    "A video's features, the mean over crops."
-    axis = crop_axis(x, path)
-    return np.asarray(x) if axis is None else x.mean(axis, dtype=np.float32).astype(x.dtype)
+def without_crops(x:np.ndarray, axis:int) -> np.ndarray: # as of `crop_axis` -> (T, D)
+    "A video's features, the mean over crops; numbers with a fraction keep their type."
+    if x.ndim == 2: return np.asarray(x)
+    return x.mean(axis, dtype=np.float32).astype(x.dtype if x.dtype.kind == "f" else np.float32)
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #76e9ac69
 def lists_in(folder:Path) -> list[Path]:
     "The lists of .npy files in a folder."
+    if any(folder.glob("[!.]*_embeddings.npy")): return [] # ours, beside which notes may lie
     def names_features(path):
         try: lines = plain_text(path).split("\n")[:3]
-        except UserError: return False
-        return any(re.search(r"\.npy\b", line) for line in lines)
+        except UserError:
+            if path.suffix == ".list": raise # it can be nothing else
+            return False
+        return any(cell.strip(' "').endswith(".npy") for line in lines for cell in line.split(","))
     return sorted(p for p in folder.iterdir()
                   if p.suffix in (".list", ".txt", ".csv") and p.is_file() and names_features(p))
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #6c81769d
 def read_list(path:Path, split:str) -> list[dict]: # split: train | test | empty, where no column says it
     "The lines of a list: file, label, split, source. Raises `UserError` on a line without a .npy."
-    lines = [[c.strip() for c in r] for r in csv.reader(io.StringIO(plain_text(path))) if r]
+    with reading(path, "correct it", what="a list"):
+        lines = [[c.strip() for c in r] for r in csv.reader(io.StringIO(plain_text(path))) if r]
     columns = ["path", "label", "split", "source"]
     if not any(c.endswith(".npy") for c in lines[0]): columns = [c.casefold() for c in lines.pop(0)]
     rows = [dict(zip(columns, line)) for line in lines]
+    def file(row): return re.split(r"[\\/]", row["path"])[-1]
     if bad := [r for r in rows if not r.get("path", "").endswith(".npy")]:
-        raise UserError(f"{path} has a line without a .npy ({str(list(bad[0].values()))[:80]}): correct it.")
-    return [dict(file=re.split(r"[\\/]", r["path"])[-1], label=r.get("label", ""),
+        said = f"{path} has a line without a .npy ({str(list(bad[0].values()))[:80]})"
+        raise UserError(f"{said}: its columns are {', '.join(columns)}; correct it.")
+    paths = {r["path"]: file(r) for r in rows}
+    if twice := [f for f, n in Counter(paths.values()).items() if n > 1]:
+        raise UserError(f"{path} names two files called {twice[0]}: rename one of them.")
+    return [dict(file=file(r), label=r.get("label", ""),
                  split=r.get("split") or split, source=r.get("source", "")) for r in rows]
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #11168600
+def without_repeats(rows:list[dict], folder:Path) -> pd.DataFrame: # rows: of `read_list`
+    "A line for each file. Raises `UserError` where lists contradict each other, or name nothing."
+    found = {}
+    for r in rows:
+        old = found.setdefault(r["file"], r)
+        for k, said in r.items():
+            if old[k] and said and old[k] != said:
+                raise UserError(f"Lists in {folder} say two things of {r['file']}: {k} {old[k]} and {said}. "
+                                "Correct them, or take one away.")
+            old[k] = old[k] or said
+    if not found: raise UserError(f"The lists in {folder} name no video: restore them.")
+    return pd.DataFrame(list(found.values()))
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #809bc212
 def listed_videos(folder:Path) -> pd.DataFrame: # video, label, split, source, paths (none: missing)
@@ -162,7 +195,7 @@ def listed_videos(folder:Path) -> pd.DataFrame: # video, label, split, source, p
     lists = lists_in(folder)
     tested = any("test" in p.stem.casefold() for p in lists)
     def part(p): return "test" if "test" in p.stem.casefold() else "train" if tested else ""
-    rows = pd.DataFrame([r for p in lists for r in read_list(p, part(p))]).drop_duplicates("file")
+    rows = without_repeats([r for p in lists for r in read_list(p, part(p))], folder)
     there = {}
     for p in sorted(folder.rglob("*.npy")):
         if p.name in set(rows.file) and there.setdefault(p.name, p) != p:
@@ -186,11 +219,16 @@ def archive_from(
     **facts,            # width, mark, folder
 ) -> FeatureArchive:
     "The videos that are there. Missing ones are named and counted; without any, raises `UserError`."
+    if len(none := table[table.label == ""]):
+        raise UserError(f"{name} says no class of {len(none)} of its videos: give each a label.")
     if "Normal" in set(table.label) and set(CRIMES) <= set(table.label): name = "ucf_crime"
     order, has_normal = order_classes(sorted(set(table.label)), kind, normal, name)
     video = table.get("video", pd.Series(range(len(table)))).astype(str)
     source = table.get("source", video).astype(str)
-    table = pd.DataFrame(dict(video=video, label=table.label.map(order), split=table.get("split", ""),
+    split = table.get("split", pd.Series("", table.index)).astype(str).str.casefold()
+    if odd := sorted(set(split) - {"train", "test", ""}):
+        raise UserError(f"{name} has a split {odd[0]!r}: call each video train or test, or nothing.")
+    table = pd.DataFrame(dict(video=video, label=table.label.map(order), split=split,
                               source=source.where(source != "", video), length=table.length))
     rows, gone = np.flatnonzero(table.length > 0), tuple(table.video[table.length == 0])
     if not len(rows): raise UserError(f"{name} holds no video that is there: restore its files.")
@@ -199,6 +237,25 @@ def archive_from(
         warnings.warn(f"{len(gone)} of {len(table)} videos in {name} are missing: {some}.", stacklevel=4)
     return FeatureArchive(name, tuple(dict.fromkeys(order.values())), table.iloc[rows].reset_index(drop=True),
                           read=lambda i: read(rows[i]), missing=gone, has_normal=has_normal, **facts)
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #5afcd7aa
+ANNOTATIONS, COUNTS = "Temporal_Anomaly_Annotation.txt", "test_frames.csv"
+
+def is_annotated(path:str|Path) -> bool:
+    "Whether annotations of frames lie beside an archive."
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return (folder / ANNOTATIONS).is_file() and (folder / COUNTS).is_file()
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #6562b7d3
+def marked(
+    folder:Path,   # where annotations may lie
+    *parts:bytes,  # of the archive
+) -> str:
+    "A hash of an archive and of the annotations beside it."
+    h = sha256()
+    for p in parts: h.update(p)
+    for name in (ANNOTATIONS, COUNTS) if is_annotated(folder) else (): h.update((folder / name).read_bytes())
+    return h.hexdigest()[:16]
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #485706a0
 def read_feature_file(path:Path, kind:str, normal) -> FeatureArchive: # as of `open_archive`
@@ -209,26 +266,39 @@ def read_feature_file(path:Path, kind:str, normal) -> FeatureArchive: # as of `o
     validate_arrays(z, path)
     x, lengths = z["features"], z["lengths"].astype(np.int64)
     ends, names = np.cumsum(lengths), dict(name="video", label="label", split="split", source="source")
-    words = {to: np.char.decode(z[k]) if z[k].dtype.kind == "S" else z[k].astype(str)
-             for k, to in names.items() if k in z}
-    mark = sha256(b"".join(np.ascontiguousarray(z[k]).tobytes() for k in sorted(z))).hexdigest()[:16]
+    def decoded(a): return np.char.decode(a, "utf-8") if a.dtype.kind == "S" else a.astype(str)
+    with reading(path, "write its words as UTF-8", what="an archive"):
+        words = {to: decoded(z[k]) for k, to in names.items() if k in z}
+    mark = marked(path.parent, *(np.ascontiguousarray(z[k]).tobytes() for k in sorted(z)))
     return archive_from(path.stem, pd.DataFrame(words).assign(length=lengths),
                         lambda i: x[ends[i] - lengths[i]:ends[i]], kind, normal, width=x.shape[1], mark=mark,
                         folder=path.parent)
 
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #1b5632eb
+def features_in(path:Path) -> np.ndarray: # (T, D), or three axes with crops; mapped
+    "A video's features as they are stored. Raises `UserError` on what are none."
+    x = read_array(path, "save it with numpy.save", "restore it", mapped="r")
+    if x.size and x.dtype.kind in "fiu" and x.ndim in (2, 3): return x
+    wanted = "numbers (segments, width), perhaps of 5 or 10 crops"
+    raise UserError(f"{path} is {x.dtype} {x.shape}, which should be {wanted}: save it so.")
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #71e038e2
+def ends_of(path:Path, size:int=4096) -> bytes:
+    "Size, first and last bytes of a file of features: gigabytes are not read to know them again."
+    with open(path, "rb") as f:
+        first, length = f.read(size), f.seek(0, 2)
+        f.seek(max(0, length - size))
+        return f"{path.name} {length} ".encode() + first + f.read()
+
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #834b0594
 def read_feature_folder(folder:Path, kind:str, normal) -> FeatureArchive: # as of `open_archive`
     "An archive of one file a video; each is mapped when it is read. Raises `UserError` where widths differ."
-    table, widths = listed_videos(folder), {}
-    def load(path): return read_array(path, "save it with numpy.save", "restore it", mapped="r")
-    def length(paths):
-        for p in paths:
-            x = load(p)
-            kept = np.delete(x.shape, [] if (axis := crop_axis(x, p)) is None else axis)
-            widths[int(kept[1])] = p
-        return int(kept[0]) if paths else 0
+    table = listed_videos(folder)
+    shapes = {p: features_in(p).shape for paths in table.paths for p in paths}
+    axis, widths = crop_axis(shapes), {shape[-1]: p for p, shape in shapes.items()}
+    def length(paths): return shapes[paths[0]][(1 - axis) * (len(shapes[paths[0]]) == 3)] if paths else 0
     def read(i):
-        found = [without_crops(load(p), p) for p in table.paths[i]]
+        found = [without_crops(features_in(p), axis) for p in table.paths[i]]
         if len(found) == 1: return found[0]
         if len({x.shape for x in found}) > 1:
             raise UserError(f"{table.paths[i][0]} and its other crops differ in shape: restore them.")
@@ -237,19 +307,17 @@ def read_feature_folder(folder:Path, kind:str, normal) -> FeatureArchive: # as o
     if len(widths) > 1:
         (a, first), (b, other) = list(widths.items())[:2]
         raise UserError(f"{first} holds {a} numbers a segment, {other} {b}: keep one kind in a folder.")
-    sizes = [[p.stat().st_size for p in paths] for paths in table.paths]
-    mark = sha256(f"{table.drop(columns='paths').to_csv()}{sizes}".encode()).hexdigest()[:16]
+    mark = marked(folder, table.drop(columns="paths").to_csv().encode(), *map(ends_of, shapes))
     return archive_from(folder.name, table, read, kind, normal, width=next(iter(widths), 0), mark=mark,
                         folder=folder)
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #f336326b
 def archive_of(e:Embeddings, name:str, kind:str, normal, folder:Path) -> FeatureArchive:
     "Our own embeddings as an archive."
-    t, h = e.manifest, sha256(e.labels.tobytes())
-    for x in e.x: h.update(np.ascontiguousarray(x).tobytes())
+    t, arrays = e.manifest, (np.ascontiguousarray(x).tobytes() for x in e.x)
     table = pd.DataFrame(dict(video=t.video, label=np.array(e.classes)[e.labels], source=t.source,
                               length=e.mask.sum(1)))
-    facts = dict(width=e.x.shape[2], mark=h.hexdigest()[:16], folder=folder)
+    facts = dict(width=e.x.shape[2], mark=marked(folder, e.labels.tobytes(), *arrays), folder=folder)
     def read(i): return e.x[i, :table.length[i]]
     return archive_from(name, table, read, kind, normal or e.record.get("normal"), **facts)
 
@@ -277,14 +345,6 @@ def open_archive(
     folder = path if path.is_dir() else path.parent
     return archive_of(open_embeddings(path), folder.name, kind, normal, folder)
 
-# %% ../../nbs/3_data/09a_feature_archives.ipynb #dd0c2956
-ANNOTATIONS, COUNTS = "Temporal_Anomaly_Annotation.txt", "test_frames.csv"
-
-def is_annotated(path:str|Path) -> bool:
-    "Whether annotations of frames lie beside an archive."
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    return (folder / ANNOTATIONS).is_file() and (folder / COUNTS).is_file()
-
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #a9270549
 def bare_name(video:str) -> str:
     "A video's name without suffix, and without the network that embedded it."
@@ -292,15 +352,22 @@ def bare_name(video:str) -> str:
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #62481ea0
 def frame_truth(archive:FeatureArchive) -> dict[str, np.ndarray]: # test video -> (frames,) uint8
-    "Which frames are anomalous. Raises `UserError` where a line of the annotations cannot be read."
-    counts = read_csv(archive.folder / COUNTS, dict(video=str, frames=int))
-    frames, found = dict(zip(counts.video.map(bare_name), counts.frames)), {}
+    "Which frames are anomalous. Raises `UserError` where the annotations or the counts cannot be."
+    counts, found = read_csv(archive.folder / COUNTS, dict(video=str, frames=int)), {}
+    if len(odd := counts[counts.frames < 1]):
+        raise UserError(f"{archive.folder / COUNTS} gives {odd.video.iloc[0]} {odd.frames.iloc[0]} frames: "
+                        "correct it.")
+    frames = dict(zip(counts.video.map(bare_name), counts.frames))
     for i, line in enumerate(plain_text(archive.folder / ANNOTATIONS).split("\n"), 1):
         if not line.strip(): continue
+        where = f"{archive.folder / ANNOTATIONS}, line {i} ({line.strip()[:80]!r})"
         try: film, _, ranges = ucf_line(line, "test")
-        except ValueError:
-            raise UserError(f"{archive.folder / ANNOTATIONS}, line {i}, is none: restore it.") from None
-        if (name := bare_name(film)) in frames: found[name] = frame_labels(ranges, int(frames[name]))
+        except ValueError: raise UserError(f"{where} is no annotation: restore it.") from None
+        validate_ucf_ranges(ranges or (), where)
+        if (name := bare_name(film)) not in frames: continue
+        if late := [a for a, _ in ranges if a > frames[name]]:
+            raise UserError(f"{where} begins at frame {late[0]} of {frames[name]}: correct it, or {COUNTS}.")
+        found[name] = frame_labels(ranges, int(frames[name]))
     tested = archive.table.video[archive.table.split == "test"]
     return {v: found[bare_name(v)] for v in tested if bare_name(v) in found}
 

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import average_precision_score
-from ..data.feature_archives import frame_truth, spread_over_frames
+from ..core.errors import UserError
+from ..data.feature_archives import ANNOTATIONS, frame_truth, spread_over_frames
 from .experiment import FOLDS, open_collection, train_seconds
 from .results import Plan
 from ..scores.intervals import ends, over_seeds, resampled
@@ -86,9 +87,11 @@ def measure_archive(
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #0bdbaefd
 def interval_of(t:pd.DataFrame, measure:str) -> dict: # t: lines of one row and protocol, one for each seed
-    "The mean over seeds, and the interval over videos and seeds."
-    low, high = ends(over_seeds(np.stack(t[f"{measure}_draws"])))
-    return dict(value=t[measure].mean(), low=low, high=high)
+    "The mean over seeds, and the interval over videos and seeds; resamples that lack a class say nothing."
+    draws = over_seeds(np.stack(t[f"{measure}_draws"]).astype(float))
+    known = draws[~np.isnan(draws)]
+    low, high = ends(known) if len(known) else (np.nan, np.nan)
+    return dict(value=t[measure].astype(float).mean(), low=low, high=high)
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #a9a8a4d2
 def archive_table(
@@ -189,6 +192,8 @@ def held_out_threshold(
     "What 99 of 100 segments of normal training videos stay below, when the other half of them taught."
     rows = np.random.default_rng(seed).permutation(train)
     rows = rows[np.argsort(clips.labels[rows], kind="stable")] # both halves hold both classes
+    if min(np.bincount(clips.labels[rows], minlength=2)) < 2:
+        raise UserError(f"{clips.name} needs two normal and two anomalous training videos for a threshold.")
     first, second = rows[::2], rows[1::2]
     def normal(half): return half[clips.labels[half] == 0]
     said = [*score(first, normal(second), "first half"), *score(second, normal(first), "second half")]
@@ -212,6 +217,9 @@ def measure_segments(plan:Plan, into:Path, seed:int, row:str) -> dict:
     clips, truth = binary(clips_of_archive(archive, 0)), frame_truth(archive)
     train, test = official_split(clips)
     score = segment_scorer(plan, into, seed, clips, row)
+    if not any(y.any() for y in truth.values()) or all(y.all() for y in truth.values()):
+        raise UserError(f"{archive.folder / ANNOTATIONS} should mark some frames of test videos, and leave "
+                        "others: restore it.")
     known = [(truth[v], s) for v, s in zip(clips.names[test], score(train, test, "network")) if v in truth]
     line = dict(key=row, row=FRAME_ROWS[row]) | measured_frames(*zip(*known))
     if row != "label": line |= practical_frames(*zip(*known), held_out_threshold(score, clips, train, seed))

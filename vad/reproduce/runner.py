@@ -43,7 +43,7 @@ from ..core.progress_bar import progress, progress_file
 from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, notebooks_folder
 from ..core.provenance import now, versions
 from ..core.records import read_json, write_json
-from ..data.clips import collect
+from ..data.clips import CURE, collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
 from . import cards, figures
@@ -54,8 +54,8 @@ from .experiment import clip_facts, open_collection
 from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview
-from .report import notebook_page, published_report, read_notes, report_of, without_data
-from .report import save_table, write_page
+from .report import notebook_page, published_path, published_report, read_notes, report_of
+from .report import save_table, with_published, without_data, write_page
 from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
 from ..training import protocols, trainer
 
@@ -480,6 +480,9 @@ def checked_plan(plan:Plan) -> Plan:
         plan = replace(plan, prints=plan.prints | dict(other=data.fingerprint() + masks))
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
+        if plan.features and not found.has_normal:
+            raise UserError(f"{found.name} has {', '.join(found.classes)}, and no name says which is "
+                            f"normal: {CURE}.")
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
     return plan
 
@@ -586,6 +589,8 @@ def reproduce(
     plan.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(plan.folder / ".lock"):
         names, written = start(plan, some), [0.]
+        if publish: # what could not be published is refused before it is measured
+            with_published(begun := report_of(plan), published_path(begun, Path(publish)))
         def page():
             if time.monotonic() - written[0] > PAGE_SECONDS: write_page(plan); written[0] = time.monotonic()
         measure_all(measuring_order(some, plan), plan, at_once, engine, address, page)

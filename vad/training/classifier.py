@@ -92,10 +92,12 @@ def validate_classifier_settings(s:ClassifierSettings):
     choices = dict(inputs=("features", "change"), cell=CELLS, pool=("last", "mean", "top"),
                    schedule=("constant", "epoch", "step"), precision=PRECISION_CHOICES)
     least = dict(hidden=1, layers=1, projection=1, heads=1, epochs=1, batch=1, lr=1e-12, top=1e-12) \
-        | dict.fromkeys(("dropout", "hide", "norms", "momentum"), 0)
+        | dict.fromkeys(("dropout", "hide", "norms", "momentum", "seed"), 0)
     validate_values(s, choices, least)
-    for name in ("dropout", "hide", "momentum"):
-        if getattr(s, name) >= 1: raise UserError(f"{name} = {getattr(s, name)} must be below 1.")
+    if s.top > 1: raise UserError(f"top = {s.top} is no share: use 0 to 1.")
+    below = dict(dropout=1, hide=1, momentum=1, seed=2**32)
+    for name, end in below.items():
+        if getattr(s, name) >= end: raise UserError(f"{name} = {getattr(s, name)} must be below {end}.")
     if s.cell == "srupp" and s.projection % s.heads:
         shared = f"cannot be shared by {s.heads} heads"
         raise UserError(f"A projection of {s.projection} {shared}: use a multiple.")

@@ -113,7 +113,10 @@ def smoothed_threshold(held:HeldOut, s:SpeedSettings) -> float:
     for film in np.split(held.scores, np.cumsum(held.lengths)[:-1]):
         mean = RunningMean(s.smooth)
         found += [float(mean.add(x)) for x in film]
-    return float(np.quantile(found, 1 - s.alarms))
+    at = float(np.quantile(found, 1 - s.alarms))
+    if found.count(at) < 2 or np.mean(np.array(found) >= at) <= s.alarms: return at
+    above = float(np.nextafter(np.float32(at), np.float32(np.inf))) # many frames have this very score
+    return min((x for x in found if x > at), default=above)
 
 # %% ../../nbs/4_training/06_speed_detector.ipynb #fbadaea6
 def learn_normal(
@@ -124,7 +127,7 @@ def learn_normal(
     "What is normal in some frames. Raises `UserError` where there are too few."
     parts, background = halves(stretches(frames.starts) or [(0, 0)]), spread_background(frames)
     if min(b - a for _, a, b in parts) < 2:
-        raise UserError(f"The training videos of {name} are too short: add one of four frames.")
+        raise UserError(f"The film of {name} is too short to learn from: add some of four frames or more.")
     count = sum(b - a for _, a, b in parts)
     with progress(total=count, label="fitting", unit="frame", leave=False) as bar:
         def see(a, b):
@@ -177,7 +180,7 @@ class SpeedDetector(Detector):
 def validate_speed_settings(s:SpeedSettings):
     "Raise `UserError` on values that cannot be."
     least = dict(height=CELL, differs=0, share=0, quantile=0, moves=0, bank=1, speed=0, appearance=0, top=1,
-                 smooth=1, alarms=0)
+                 smooth=1, alarms=0, seed=0)
     validate_values(s, {}, least)
     for name in ("share", "quantile", "alarms"):
         if (value := getattr(s, name)) > 1: raise UserError(f"{name} = {value} is no share: use 0 to 1.")
@@ -264,7 +267,7 @@ def fit_speed(s:SpeedSettings, data:Dataset, folder:str|Path) -> Run:
         there = open_speed_detector(folder)
         if (there.settings, there.fitted_to) == (s, data.fingerprint()): return Run(folder)
         raise UserError(f"{folder} holds a detector of other settings or data: choose another folder.")
-    if (folder / "model.safetensors").exists():
+    if any((folder / f).exists() for f in ("model.safetensors", "checkpoint.safetensors")):
         raise UserError(f"{folder} holds another kind of model: choose another folder.")
     detector.fit(data)
     run = Run(folder)

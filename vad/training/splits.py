@@ -174,7 +174,11 @@ def open_clips(
     segments:int=0,             # of a clip that an archive's videos are cut into; 0: whole videos
 ) -> Clips:
     "Open embedded clips. Raises `UserError` on files that are missing, broken, or do not belong together."
-    if is_archive(path):
+    archive = is_archive(path)
+    if odd := "labels" if archive and labels else "segments" if segments and not archive else "":
+        has = "has labels of its own" if archive else "is no archive of features"
+        raise UserError(f"{path} {has}: leave {odd} out.")
+    if archive:
         return clips_of_archive(open_archive(path, kind, normal), segments)
     return clips_of(open_embeddings(path, method, labels), Path(path).name, kind, normal)
 

@@ -180,7 +180,8 @@ def calibrate(
     first:float|None=None,    # of speed: seconds of the first film to be fitted to
 ) -> Calibration:
     "Make a run for another camera by normal film of it. Raises `UserError` before anything is written."
-    if not per_hour > 0: raise UserError(f"per_hour = {per_hour:g} alarms cannot be: use a number over 0.")
+    if not 0 < per_hour < float("inf"):
+        raise UserError(f"per_hour = {per_hour:g} alarms cannot be: use a number over 0.")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something already: name a new folder.")

@@ -200,6 +200,8 @@ class StreamSettings:
         if self.duration is not None and not self.duration > 0:
             raise UserError(f"duration = {self.duration} seconds cannot be: use a number over 0, "
                           "or leave it out.")
+        if self.threshold is not None and not np.isfinite(self.threshold):
+            raise UserError(f"threshold = {self.threshold} cannot be: use a number, or leave it out.")
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #dafc7456
 def default_windows(scorer, source:Source, s:StreamSettings) -> Windows:
