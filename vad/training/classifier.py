@@ -183,7 +183,7 @@ def predict(model:Classifier, data:Clips, batch:int=32, device="cpu") -> tuple[n
 
 # %% ../../nbs/4_training/04_classifier.ipynb #027
 @torch.inference_mode()
-def frame_answers(model:Classifier, data:Clips, batch:int=32) -> list[np.ndarray]: # of each clip: (T,)
+def frame_answers(model:Classifier, data:Clips, batch:int=32) -> list[np.ndarray]: # (T,), changes: (T - 1,)
     "How far each frame of each clip is from normal: log-odds by the network's scores after it."
     found = []
     for rows in (np.arange(i, min(i + batch, len(data))) for i in range(0, len(data), batch)):
