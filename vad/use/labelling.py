@@ -159,7 +159,8 @@ class LabelBox:
                                titles=("Label this video",))
         self.box.selected_index = None
         self.box.observe(lambda change: self.attend(), "selected_index")
-        self.keys = {"[": lambda: self.act(self.begin), "]": lambda: self.act(self.end)}
+        self.keys = {"[": lambda place: self.act(lambda: self.begin(self.seen(place))),
+                     "]": lambda place: self.act(lambda: self.labelling.end(self.seen(place)))}
 
     def attend(self):
         "Drags mark frames while the box is open."
@@ -181,9 +182,11 @@ class LabelBox:
     def mark(self, first:int, last:int): # by a drag
         self.act(lambda: self.labelling.mark(self.reach(first), last, self.drags.value))
 
-    def begin(self): self.labelling.begun = self.reach(self.player.slider.value)
+    def seen(self, place:int|None) -> int: # frame where a key was pressed; None: where the player is
+        slider = self.player.slider
+        return slider.value if place is None else min(max(place, slider.min), slider.max)
 
-    def end(self): self.labelling.end(self.player.slider.value)
+    def begin(self, frame:int): self.labelling.begun = self.reach(frame)
 
     def all_normal(self): self.labelling.mark(0, self.labelling.now.frames, False)
 

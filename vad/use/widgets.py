@@ -388,7 +388,7 @@ def page_widget() -> type:
 # %% ../../nbs/5_use/02a_widgets.ipynb #035
 class NotebookView:
     "What a notebook shows of an explorer: its `widget`; where nothing moves, its `title`."
-    keys = {} # what a key does, wherever in the explorer it is pressed
+    keys = {} # what a key does with a place, wherever in the explorer it is pressed
 
     def shown(self):
         "The widget, with what only a browser can add to it."
@@ -400,10 +400,8 @@ class NotebookView:
         return self.widget
 
     def press(self, key:str, place:float|None=None): # what the slider shows where it was pressed
-        "Do what a key is for, at the place that a person saw."
-        if key not in self.keys: return
-        if place is not None: self.player.jump(round(place))
-        self.keys[key]()
+        "Do what a key is for, at the place that a person saw; the player may have moved on."
+        if key in self.keys: self.keys[key](None if place is None else round(place))
 
     def _ipython_display_(self):
         from IPython.display import display
