@@ -424,7 +424,7 @@ def show_published(work:Work, file:str):
     from IPython.display import Image, display
     from PIL import Image as Picture
     picture, small = Picture.open(work.path(f"{file}.png")).convert("RGB"), BytesIO()
-    picture.thumbnail((800, 800))
+    picture.thumbnail((760, 760))
     picture.save(small, "jpeg", quality=50)
     print(work.published.record.get("pictures", ""))
     display(Image(small.getvalue(), format="jpeg"))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Marks', 'spans_in_words', 'save_labels', 'load_own_labels', 'Labelling', 'saved_in_words', 'marks_in_words',
-           'label_buttons', 'LabelBox']
+           'label_buttons', 'seen_at', 'LabelBox']
 
 # %% ../../nbs/5_use/02b_labelling.ipynb #b896f9d5
 from dataclasses import dataclass, field
@@ -143,6 +143,11 @@ def label_buttons(box) -> list: # a `LabelBox` -> widgets
             button("save labels", "write the labels of all videos that were marked",
                    lambda: saved_in_words(box.labelling.save()))]
 
+# %% ../../nbs/5_use/02b_labelling.ipynb #0b4611ea
+def seen_at(slider, place:int|None) -> int: # place: where a key was pressed; None: where the slider is
+    "The frame that a person saw when a key was pressed."
+    return slider.value if place is None else min(max(place, slider.min), slider.max)
+
 # %% ../../nbs/5_use/02b_labelling.ipynb #410559fe
 class LabelBox:
     "Buttons, keys and drags that mark frames of the video under a player."
@@ -159,8 +164,8 @@ class LabelBox:
                                titles=("Label this video",))
         self.box.selected_index = None
         self.box.observe(lambda change: self.attend(), "selected_index")
-        self.keys = {"[": lambda place: self.act(lambda: self.begin(self.seen(place))),
-                     "]": lambda place: self.act(lambda: self.labelling.end(self.seen(place)))}
+        self.keys = {"[": lambda place: self.act(lambda: self.begin(seen_at(player.slider, place))),
+                     "]": lambda place: self.act(lambda: self.labelling.end(seen_at(player.slider, place)))}
 
     def attend(self):
         "Drags mark frames while the box is open."
@@ -181,10 +186,6 @@ class LabelBox:
 
     def mark(self, first:int, last:int): # by a drag
         self.act(lambda: self.labelling.mark(self.reach(first), last, self.drags.value))
-
-    def seen(self, place:int|None) -> int: # frame where a key was pressed; None: where the player is
-        slider = self.player.slider
-        return slider.value if place is None else min(max(place, slider.min), slider.max)
 
     def begin(self, frame:int): self.labelling.begun = self.reach(frame)
 
