@@ -129,9 +129,9 @@ def test_xd_violence_says_its_classes_in_names(tmp_path):
 
 @pytest.mark.parametrize("files, text, words", [
     ({"Arson1.npy": np.ones((3, 4)), "Normal1.npy": np.ones((3, 5))}, "Arson1.npy\nNormal1.npy\n", "keep one kind in a folder"),
-    ({"Arson1.npy": np.ones((3, 4, 4))}, "Arson1.npy\n", "(3, 4, 4) should be (segments, width)"),
+    ({"Arson1.npy": np.ones((3, 4, 4))}, "Arson1.npy\n", "(3, 4, 4), which should be numbers (segments, width)"),
     ({"Arson1.npy": np.ones(3)}, "Arson1.npy\n", "(3,)"), ({"1.npy": np.ones((3, 4))}, "1.npy\n", "Nothing says the class"),
-    ({"Arson1.npy": np.ones((3, 4))}, "Arson1.npy\nArson2\n", "a line without a .npy"),
+    ({"Arson1.npy": np.ones((3, 4))}, "Arson1.npy\nArson2\n", "a line without a .npy (['Arson2'])"),
     ({}, "Arson1.npy\nNormal1.npy\n", "no video that is there"),
     ({"Arson1.npy": np.ones((10, 5, 4)), "Normal1.npy": np.ones((10, 5, 4))}, "Arson1.npy\nNormal1.npy\n", "crops in both"),
     ({"Arson1.npy": np.ones((3, 4))}, "path,label\nFight/1.npy,Fight\nNormal/1.npy,Normal\n", "list.txt names two files called 1.npy"),

@@ -265,7 +265,8 @@ def validate_settings_of(detector:str, changes:dict): # memory | speed; settings
 # %% ../nbs/6_engineering/30_command.ipynb #b109785b
 def refuse_speed_detector(out:Path): # where a network is to be trained
     "Raise `UserError` on a folder that holds a detector without a network."
-    if (out / "speed.safetensors").exists():
+    from vad.training.speed_detector import STATE
+    if (out / STATE).exists():
         raise UserError(f"{out} holds a speed detector: choose another folder.")
 
 # %% ../nbs/6_engineering/30_command.ipynb #033

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['WIDEST', 'WORDS', 'NUMBER', 'LATEX', 'NOTE', 'verdict', 'decimal', 'compared_as_text', 'plain_as_text', 'as_text',
            'for_terminal', 'right_aligned', 'for_latex', 'Report', 'read_notes', 'report_of', 'read_published',
-           'published_report', 'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat', 'rendered',
-           'entry_facts', 'entries_shown', 'data_note', 'half_facts', 'measurement_table', 'make_page', 'save_table',
-           'write_tables', 'write_page', 'notebook_page', 'published_path', 'validate_same_plan', 'with_published',
-           'measured_files', 'draw_bars', 'publish_figures']
+           'published_report', 'days_of', 'described', 'overview', 'without_data', 'counted_verdicts', 'to_beat',
+           'rendered', 'entry_facts', 'entries_shown', 'data_note', 'half_facts', 'measurement_table', 'make_page',
+           'save_table', 'write_tables', 'write_page', 'notebook_page', 'published_path', 'validate_same_plan',
+           'with_published', 'measured_files', 'draw_bars', 'publish_figures']
 
 # %% ../../nbs/6_engineering/25_report.ipynb #003
 import json
@@ -188,14 +188,19 @@ def published_report(
     notes = {n: dict(state="never run") for n in ENTRIES} | (record.get("notes") or {}) # some came later
     return Report(plan, record, results, notes, Path(figures), False)
 
+# %% ../../nbs/6_engineering/25_report.ipynb #f7d39121
+def days_of(results:list[dict]) -> str: # finished ones
+    "When results were measured: a day, or the first and the last."
+    days = sorted(m["finished"][:10] for m in results)
+    return " to ".join(dict.fromkeys((days[0], days[-1])))
+
 # %% ../../nbs/6_engineering/25_report.ipynb #029
 def described(entry:Entry, r:Report) -> str:
     "State, days, seeds, time and machine of an entry, in words."
     if not (mine := r.behind(entry)): return r.state(entry)
     trained, scored = seconds_spent(mine)
     def long(s): return f"{s:.0f} s" if s < 100 else f"{s / 60:.0f} min" if s < 6000 else f"{s / 3600:.1f} h"
-    days = sorted({m["finished"][:10] for m in mine})
-    said = [f"{r.state(entry)} {' to '.join(dict.fromkeys((days[0], days[-1])))}",
+    said = [f"{r.state(entry)} {days_of(mine)}",
             f"seeds {' '.join(map(str, entry_seeds(mine))) or 'none'}",
             f"trainings {long(trained)}" * (trained > 0), f"scoring {long(scored)}" * (scored > 0),
             " and ".join(dict.fromkeys(m["machine"] for m in mine if m.get("machine")))]
