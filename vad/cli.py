@@ -9,12 +9,12 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'REPRODUCING', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json', 'speak_verbosely',
            'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
            'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
-           'validate_settings_of', 'refuse_speed_detector', 'train_command', 'evaluate_command', 'import_run',
-           'tell_found', 'embed_command', 'segment_command', 'tell_folds', 'tell_measures', 'classify_command',
-           'tell_scored', 'tell_films', 'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue',
-           'walkway', 'avenue_parts', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench',
-           'visualize', 'explore_command', 'export', 'compare_command', 'scarce', 'run_app', 'in_command',
-           'run_command']
+           'validate_settings_of', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
+           'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
+           'tell_measures', 'classify_command', 'tell_scored', 'tell_films', 'score_command', 'calibrate_command',
+           'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts', 'extract', 'check', 'reproduce_command',
+           'report_command', 'scored', 'bench', 'visualize', 'explore_command', 'export', 'compare_command', 'scarce',
+           'run_app', 'in_command', 'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -262,6 +262,13 @@ def validate_settings_of(detector:str, changes:dict): # memory | speed; settings
         name = SPELLED.get(odd[0], odd[0])
         raise UserError(f"{name} is no setting of the detector {detector}: leave it out.")
 
+# %% ../nbs/6_engineering/30_command.ipynb #e569984b
+def refuse_network_options(device:str, **given): # name of an option -> what was given
+    "Raise `UserError` on what training a network knows and fitting a speed detector has no use for."
+    given |= dict(device=device not in ("auto", "cpu"))
+    if odd := [name for name, value in given.items() if value]:
+        raise UserError(f"--{odd[0]} is for training a network: leave it out with --detector speed.")
+
 # %% ../nbs/6_engineering/30_command.ipynb #b109785b
 def refuse_speed_detector(out:Path): # where a network is to be trained
     "Raise `UserError` on a folder that holds a detector without a network."
@@ -279,7 +286,7 @@ def train_command(
     data:Path = Data,
     out:Path = typer.Option(...,
         help="Run folder to write; one that holds the same finished run is left as it is."),
-    preset:PRESET = typer.Option("quick", help=PRESETS),
+    preset:PRESET = typer.Option(None, show_default="quick", help=PRESETS),
     device:str = Device,
     resume:bool = typer.Option(False, "--resume", help="Go on from the checkpoint in the run folder."),
     track:str = typer.Option(None, help="Pass losses on to tensorboard, wandb or mlflow."),
@@ -289,6 +296,7 @@ def train_command(
     "Train MNAD on a dataset's training videos and audit that every parameter moved, or fit a speed detector."
     detector = changes.pop("detector")
     validate_settings_of(detector, changes)
+    if detector == "speed": refuse_network_options(device, preset=preset, resume=resume, track=track)
     with loading():
         from vad.data.datasets import open_dataset
         from vad.training import trainer
@@ -299,7 +307,7 @@ def train_command(
         tell(f"{run.folder}: fitted in {seconds:.0f} s, {cells} normal cells are remembered.")
         return
     refuse_speed_detector(out)
-    s = trainer.settings(preset, **changes)
+    s = trainer.settings(preset or "quick", **changes)
     run = trainer.fit(s, open_dataset(data, truth, partial, s.length), out, device, resume, track)
     seconds, moved = run.record["train_seconds"], run.record["audit"]["moved"]
     tell(f"{run.folder}: {s.epochs} epochs in {seconds:.0f} s, {moved} parameters moved.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'VERMILION', 'GREEN', 'SKY', 'ORANGE', 'PURPLE', 'CYCLE', 'STYLE', 'HEAT', 'style', 'named', 'axes', 'grid',
            'as_image', 'bare', 'frame', 'sheet', 'heat', 'overlay', 'contour', 'spans', 'score', 'unit_square', 'roc',
-           'pr', 'confusion', 'bars', 'spread_of', 'beside', 'gains', 'losses', 'save']
+           'pr', 'confusion', 'bars', 'spread_of', 'beside', 'gains', 'losses', 'save_picture', 'save']
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #002
 import matplotlib.pyplot as plt
@@ -263,8 +263,13 @@ def losses(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # losses.csv of a run
     ax.legend(frameon=False)
     return ax
 
+# %% ../../nbs/6_engineering/07_plot.ipynb #f0055e04
+def save_picture(fig, path): # .png
+    "Write a figure; the file says nothing of the program that wrote it."
+    with atomic_write(path) as part: fig.savefig(part, dpi=STYLE["savefig.dpi"], metadata=dict(Software=None))
+
 # %% ../../nbs/6_engineering/07_plot.ipynb #054
 def save(fig, path, table:pd.DataFrame): # path of the picture, .png
     "Write a figure, and its table beside it as .csv."
-    with atomic_write(path) as part: fig.savefig(part, dpi=STYLE["savefig.dpi"], metadata=dict(Software=None))
+    save_picture(fig, path)
     write_csv(str(path).removesuffix(".png") + ".csv", table)

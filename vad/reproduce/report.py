@@ -440,8 +440,7 @@ def draw_bars(r:Report):
             path = r.picture(ENTRIES[name], f)
             if not path.exists() or not {"ours", "low", "high"} <= set(t): continue
             ax = (plot.gains if f.endswith("gains") else plot.bars)(t)
-            with atomic_write(path) as part:
-                ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
+            plot.save_picture(ax.figure, path)
             plt.close(ax.figure)
 
 # %% ../../nbs/6_engineering/25_report.ipynb #059

@@ -38,7 +38,7 @@ from ..core import plot
 from ..core.devices import pick_device
 from ..core.crash_watch import read_by_the_dead
 from ..core.errors import Stopped, UserError
-from ..core.files import atomic_write, exclusive
+from ..core.files import exclusive
 from ..core.progress_bar import progress, progress_file
 from ..core.provenance import Run, circumstances, code_behind, code_of, commit, machine, notebooks_folder
 from ..core.provenance import now, versions
@@ -400,9 +400,7 @@ def prepare(work:Work, entry:Entry) -> bool:
 # %% ../../nbs/6_engineering/26_runner.ipynb #042
 def show_bars(work:Work, file:str, ax):
     "Show the picture of a table, and save it where the table was measured."
-    if not work.published:
-        with atomic_write(work.path(f"{file}.png")) as part:
-            ax.figure.savefig(part, format="png", dpi=plot.STYLE["savefig.dpi"])
+    if not work.published: plot.save_picture(ax.figure, work.path(f"{file}.png"))
     plt.show()
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #043

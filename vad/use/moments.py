@@ -255,7 +255,7 @@ def score_folder(
     s = replace(settings, **{k: options.pop(k) for k in asdict(settings) if k in options})
     paths, films, failed = films_under(folder, out), [], {}
     if not paths: raise UserError(f"{folder} holds no film: name another folder.")
-    if not is_itself(run): open_scorer(run, device, **{k: v for k, v in options.items() if k != "gate"})
+    if not is_itself(run): open_scorer(run, device, **options)
     for path, name in zip(paths, film_names(paths, folder)):
         shown = str(path.relative_to(folder))
         try: films.append(score_film(path, shown, name, run, out, s, device, options))

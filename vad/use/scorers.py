@@ -21,7 +21,7 @@ from ..data.clips import pick_normal
 from ..data.datasets import open_dataset
 from ..data.embedding import Recipe, finish, network, pick_frames, run_batch
 from ..data.frame_cache import resize_frame
-from ..scores.detector import Detector, open_detector
+from ..scores.detector import Detector, open_detector, state_file
 from ..training.classifier import Classifier, chosen_weight, load_classifier, predict, weigh
 from ..training.splits import Clips
 from .inspect_clips import holds_classifier
@@ -217,7 +217,7 @@ def open_scorer(
     run:str|Path,   # folder of a trained run, a detector or a classifier; or the name of weights
     device:str="auto",
     training=None,  # detectors: dataset of training videos for statistics; None: the run's own
-    **options,      # of a memory model: alpha, test_update, threshold; of a classifier: see `class_scorer`
+    **options,      # of a memory model: alpha, test_update, gate; of a classifier: see `class_scorer`
 ) -> FrameScorer|ClassScorer:
     "The scorer of a run. Raises `UserError` where the folder holds no model or lacks what scoring needs."
     run, device = find_run(run), pick_device(device)
@@ -228,6 +228,8 @@ def open_scorer(
             raise UserError(f"{odd[0]} is for memory models, and {run} holds a classifier: leave it out.")
         return class_scorer(run, device, **options)
     if of_class: raise UserError(f"{of_class[0]} is for classifiers, and {run} holds none: leave it out.")
+    if "gate" in options and state_file(run) == "model.safetensors": # a scorer's threshold is an alarm's
+        options["threshold"] = options.pop("gate")
     detector = open_detector(run, device, **options)
     detector.refer(None if training is None else open_dataset(training, None, False, detector.first + 1))
     if detector.calibrated: return FrameScorer(detector)

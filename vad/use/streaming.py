@@ -175,9 +175,7 @@ def save_curve(table:pd.DataFrame, threshold:float|None, path:Path): # columns s
     ax = plot.score(table.score.to_numpy(), frames=table.seconds.to_numpy(), threshold=threshold)
     a, b = table.seconds.iloc[[0, -1]]
     ax.set(xlabel="seconds", xlim=(a, b if b > a else a + 1))
-    try:
-        with atomic_write(path) as part:
-            ax.figure.savefig(part, dpi=plot.STYLE["savefig.dpi"], metadata=dict(Software=None))
+    try: plot.save_picture(ax.figure, path)
     finally: plt.close(ax.figure)
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #9968b80c
@@ -339,11 +337,10 @@ def score_video(
     name:str|None=None,         # of the files; None: the source's
     device:str="auto",
     stop:threading.Event|None=None, # set by another thread to end, as Ctrl-C does
-    **options,                  # settings that differ; of `open_scorer`; gate: threshold of the update
+    **options,                  # settings that differ; of `open_scorer`
 ) -> dict:                      # what <name>.scores.json holds
     "Score a video or a stream and write its files. Bad input is refused before anything is written."
     s = replace(settings, **{f.name: options.pop(f.name) for f in fields(settings) if f.name in options})
-    if "gate" in options: options["threshold"] = options.pop("gate")
     begun, folder = time.perf_counter(), str(run) if isinstance(run, (str, Path)) else None
     source, scorer, about = source_and_scorer(source, run, s, device, options)
     windows = default_windows(scorer, source, s)
