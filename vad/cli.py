@@ -391,8 +391,8 @@ def embed_command(
     out:Path = typer.Option(..., "--out", "--output",
         help="Folder that gets embeddings, labels, mask and manifest; an unfinished one is gone on with."),
     method:str = typer.Option(None,
-        help="cnn, resnet50, vit, or any model of timm. Default: MobileNet on a CPU where its weights are, "
-             "else resnet50."),
+        help="cnn, resnet50, vit, or any model of timm. Default: on a CPU tf_efficientnet_lite0 or "
+             "mobilenetv1_075, where their weights are; else resnet50."),
     frames:int = typer.Option(None,
         help="At most so many frames a video. Default: as published (cnn 100, resnet50 150, vit 75), else "
              "100."),

@@ -93,7 +93,7 @@ class Autoencoder(nn.Module):
         width:int=64,          # channels of the first block
         memory:bool=True,      # False: the decoder gets the features as they are
         attention:str="none",  # none | gate | residual
-        update_over:str="all", # see `vad.memory.update`
+        update_over:str="all", # see `vad.models.memory.update`
     ):
         super().__init__()
         validate_variant(task, clip, memory, attention)

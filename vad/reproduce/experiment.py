@@ -33,7 +33,7 @@ from ..training.splits import join_duplicates, near_duplicates
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #8ac8889b
 SMALL = [name for name in (MOBILENET, LITE) if find_weights(name)] or [LITE] # pretrained, quick on a CPU
-EMBEDDED_BY = dict( # preset -> method -> options of `vad.embed.embed`
+EMBEDDED_BY = dict( # preset -> method -> options of `vad.data.embedding.embed`
     quick=dict(cnn=dict(frames=12, size=64, width=256),
                resnet50=dict(frames=12, size=64, width=256, weights="none"),
                vit=dict(frames=4, width=256, weights="none", model="vit_tiny_patch16_224")),
@@ -174,7 +174,7 @@ def measure_method(plan:Plan, into:Path, seed:int, method:str) -> dict:
 # %% ../../nbs/6_engineering/22_experiment.ipynb #8b4f4b3f
 def measure_experiment(
     plan:Plan, into:Path, seed:int,
-    number:str, # 01 to 11, see `protocol.EXPERIMENTS`
+    number:str, # 01 to 11, see `protocols.EXPERIMENTS`
 ) -> dict:
     "One of the published project's eleven notebooks, on one split, as published and by source."
     chosen = protocols.EXPERIMENTS[int(number) - 1]

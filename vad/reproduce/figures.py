@@ -216,7 +216,7 @@ def spread_frames(table:pd.DataFrame, videos:int, frames:int) -> pd.DataFrame:
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #10165d6c
 def show_frame(
-    seen:dict, # from `look`
+    seen:dict, # from `view_frames`
     ax,
     x=None,    # another picture of its size, such as the prediction; None: the frame, its anomaly outlined
 ):
@@ -302,7 +302,7 @@ def draw_views(
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #3f53422f
 def draw_sheet(
-    seen:dict,          # from `look`
+    seen:dict,          # from `view_frames`
     path:Path,
     facts:pd.DataFrame, # what scores.csv says of it
 ):
@@ -418,7 +418,7 @@ def draw_map(
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #13e57bc0
 def draw_curves(
-    said:dict[str, pd.DataFrame], # name -> what a pipeline said of each clip, from `protocol.predictions`
+    said:dict[str, pd.DataFrame], # name -> what a pipeline said of each clip, from `protocols.predictions`
     path:Path,
 ):
     "ROC and precision-recall curves of each pipeline, or of each class where there are several."

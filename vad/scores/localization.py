@@ -171,7 +171,7 @@ class Regions:
         self.frames = self.regions = self.tracks = 0
         self.found, self.tracked, self.false = np.zeros((3, len(self.thresholds)), int)
 
-    def add(self, maps, masks): # as `sweep` takes them
+    def add(self, maps, masks): # as `sweep_levels` takes them
         "Count one video in."
         found, track, false = sweep_levels(maps, masks, self.thresholds, self.beta, self.reach)
         shares = [found[track == k].mean(0) for k in np.unique(track)]

@@ -371,7 +371,7 @@ def validate_scored_frames(videos:Sequence[Video], first:int, lengths):
 
 # %% ../../nbs/4_training/02_evaluation.ipynb #048
 def frame_table(
-    found:dict[str, np.ndarray], # from `collect`; without "score" there is no online score
+    found:dict[str, np.ndarray], # from `collect_scores`; without "score" there is no online score
     lengths:np.ndarray,          # (V,)
     data:Dataset,
     first:int,                   # the first frame of a video that is scored

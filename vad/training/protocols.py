@@ -61,7 +61,7 @@ WITHOUT_ATTENTION = Pipeline("ResNet50 + SRU + cluster weighting", "resnet50", "
 PIPELINES = (*TABLE2[:3], WITHOUT_ATTENTION, *TABLE2[3:])
 
 # %% ../../nbs/4_training/05_protocols.ipynb #230610be
-PRESETS = dict( # what a machine can bear; the paper's is the defaults of `Settings`
+PRESETS = dict( # what a machine can bear; the paper's is the defaults of `ClassifierSettings`
     quick=dict(hidden=32, projection=32, heads=4, normalise=True, inputs="change", pool="mean",
                dropout=.5, lr=3e-3, epochs=10, batch=16, schedule="step"),
     cpu=dict(hidden=64, projection=64, heads=4, normalise=True, inputs="change", pool="mean",

@@ -56,7 +56,7 @@ def validate_values(s, choices:dict[str, tuple], least:dict[str, float]): # of f
 class Settings:
     "What makes a run. Raises `UserError` on values that cannot work together."
     size: tuple[int, int] = (256, 256)  # height, width in pixels, divisible by 8; 256 x 256 in the paper
-    channels: int = 3              # 3: published (gray video repeated) | 1: gray, a ninth of the first layer
+    channels: int = 3              # 3: published (gray video repeated) | 1: gray, a third of the first layer
     interpolation: str = "linear"  # of the resize; linear: published, aliases in shrinking | area: averages
     task: str = "predict"          # predict: frame 5 from 4, with skips | reconstruct: a frame from itself
     clip: int = 5                  # frames a clip, the predicted one included (t_length)
