@@ -107,6 +107,9 @@ def test_frame_sheets_and_two_models_beside_each_other(tiny, trained, tmp_path):
     t = pd.read_csv(tmp_path / "both.csv")
     assert len(t) == 2 and {"regularity run", "regularity gated"} <= set(t) and (tmp_path / "both.png").stat().st_size > 5000
     sentence(call(tmp_path, "visualize", tmp_path / "none", tiny), "none")
+    assert call(tmp_path, "train", tiny, "--out", tmp_path / "whole", *SMALL, "--task", "reconstruct")[0] == 0
+    rc, out, err = call(tmp_path, "compare", tmp_path / "whole", tmp_path / "run", tiny, "--out", tmp_path / "kinds.png", *few)
+    assert rc == 0 and pd.read_csv(tmp_path / "kinds.csv").frame.min() == 4, err # a reconstruction scores earlier frames too
 
 def test_training_again_changes_nothing(tiny, trained, tmp_path):
     before = (trained / "model.safetensors").read_bytes()

@@ -28,7 +28,7 @@ from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
 from vad.training.trainer import PRESETS, Settings, settings
 from vad.reproduce.registry import (
-    ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent,
+    ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent, tables_of,
 )
 from vad.reproduce.report import as_text, make_page, published_report, report_of, verdict, write_page
 from vad.reproduce.results import Measurement, key_of, lines_of, read_plan, read_results, write_results
@@ -536,6 +536,59 @@ def test_mistakes_are_found_before_anything_is_trained(tiny, tmp_path):
     message(lambda: runner.reproduce(data=tmp_path / "bare", out=tmp_path / "runs"), "labels")
     message(lambda: read_plan(tmp_path), str(tmp_path), "vad reproduce")
     assert not (tmp_path / "runs").exists()
+
+@pytest.mark.parametrize("given, words", [
+    (dict(task="reconstruct"), "task is set by the rows"), (dict(memory=False), "memory is set by the rows"), (dict(attention="gate"), "attention is set by"),
+    (dict(alpha=1.), "alpha is set by the rows"), (dict(threshold=.1), "threshold is set by"), (dict(address="tcp://host:1"), "--address is of a cluster"),
+    (dict(normal=("quiet",)), "--clips"), (dict(classifier=dict(epochs=2)), "--clips")])
+def test_what_would_be_ignored_is_refused(tiny, tmp_path, given, words):
+    message(lambda: runner.reproduce(("mnad.runtime",), tiny, out=tmp_path / "runs", device="cpu", **given), words)
+    assert not (tmp_path / "runs").exists()
+
+def test_options_of_long_videos_are_not_for_clips(tmp_path):
+    for given in (dict(epochs=7), dict(truth="masks"), dict(partial=True)):
+        message(lambda: runner.make_plan(None, "", out=tmp_path / "runs", device="cpu", **given), next(iter(given)), "--data")
+    assert not (tmp_path / "runs").exists()
+
+def test_entries_without_data_are_no_success(tiny, tmp_path):
+    message(lambda: runner.reproduce(("srupp",), tiny, out=tmp_path / "runs", device="cpu"), "needs a folder of clips")
+
+def test_labels_of_one_kind_have_no_auc(tmp_path):
+    write_walkway(tmp_path / "still", 0, (48, 64), 2, 4, 30, 40)
+    path = next((tmp_path / "still").glob("frame_labels*.npy"))
+    np.save(path, np.zeros_like(np.load(path)))
+    message(lambda: runner.reproduce(("gates.roc",), tmp_path / "still", out=tmp_path / "runs", device="cpu", **SMALL), "labelled alike")
+
+def test_one_name_and_two_datasets(tmp_path):
+    "what was measured of the first is no part of the second's tables, though the folder keeps it"
+    made = [write_walkway(tmp_path / f"{k}/cam", k, (48, 64), 2, 4, 30, 40) for k in (0, 1)]
+    first, second = (runner.reproduce(("gates.roc",), data, jobs=1, name="run", out=tmp_path / "runs", device="cpu", **SMALL) for data in made)
+    apart = runner.reproduce(("gates.roc",), made[1], jobs=1, name="apart", out=tmp_path / "runs", device="cpu", **SMALL)
+    def found(plan): return {n: r["lines"][0]["auc"] for n, r in results_in(plan).items()}
+    assert found(second) == found(apart) and found(first) != found(second) and found(first).keys() == found(second).keys()
+    shorter = runner.make_plan(made[1], name="run", out=tmp_path / "runs", device="cpu", **SMALL | dict(epochs=2))
+    assert results_in(shorter) == {} # of other settings
+
+def test_a_call_that_leaves_data_out_loses_no_page(plan, tiny, tmp_path):
+    shutil.copytree(plan.folder, tmp_path / "run", ignore=shutil.ignore_patterns("models", "figures"))
+    write_scenes(tmp_path / "street", cameras=3, frames=6, size=(48, 64))
+    message(lambda: runner.reproduce(("srupp.leaks",), clips=tmp_path / "street", name="run", out=tmp_path, device="cpu"), "--data", "--name")
+
+def test_an_evaluation_on_other_data_is_not_drawn(plan, tmp_path):
+    "a run that was evaluated elsewhere since then"
+    where = plan.folder / "models" / lines_of(results_in(plan), "row").folder.iloc[0]
+    shutil.copytree(where, tmp_path / "run")
+    runner.validate_evaluation(tmp_path / "run", plan)
+    facts = read_json(tmp_path / "run/metrics.json")
+    write_json(tmp_path / "run/metrics.json", facts | dict(key=facts["key"] | dict(data="another")))
+    message(lambda: runner.validate_evaluation(tmp_path / "run", plan), "other data", "vad evaluate")
+
+def test_entries_of_one_seed_show_one(plan):
+    "the eleven experiments, asked for with one seed and then with another"
+    def said(seed): return dict(kind="experiment", state="finished", seed=seed, lines=[dict(row="CNN + SRU", number=1, epochs=50, as_published=50. + seed, by_source=40.)])
+    both = {f"experiment-01-seed{k}": said(k) for k in (0, 1)}
+    t = tables_of(ENTRIES["srupp.experiments"], both, "scenes", 1)["experiments"]
+    assert t.as_published.tolist() == [51.]
 
 def test_one_failure_is_not_the_others(tiny, tmp_path):
     "a row cannot be trained: its entries fail and say why, the others are measured; mended, only that row is done again"

@@ -1,4 +1,5 @@
 "Films cut into clips: each clip shows exactly the frames that its line says, at their times, whoever cut the film before; what cannot be cut is said."
+import os
 import warnings
 
 import cv2
@@ -319,3 +320,39 @@ def test_partial_from_the_command_line(tmp_path, long):
     clips = -(-open_video(tmp_path / "films/Arson/a.mp4", partial=True).frames // 25)
     assert done.exit_code == 0 and "films left out" in done.output and f": {clips} clips, 0 films" in done.output, done.output
     assert len(collect(tmp_path / "clips")) == clips > 1
+
+def test_two_films_never_make_one_clip(tmp_path, blocks):
+    "a/b.mp4 and a_b.mp4, and a film whose name ends as the longer name does"
+    for name in ("a/b.mp4", "a_b.mp4", "a_b.mkv"): write_h264(tmp_path / "films/normal" / name, blocks[:20])
+    table = segment(tmp_path / "films", tmp_path / "clips", seconds=1, shortest=.1, workers=1, kind="multiclass")
+    assert table.video.is_unique and len(table) == 6 and all((tmp_path / "clips" / v).exists() for v in table.video)
+
+def test_what_failed_is_tried_again_and_another_film_is_refused(tmp_path, blocks, monkeypatch):
+    "a run that is stopped before its last film; then one film is mended, or one that was cut is replaced"
+    from vad.data import cutting
+    good = write_h264(tmp_path / "films/normal/a.mp4", blocks[:20])
+    bad = write_h264(tmp_path / "films/normal/b.mp4", blocks[:20])
+    whole, other = bad.read_bytes(), write_h264(tmp_path / "other.mp4", blocks[:40]).read_bytes()
+    bad.write_bytes(whole[:len(whole) // 2])
+    write_h264(tmp_path / "films/normal/c.mp4", blocks[:20])
+    how, try_film = dict(seconds=1, shortest=.1, workers=1, kind="multiclass"), cutting.try_film
+    def stopped(path, *rest):
+        if path.name == "c.mp4": raise KeyboardInterrupt
+        return try_film(path, *rest)
+    monkeypatch.setattr(cutting, "try_film", stopped)
+    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+        warnings.simplefilter("ignore")
+        segment(tmp_path / "films", tmp_path / "clips", **how)
+    monkeypatch.undo()
+    bad.write_bytes(whole)
+    kept, times = good.read_bytes(), good.stat()
+    good.write_bytes(other)
+    with pytest.raises(UserError, match="another film"): segment(tmp_path / "films", tmp_path / "clips", **how)
+    good.write_bytes(kept)
+    os.utime(good, ns=(times.st_atime_ns, times.st_mtime_ns))
+    table = segment(tmp_path / "films", tmp_path / "clips", **how)
+    assert (table.status == "ok").all() and sorted(set(table.film)) == ["normal/a.mp4", "normal/b.mp4", "normal/c.mp4"]
+
+@pytest.mark.parametrize("how", [dict(seconds=float("nan")), dict(seconds=float("inf")), dict(tolerance=float("nan")), dict(shortest=float("inf"))])
+def test_lengths_without_end_are_refused(tmp_path, how):
+    with pytest.raises(UserError, match="seconds is more than 0"): segment(tmp_path, tmp_path / "clips", **how)

@@ -6,9 +6,9 @@
 __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', 'CONFIG', 'JSON', 'app', 'Data', 'Truth',
            'Partial', 'Device', 'PRESET', 'DETECTOR', 'PRESETS', 'RECIPE', 'OWN', 'EMBEDDING', 'COLLECTING', 'ENGINE',
            'WORKING', 'SPLITTING', 'RESUMING', 'MEASURED', 'WINDOWS', 'SCORERS', 'data', 'Root', 'AVENUE',
-           'REPRODUCING', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json', 'speak_verbosely',
-           'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
-           'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
+           'REPRODUCING', 'SET_BY_ROWS', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json',
+           'speak_verbosely', 'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings',
+           'spread', 'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
            'validate_settings_of', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
            'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
            'tell_measures', 'classify_command', 'tell_scored', 'tell_films', 'score_command', 'calibrate_command',
@@ -424,7 +424,7 @@ def segment_command(
     out:Path = typer.Option(..., help="New folder for the tree of clips."),
     annotations:Path = typer.Option(None,
         help="Folder of UCF-Crime's official lists and temporal annotations: clips are labelled by them."),
-    workers:int = typer.Option(2, help="Films cut at once."),
+    workers:int = typer.Option(2, min=1, help="Films cut at once."),
     **given,
 ):
     "Cut long videos into labelled clips of fixed length, without encoding anew where key frames allow."
@@ -432,7 +432,10 @@ def segment_command(
         from vad.data.clips import collect, collect_ucf
         from vad.data.cutting import segment
     kind, normal = given.pop("kind"), given.pop("normal")
-    found = collect_ucf(videos, annotations) if annotations else collect(videos, kind, normal)
+    if annotations and normal:
+        raise UserError("--normal goes without --annotations, whose lists say what is normal: leave it out.")
+    if annotations: found = collect_ucf(videos, annotations, "binary" if kind == "binary" else "multiclass")
+    else: found = collect(videos, kind, normal)
     tell_found(found)
     table = segment(found, out, workers=workers, **given)
     done = table.status == "ok"
@@ -503,6 +506,10 @@ def classify_command(
     refuse_speed_detector(out)
     kind, normal, split, augment, folds = (given.pop(n) for n in (*COLLECTING, *SPLITTING))
     resuming = {n: given.pop(n) for n in RESUMING}
+    if folds > 1 and (odd := [n for n, value in resuming.items() if value]):
+        raise UserError(f"--{odd[0]} is for one split: leave it out, or --folds.")
+    if augment == "before" and not mirrored:
+        raise UserError("--augment before is about mirror images: name them by --mirrored, or leave it out.")
     clips = open_clips(embeddings, None, labels, kind, normal, segments)
     images = mirrored and open_clips(mirrored, None, None, kind, normal, segments)
     tell(clips.words())
@@ -717,6 +724,8 @@ REPRODUCING = dict(
     other=(Path, typer.Option(None,
         help="Folder of a second dataset of the same kind, for what was trained on the first.")),
     device=(str, Device), truth=(str, Truth), partial=(bool, Partial))
+SET_BY_ROWS = ("task", "memory", "attention", "gates", "compactness", "separateness",
+               "alpha", "test_update", "threshold", "test_memory") # or by how a run is scored
 MEASURING = dict(
     jobs=(int, typer.Option(None, min=1,
         help="Measurements at once. Default: one a core or GPU, at most 4.")),
@@ -728,7 +737,7 @@ MEASURING = dict(
 
 # %% ../nbs/6_engineering/30_command.ipynb #064
 @app.command("reproduce")
-@with_settings(MEMORY_MODEL, tuple(n for n in fields_of(MEMORY_MODEL) if n != "seed"))
+@with_settings(MEMORY_MODEL, tuple(n for n in fields_of(MEMORY_MODEL) if n not in ("seed", *SET_BY_ROWS)))
 @with_options(**REPRODUCING, **MEASURING)
 def reproduce_command(
     entries:list[str] = typer.Argument(None,
@@ -783,15 +792,16 @@ def scored(
     run:Path,   # folder of a detector
     data:Path,  # folder of a dataset
     device:str, truth, partial,
-):
-    "The dataset, once the run has scored it."
+) -> tuple: # the run's own folder, the dataset
+    "Both, once the run has scored the dataset."
     with loading():
         from vad.data.datasets import open_dataset
         from vad.scores.detector import open_detector
         from vad.training import evaluation
+    run = evaluation.own_folder(run)
     found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
     evaluation.evaluate(run, found, device)
-    return found
+    return run, found
 
 # %% ../nbs/6_engineering/30_command.ipynb #070
 @app.command()
@@ -823,7 +833,7 @@ def visualize(
     "Draw sheets of single frames: what came in, prediction, error, gates; or what a detector has instead."
     with loading(): from vad.reproduce import figures
     videos, frames, device, truth, partial = (given[n] for n in SHEETS)
-    found = scored(run, data, device, truth, partial)
+    run, found = scored(run, data, device, truth, partial)
     paths = figures.draw_sheets(run, found, out or run / "frames", videos, frames, device)
     tell(f"{len(paths)} sheets: {paths[0].parent}")
 
@@ -836,7 +846,7 @@ def explore_command(
         help="A dataset, a folder of videos, a video; of a classifier its embeddings. Default: the run's."),
     beside:Path = typer.Option(None, help="Run folder of a second detector, over the same videos."),
     device:str = Device,
-    port:int = typer.Option(None, help="Port on this machine. Default: a free one."),
+    port:int = typer.Option(None, min=1, max=65535, help="Port on this machine. Default: a free one."),
     browser:bool = typer.Option(True, help="Open a browser."),
     dark:bool = typer.Option(False, "--dark", help="Light on dark."),
 ):
@@ -872,8 +882,10 @@ def compare_command(
         from vad.reproduce import figures
         from vad.scores.frame_scores import read_table
     videos, frames, device, truth, partial = (given[n] for n in SHEETS)
-    for run in (first, second): found = scored(run, data, device, truth, partial)
-    rows = figures.spread_frames(read_table(first / "scores.csv"), videos, frames)
+    (first, _), (second, found) = (scored(run, data, device, truth, partial) for run in (first, second))
+    tables = [read_table(run / "scores.csv") for run in (first, second)]
+    both = tables[0].merge(tables[1][["video", "frame"]]) # frames that both have scored
+    rows = figures.spread_frames(both, videos, frames)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
     figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
     tell(f"{len(rows)} frames: {out}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TIME_BASE', 'QUALITY', 'COLUMNS', 'marks', 'clip_label', 'Film', 'read_film', 'key_packets', 'snap', 'copy_clips',
            'write_packets', 'is_copy', 'encode_clips', 'encode_clip', 'Cutting', 'clip_names', 'why_no_copy',
-           'write_clips', 'cut_film', 'try_film', 'read_journal', 'cut_films', 'segment']
+           'write_clips', 'cut_film', 'try_film', 'stamp', 'read_journal', 'cut_films', 'segment']
 
 # %% ../../nbs/3_data/08_cutting.ipynb #003
 import errno
@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from hashlib import sha256
 from itertools import islice
+from math import isfinite
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -183,8 +184,9 @@ class Cutting:
     def __post_init__(self):
         if self.cut not in ("auto", "copy", "encode"):
             raise UserError(f"cut={self.cut!r} is unknown: use auto, copy or encode.")
-        if self.seconds <= 0 or not 0 <= self.share <= 1 or self.tolerance < 0 or self.shortest < 0:
-            others = "share between 0 and 1, tolerance and shortest at least 0"
+        numbers = self.seconds, self.shortest, self.share, self.tolerance
+        if not all(map(isfinite, numbers)) or min(numbers) < 0 or self.seconds == 0 or self.share > 1:
+            others = "share between 0 and 1, tolerance and shortest at least 0, none without end"
             raise UserError(f"Clips cannot be cut so: seconds is more than 0, {others}.")
 
 # %% ../../nbs/3_data/08_cutting.ipynb #fab0558b
@@ -193,7 +195,10 @@ def clip_names(videos:Collection) -> list[str]:
     paths = [PurePosixPath(v) for v in videos.table.video]
     names = ["_".join([*p.parts[1:-1], p.stem]) for p in paths]
     twice = Counter(names)
-    return [n + p.suffix.replace(".", "_") if twice[n] > 1 else n for n, p in zip(names, paths)]
+    names = [n + p.suffix.replace(".", "_") if twice[n] > 1 else n for n, p in zip(names, paths)]
+    twice = Counter(names) # a/b.mp4 and a_b.mp4
+    def marked(n, p): return f"{n}_{sha256(str(p).encode()).hexdigest()[:8]}"
+    return [marked(n, p) if twice[n] > 1 else n for n, p in zip(names, paths)]
 
 # %% ../../nbs/3_data/08_cutting.ipynb #db86ceda
 def why_no_copy(film:Film, near:list|None, how:Cutting) -> str: # near: what `snap` found
@@ -264,9 +269,19 @@ def try_film(path, name, row, output, how, root) -> list[dict]:
     facts = dict(source=row.source, label=row.label, film=row.video)
     return [facts | dict(video="", status="failed", reason=reason)]
 
+# %% ../../nbs/3_data/08_cutting.ipynb #e2006cfd
+def stamp(path:Path) -> list|None: # size, time in nanoseconds
+    "What a file cannot change without; None where it cannot be reached."
+    try: there = path.stat()
+    except OSError: return None
+    return [there.st_size, there.st_mtime_ns]
+
 # %% ../../nbs/3_data/08_cutting.ipynb #dcd02e69
-def read_journal(path:Path, key:str) -> dict[str, list]: # film -> its clips
-    "The films that are done. Raises `UserError` where the journal is damaged or of other settings."
+def read_journal(
+    path:Path, key:str,
+    stamps:dict[str, list|None]={}, # film -> of its file now; none: films are taken as they were
+) -> dict[str, list]: # film -> its clips
+    "The films that are cut. Raises `UserError` where the journal is damaged, or of other settings or films."
     if not path.exists(): return {}
     cure = f"delete {path.parent}, or name a new folder"
     with reading(path, cure): text = path.read_text(encoding="utf-8", errors="replace")
@@ -274,7 +289,12 @@ def read_journal(path:Path, key:str) -> dict[str, list]: # film -> its clips
     if text and (not facts or "key" not in facts[0]): raise UserError(f"{path} is damaged: {cure}.")
     if facts and facts[0]["key"] != key:
         raise UserError(f"{path.parent} holds an unfinished run with other settings or films: {cure}.")
-    return {fact["video"]: fact["clips"] for fact in facts[1:]}
+    # what failed may be mended by now
+    cut = [f for f in facts[1:] if not any(clip.get("status") == "failed" for clip in f["clips"])]
+    for f in cut:
+        if (now := stamps.get(f["video"])) and f.get("stamp", now) != now:
+            raise UserError(f"{f['video']} is another film than the one that was cut: {cure}.")
+    return {f["video"]: f["clips"] for f in cut}
 
 # %% ../../nbs/3_data/08_cutting.ipynb #d744933b
 def cut_films(jobs:list, cut, journal:Path, workers:int) -> dict[str, list]: # film -> its clips
@@ -283,9 +303,9 @@ def cut_films(jobs:list, cut, journal:Path, workers:int) -> dict[str, list]: # f
     with open(journal, "a", encoding="utf-8", opener=no_link) as lines:
         try:
             clips_of_each = pool.map(lambda job: cut(*job), jobs)
-            for (_, _, row), clips in zip(jobs, progress(clips_of_each, "cutting", "film", len(jobs))):
+            for (path, _, row), clips in zip(jobs, progress(clips_of_each, "cutting", "film", len(jobs))):
                 done[row.video] = clips
-                lines.write(line_of(dict(video=row.video, clips=clips)))
+                lines.write(line_of(dict(video=row.video, clips=clips, stamp=stamp(path))))
                 lines.flush()
         finally: pool.shutdown(cancel_futures=True) # who leaves early does not wait for those not begun
     return done
@@ -311,8 +331,9 @@ def segment(
     with exclusive(output / ".segments.lock"):
         if (output / "segments.csv").exists() and not journal.exists():
             raise UserError(f"{output} holds clips already: name a new folder.")
-        done = read_journal(journal, key)
-        facts = [dict(key=key), *(dict(video=v, clips=c) for v, c in done.items())]
+        stamps = {v: stamp(path) for v, path in zip(videos.table.video, videos.paths())}
+        done = read_journal(journal, key, stamps)
+        facts = [dict(key=key), *(dict(video=v, clips=c, stamp=stamps[v]) for v, c in done.items())]
         with atomic_write(journal) as part: part.write_text("".join(map(line_of, facts))) # without torn lines
         jobs = zip(videos.paths(), clip_names(videos), videos.table.itertuples())
         jobs = [job for job in jobs if job[2].video not in done]

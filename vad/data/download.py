@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'RATIO', 'FREELY', 'LARGEST', 'MEMBERS', 'NESTED', 'FORGED', 'DAMAGED', 'Archive',
-           'download', 'BrokenOff', 'validate_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members', 'members',
-           'validate_member', 'validate_spelling', 'unpack', 'fetch_dataset', 'write_frames', 'extract_frames']
+           'download', 'BrokenOff', 'note_of', 'validate_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members',
+           'members', 'validate_member', 'validate_spelling', 'unpack', 'fetch_dataset', 'write_frames',
+           'extract_frames']
 
 # %% ../../nbs/3_data/10_download.ipynb #003
 import gzip
@@ -87,10 +88,13 @@ def download(url:str, folder:Path, retries:int=3) -> Path: # further attempts af
 # %% ../../nbs/3_data/10_download.ipynb #c54daf42
 class BrokenOff(ValueError): "A download that ended early."
 
+# %% ../../nbs/3_data/10_download.ipynb #49b9bd7c
+def note_of(path:Path) -> Path: return path.with_name(path.name + ".json") # beside an archive
+
 # %% ../../nbs/3_data/10_download.ipynb #e517b56c
 def validate_hash(path:Path, url:str, sha256:str):
     "Record the SHA-256 of an archive beside it; where one is recorded, compare."
-    note = path.with_name(path.name + ".json")
+    note = note_of(path)
     if not note.exists(): write_json(note, dict(url=url, bytes=path.stat().st_size, sha256=sha256))
     elif read_json(note).get("sha256") != sha256:
         raise UserError(f"{path} is not the file that was downloaded: delete it and {note.name}, run again.")
@@ -241,7 +245,11 @@ def fetch_dataset(
             for archive in OFFICIAL[name]:
                 url = f"{mirror.rstrip('/')}/{archive.url.rsplit('/', 1)[-1]}" if mirror else archive.url
                 path = download(url, root / "archives", retries)
-                if not unpack(path, part, archive.destination):
+                try: taken = unpack(path, part, archive.destination)
+                except UserError:
+                    note_of(path).unlink(missing_ok=True) # what cannot be unpacked vouches for no other
+                    raise
+                if not taken:
                     wanted = " or ".join(archive.take) + f" of {archive.inside}" * bool(archive.inside)
                     raise UserError(f"{path} holds no {wanted}: {FORGED}.")
     open_dataset(root / name, partial=partial)

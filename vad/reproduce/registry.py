@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['ORIENTATION', 'SYNTHETIC', 'HALVES', 'ENTRIES', 'BEYOND_KINDS', 'MEASURED_BY', 'registered', 'known', 'is_part',
            'published', 'Entry', 'read_entries', 'headline', 'chosen', 'embeddings_for', 'classifiers_for',
-           'archive_measurements', 'beyond_for', 'needed', 'measuring_order', 'results_in', 'entry_state',
-           'runtime_table', 'renamed_classes', 'frame_tables', 'clip_tables', 'beyond_tables', 'tables_of',
-           'results_for', 'entry_seeds', 'seconds_spent', 'number_of']
+           'archive_measurements', 'beyond_for', 'needed', 'measuring_order', 'measurement_of', 'asked_of',
+           'results_in', 'entry_state', 'runtime_table', 'renamed_classes', 'frame_tables', 'clip_tables',
+           'beyond_tables', 'tables_of', 'results_for', 'entry_seeds', 'seconds_spent', 'number_of']
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #003
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
+import json
 
 import pandas as pd
 from ..core.errors import UserError
@@ -207,16 +209,30 @@ MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedd
                    detector=beyond.measure_detector, fusion=beyond.measure_fusion,
                    transfer=beyond.measure_transfer)
 
-def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones with another key are outdated
-    "Everything that a run's folder holds."
+# %% ../../nbs/6_engineering/24_registry.ipynb #3ad185c5
+def measurement_of(r:dict) -> Measurement: # r: from `read_result`
+    "What a result is of."
+    return Measurement(r["kind"], tuple(r["arguments"]), r["seed"])
+
+# %% ../../nbs/6_engineering/24_registry.ipynb #cfeada1c
+def asked_of(m:Measurement, plan:Plan) -> str:
+    "A hash of the data and the settings that shape a result: of its key, all but the code."
+    own = dict(frames=(plan.changes, plan.truth, plan.partial), clips=(plan.classifier, plan.normal))[m.half]
+    other = plan.prints.get("other") if m.kind in ("transfer", "clip_transfer") else None
+    shaped = [plan.preset, own, plan.prints.get(m.half), other]
+    return sha256(json.dumps(shaped).encode()).hexdigest()[:16]
+
+# %% ../../nbs/6_engineering/24_registry.ipynb #e78a7ffa
+def results_in(plan:Plan) -> dict[str, dict]: # name -> result; finished ones of other code are outdated
+    "What a run's folder holds of the plan's data and settings."
     found = {}
     for path in sorted((plan.folder / "results").glob("*.json")):
         r = read_result(path)
-        old = found.get(r["name"], dict(state="outdated", finished=""))
-        now = key_of(Measurement(r["kind"], tuple(r["arguments"]), r["seed"]), plan)
-        if r["key"] == now: found[r["name"]] = r
-        elif r["state"] == "finished" and old["state"] == "outdated" and old["finished"] < r["finished"]:
-            found[r["name"]] = r | dict(state="outdated")
+        m, old = measurement_of(r), found.get(r["name"], dict(state="outdated", finished=""))
+        alike = r.get("asked", asked_of(m, plan)) == asked_of(m, plan)
+        if r["key"] == key_of(m, plan): found[r["name"]] = r
+        elif alike and r["state"] == "finished" and old["state"] == "outdated" \
+                and old["finished"] < r["finished"]: found[r["name"]] = r | dict(state="outdated")
     current = {(r["kind"], *r["arguments"]) for r in found.values() if r["state"] == "finished"}
     return {n: r for n, r in found.items() # without seeds of other code where there are newer ones
             if r["state"] != "outdated" or (r["kind"], *r["arguments"]) not in current}
@@ -239,7 +255,8 @@ def entry_state(
     if set(states) == {"never run"}: return dict(state="never run")
     done = sum(s in ("finished", "outdated") for s in states)
     if done < len(states): return dict(state="unfinished", why=f"{done} of {len(states)} measurements done")
-    return dict(state="outdated" if "outdated" in states else "measured")
+    if "outdated" in states: return dict(state="outdated", why="in part by other code than today's")
+    return dict(state="measured")
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #037
 def runtime_table(
@@ -326,8 +343,15 @@ def beyond_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, p
     return {f: make[f](found, named) for f in entry.files if f in make} if len(found) else {}
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #047
-def tables_of(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.DataFrame]: # file -> table
-    "The tables of an entry, as far as there are results; `data` is the dataset's name."
+def tables_of(
+    entry:Entry,
+    results:dict[str, dict], # from `results_in`
+    data:str,                # the dataset's name
+    first:int|None=None,     # the seed of entries that take one; None: all
+) -> dict[str, pd.DataFrame]: # file -> table
+    "The tables of an entry, as far as there are results."
+    if entry.seeds == "first" and first is not None:
+        results = {n: r for n, r in results.items() if r.get("seed") in (None, first)}
     if entry.paper == "beyond": return beyond_tables(entry, results, data)
     return (frame_tables if entry.half == "frames" else clip_tables)(entry, results, data)
 

@@ -139,7 +139,7 @@ class Report:
 
     @cached_property
     def tables(self) -> dict[str, dict]: # entry -> file -> table; those that have a row already
-        found = {n: tables_of(e, self.results, self.data(e.half))
+        found = {n: tables_of(e, self.results, self.data(e.half), self.plan.seeds[0])
                  for n, e in ENTRIES.items() if e.half in self.halves}
         return {n: {f: t for f, t in tables.items() if len(t)} for n, tables in found.items()}
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome', 'measure_once', 'worker_begins', 'workers',
            'running', 'interrupting', 'View', 'measure_all', 'notebook_of', 'execute', 'drawing_key', 'draw_paper',
-           'draw_entries', 'as_words', 'Work', 'prepare', 'show_bars', 'runs_of', 'show_published', 'said_by',
-           'alarm_curves', 'rendered_data', 'checked_plan', 'make_plan', 'begin', 'start', 'reproduce', 'catalogue',
+           'draw_entries', 'as_words', 'Work', 'prepare', 'show_bars', 'validate_evaluation', 'runs_of',
+           'show_published', 'said_by', 'alarm_curves', 'rendered_data', 'checked_plan', 'validate_changes',
+           'validate_asked', 'make_plan', 'begin', 'start', 'validate_whole', 'with_data', 'reproduce', 'catalogue',
            'failures', 'in_short']
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #003
@@ -47,16 +48,17 @@ from ..data.clips import CURE, collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
 from . import cards, figures
-from .ablation import open_frames
+from .ablation import open_frames, rows as table_rows
 from .beyond import open_other
 from .archive_tables import archive_settings
 from .experiment import clip_facts, open_collection
-from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, chosen, entry_state
+from .registry import ENTRIES, HALVES, MEASURED_BY, Entry, asked_of, chosen, entry_state
 from .registry import measuring_order, needed, results_for, results_in, tables_of
 from .report import Report, described, for_terminal, overview
 from .report import notebook_page, published_path, published_report, read_notes, report_of
 from .report import save_table, with_published, without_data, write_page
-from .results import Measurement, Plan, key_of, lines_of, lock_of, plan_facts, read_result
+from .results import Measurement, Plan, key_of, lines_of, lock_of
+from .results import plan_facts, read_plan, read_result
 from ..training import protocols, trainer
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #005
@@ -120,7 +122,8 @@ def measure_once(
         if (found := read_result(path))["state"] == "finished": return found
         begun = time.perf_counter()
         facts = dict(name=m.name, key=key, kind=m.kind, arguments=list(m.arguments), seed=m.seed,
-                     preset=plan.preset, data=plan.prints.get(m.half), started=now(), pid=os.getpid())
+                     preset=plan.preset, data=plan.prints.get(m.half), asked=asked_of(m, plan), started=now(),
+                     pid=os.getpid())
         write_json(path, facts | dict(state="running"))
         facts |= outcome(m, plan, path)
         # whoever asked is dead: take no other
@@ -318,7 +321,8 @@ def draw_entries(
     results, notes = results_in(plan), read_notes(plan)
     keys = {e.name: drawing_key(e, plan, results) for e in entries}
     def drawn(e): # with every table and every picture's table
-        tables, data = tables_of(e, results, names[e.half]), names[e.half]
+        data = names[e.half]
+        tables = tables_of(e, results, data, plan.seeds[0])
         left = [f for f in e.files if f not in tables or len(tables[f])]
         return all((plan.folder / "figures" / e.paper / f"{data}.{f}.csv").exists() for f in left)
     ready = [e for e in entries
@@ -371,7 +375,8 @@ class Work:
 
     def table(self, entry:str, file:str="") -> pd.DataFrame:
         "A table of an entry that is ready, saved as CSV."
-        t = tables_of(ENTRIES[f"{self.paper}.{entry}"], self.results, self.data.name)[file or entry]
+        every = tables_of(ENTRIES[f"{self.paper}.{entry}"], self.results, self.data.name, self.plan.seeds[0])
+        t = every[file or entry]
         if len(t) and not self.published:
             save_table(self.path(f"{file or entry}.csv"), t, self.data.name, self.plan.preset)
         return t
@@ -403,6 +408,14 @@ def show_bars(work:Work, file:str, ax):
     if not work.published: plot.save_picture(ax.figure, work.path(f"{file}.png"))
     plt.show()
 
+# %% ../../nbs/6_engineering/26_runner.ipynb #b8e05a8e
+def validate_evaluation(folder:Path, plan:Plan):
+    "Raise `UserError` where a run's evaluation is no longer the one that was measured."
+    path = folder / "metrics.json" # published results have none here
+    if path.exists() and read_json(path)["key"]["data"] != plan.prints["frames"].split()[0]:
+        raise UserError(f"{folder} was evaluated on other data since then: run vad evaluate {folder} "
+                        f"{plan.frames}.")
+
 # %% ../../nbs/6_engineering/26_runner.ipynb #043
 def runs_of(
     work:Work,
@@ -413,8 +426,10 @@ def runs_of(
     "Folders of scored rows; each name says its seed."
     rows = lines_of(work.results, kind)
     if seeds == "first" and len(rows): rows = rows[rows.seed == work.plan.seeds[0]]
-    return {f"{name.replace('_', ' ')}, seed {r.seed}": work.plan.folder / "models" / r.folder
-            for name, key in keys.items() for r in rows.sort_values("seed").itertuples() if r.key == key}
+    found = {f"{name.replace('_', ' ')}, seed {r.seed}": work.plan.folder / "models" / r.folder
+             for name, key in keys.items() for r in rows.sort_values("seed").itertuples() if r.key == key}
+    for folder in found.values(): validate_evaluation(folder, work.plan)
+    return found
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #046
 def show_published(work:Work, file:str):
@@ -470,6 +485,9 @@ def checked_plan(plan:Plan) -> Plan:
     "The plan with fingerprints of its data. Raises `UserError` on data that cannot be measured."
     if plan.frames:
         data = open_frames(plan)
+        if len(set().union(*data.labels)) < 2:
+            raise UserError(f"All test frames of {data.name} are labelled alike, so no AUC exists: "
+                            "restore its labels.")
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
     if plan.other:
@@ -484,6 +502,26 @@ def checked_plan(plan:Plan) -> Plan:
         plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
     return plan
 
+# %% ../../nbs/6_engineering/26_runner.ipynb #ceffc471
+def validate_changes(preset:str, changes:dict): # settings of the memory models
+    "Raise `UserError` on settings that the rows set themselves, and on those of scoring."
+    rows = table_rows(preset).values()
+    own = {name for row in rows for name in (*row.training, *row.scoring)}
+    if odd := sorted((own | set(trainer.SCORING)) & set(changes)):
+        raise UserError(f"{odd[0]} is set by the rows of the tables: leave it out, or use vad train and vad "
+                        "evaluate.")
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #8e043eea
+def validate_asked(data, clips, options:dict): # as of `make_plan`
+    "Raise `UserError` on options of a kind of data that is not there."
+    given = [name for name, value in options.items() if value]
+    of_clips = ("normal", "classifier")
+    of_data = [n for n in given if n not in (*of_clips, "other", "dry")]
+    if data is None and of_data:
+        raise UserError(f"{of_data[0]} is for long videos, and there are none: name their folder by --data.")
+    if clips is None and (odd := [n for n in of_clips if n in given]):
+        raise UserError(f"{odd[0]} is for clips, and there are none: name their folder by --clips.")
+
 # %% ../../nbs/6_engineering/26_runner.ipynb #053
 def make_plan(
     data:str|Path|None, # folder of a dataset of long videos; empty: a synthetic one is rendered; None: none
@@ -496,9 +534,9 @@ def make_plan(
 ) -> Plan:
     "What to reproduce, and on what. Raises `UserError` on data or settings that cannot be."
     own = {k: options.pop(k, None) for k in ("truth", "partial", "normal", "classifier", "other", "dry")}
-    if own["normal"] and not clips:
-        raise UserError("--normal names a class of clips, and there are none: name their folder by --clips.")
+    validate_asked(data, clips, options | own)
     trainer.settings(preset, **options)
+    validate_changes(preset, options)
     protocols.preset_settings(preset, **own["classifier"] or {})
     pick_device(device)
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
@@ -561,6 +599,28 @@ def start(plan:Plan, some:list[Entry]) -> dict[str, str]: # half -> name of its 
         write_json(plan.folder / "entries" / f"{e.name}.json", kept | dict(seeds=list(plan.seeds)))
     return dict(frames=data and data.name, clips=clips and clips.name)
 
+# %% ../../nbs/6_engineering/26_runner.ipynb #7bdb27fe
+def validate_whole(plan:Plan):
+    "Raise `UserError` where a call leaves out data that its folder has results of: the page would lose them."
+    if not (plan.folder / "record.json").exists(): return
+    old = read_plan(plan.folder)
+    for half, option in dict(frames="--data", clips="--clips").items():
+        if getattr(plan, half) is None and (name := getattr(old, half)) is not None:
+            raise UserError(f"{os.path.relpath(plan.folder)} holds results of {name} too: "
+                            f"name it by {option} as well, or choose another --name.")
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #4b27e414
+def with_data(
+    some:list[Entry],
+    named,     # names that were asked for, of entries or more
+    plan:Plan,
+) -> list[Entry]:
+    "Those whose data is there. Raises `UserError` where one that was asked for by name lacks it, or all do."
+    found = [e for e in some if not e.missing(plan)]
+    lacking = [e for e in some if e.missing(plan) and (e.name in named or not found)]
+    if lacking: raise UserError(f"{lacking[0].name} {lacking[0].missing(plan)}.")
+    return found
+
 # %% ../../nbs/6_engineering/26_runner.ipynb #059
 PAGE_SECONDS = 10. # between two pages of a run that is measuring
 
@@ -577,11 +637,11 @@ def reproduce(
     some = chosen(entries)
     if engine not in ("local", "dask", "ray"):
         raise UserError(f"engine={engine!r} is unknown: use local, dask or ray.")
+    if address and engine == "local": raise UserError("--address is of a cluster: say --engine dask or ray.")
     if not data and not clips: data = clips = ""
     plan = make_plan(data, clips, **options)
-    for e in some:
-        if e.name in entries and (why := e.missing(plan)): raise UserError(f"{e.name} {why}.")
-    some = [e for e in some if not e.missing(plan)]
+    validate_whole(plan)
+    some = with_data(some, entries, plan)
     gpu = pick_device(plan.device).type == "cuda"
     at_once = jobs or max(1, min(4, torch.cuda.device_count() if gpu else os.cpu_count()))
     plan.folder.mkdir(parents=True, exist_ok=True)
