@@ -145,9 +145,9 @@ def spread(words:list[str], option:str) -> list[str]:
     "Give each number behind `option` an option of its own, so that --seeds 0 1 2 says what it seems to say."
     said, on = [], False
     for w, after in zip(words, [*words[1:], ""]):
-        number = w.lstrip("-").isdigit()
+        number = w.lstrip("-").isdecimal()
         if on and number: said += [option, w]
-        elif w != option or not after.lstrip("-").isdigit(): said.append(w)
+        elif w != option or not after.lstrip("-").isdecimal(): said.append(w)
         on = w == option or on and number
     return said
 

@@ -57,7 +57,7 @@ def dataset_of(old:dict) -> list[str]: # the argument, if any
 def device_of(old:dict) -> list[str]:
     "The device; a CPU, with a warning, where there is no such GPU."
     if not (gpu := old.pop("gpus", "")): return []
-    if not gpu.isdigit(): raise UserError(f"--gpus {gpu} is no number of one GPU: use --device.")
+    if not gpu.isdecimal(): raise UserError(f"--gpus {gpu} is no number of one GPU: use --device.")
     with loading(): import torch
     if int(gpu) < torch.cuda.device_count(): return ["--device", f"cuda:{gpu}"]
     warnings.warn(f"There is no GPU {gpu} here: the CPU does the work (--device cpu).")
@@ -106,7 +106,7 @@ def training_of(old:dict, rest:list[str]) -> list[str]:
     widths = {old.pop(n) for n in ("fdim", "mdim") if n in old}
     if len(widths) > 1: raise UserError("--fdim and --mdim differ: here they are one number, see --width.")
     for features in widths:
-        if not features.isdigit() or int(features) % 8:
+        if not features.isdecimal() or int(features) % 8:
             raise UserError(f"{features} features are not eight times a --width.")
         words += ["--width", str(int(features) // 8)]
     return words

@@ -9,6 +9,7 @@ __all__ = ['Card', 'read_cards', 'for_markdown', 'quoted', 'asked_for', 'card_te
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from shlex import join
 
 import pandas as pd
 from ..core.errors import printable
@@ -65,7 +66,7 @@ def asked_for(plan:Plan, half:str) -> str: # half: frames | clips
     def option(name, x):
         name = name.replace("_", "-")
         if isinstance(x, bool): return f" --{'' if x else 'no-'}{name}"
-        return f" --{name} {' '.join(map(str, x)) if isinstance(x, list) else x}"
+        return f" --{name} {join(map(str, x if isinstance(x, list) else [x]))}"
     if half == "clips": return "".join(option("normal", n) for n in plan.normal)
     told = dict(truth=plan.truth) if plan.truth else {}
     told |= dict(partial=True) if plan.partial else {}

@@ -97,7 +97,10 @@ class Entry:
             return f"needs {wanted[self.half]}"
         if "archive-frames" in self.needs and plan.features != "annotated":
             return f"needs {COUNTS} and {ANNOTATIONS} beside the archive"
-        if self.name.endswith(".transfer") and not plan.other: return "needs a second dataset (--other)"
+        if self.name.endswith(".transfer"):
+            if not plan.other: return "needs a second dataset (--other)"
+            if self.half == "clips" and plan.frames: # the second dataset is one of long videos then
+                return "needs a second folder of clips (--other), and a call without --data"
         several = not self.needs[0].endswith("multiclass") or plan.classes > 2
         return "" if several else "needs clips of more than two classes"
 
