@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'Calibration', 'calibration', 'scores_of_film', 'watch_by_memory', 'sampled_frames', 'watch_by_speed',
-           'fit_and_watch', 'watch_by', 'write_calibrated', 'calibrate']
+           'fit_and_watch', 'normal_films', 'watch_by', 'write_calibrated', 'calibrate']
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #a1b778a2
+import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2
+from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.files import atomic_folder
 from ..core.progress_bar import progress
 from ..core.provenance import ITSELF, circumstances, file_fingerprint, find_run
 from ..core.records import read_json, write_json
+from ..data.video import Reading
 from ..models.speed import background_of
 from ..scores import frame_scores
 from ..scores.detector import Detector, open_detector
@@ -31,7 +35,7 @@ from ..training.speed_detector import SAMPLED, SpeedDetector, save_speed
 from .first_minutes import fit_beginning, is_itself
 from .inspect_clips import holds_classifier
 from .scorers import taken_frames
-from .sources import FrameReader, film_fingerprint, films_under, open_source
+from .sources import FrameReader, Source, called, film_fingerprint, film_source, films_under
 from .streaming import BATCH
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #4d944295
@@ -83,14 +87,13 @@ def calibration(
 # %% ../../nbs/5_use/04d_calibration.ipynb #e1e5a84b
 def scores_of_film(
     d:Detector,
-    path:Path,
+    film:Source,    # gets notes of what is wrong with it
     skip:int=0,     # frames at the beginning to leave out
 ) -> pd.DataFrame:  # of the scored frames: seconds, score, and the score's parts
     "What a detector says of a film. Raises `UserError` where nothing of it can be read."
-    source, stream, found = open_source(path), d.stream(), []
-    reader = FrameReader(source)
+    reader, stream, found = FrameReader(film), d.stream(), []
     frames = islice(reader, skip, None)
-    with progress(label=f"watching {path.name}", unit="frame", total=source.frames, leave=False) as bar:
+    with progress(label=f"watching {film.name}", unit="frame", total=film.frames, leave=False) as bar:
         try:
             while batch := list(islice(frames, BATCH)):
                 said = stream.see(taken_frames([f.image for f in batch], d))
@@ -99,51 +102,58 @@ def scores_of_film(
                 bar.update(len(batch))
         finally: reader.close()
     if any(map(len, found)): return pd.concat(found, ignore_index=True)
-    raise UserError(f"{path} has too few frames to be scored: use a longer film.")
+    raise UserError(f"{film.where} has too few frames to be scored: use a longer film.")
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #5c0bef6d
-def watch_by_memory(d:MemoryDetector, films:list[Path]) -> list[pd.DataFrame]: # d: gets new statistics
+def watch_by_memory(d:MemoryDetector, films:list[Source]) -> list[pd.DataFrame]: # d: gets new statistics
     "Normal film, scored by statistics of itself."
-    d.reference, tables = None, [scores_of_film(d, p) for p in films]
+    d.reference, tables = None, [scores_of_film(d, f) for f in films]
     every = pd.concat(tables)
     d.reference = frame_scores.reference(every.psnr, every.distance if "distance" in every else None)
     return [t.assign(score=frame_scores.online_score(t.psnr, t.get("distance"), d.reference, d.alpha))
             for t in tables]
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #2f23f8ec
-def sampled_frames(d:SpeedDetector, films:list[Path]) -> np.ndarray: # (n, H, W) uint8
-    "Frames spread evenly over all films."
-    sources, kept, n = [open_source(p) for p in films], [], 0
-    step = max(1, sum(s.frames for s in sources) // SAMPLED)
-    for source in sources:
-        for timed in source.reading:
+def sampled_frames(d:SpeedDetector, films:list[Source]) -> np.ndarray: # (n, H, W) uint8
+    "Frames spread evenly over all films, which are opened once more."
+    kept, n, step = [], 0, max(1, sum(f.frames for f in films) // SAMPLED)
+    for film in films:
+        for timed in Reading(film.reading.path):
             if n % step == 0: kept.append(taken_frames([timed.image], d)[0, ..., 0])
             n += 1
     return np.stack(kept)
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #e00cf320
-def watch_by_speed(d:SpeedDetector, films:list[Path]) -> list[pd.DataFrame]: # d: gets a new background
+def watch_by_speed(d:SpeedDetector, films:list[Source]) -> list[pd.DataFrame]: # d: gets a new background
     "Normal film, scored before its own background."
     d.normal = d.normal._replace(background=background_of(sampled_frames(d, films)))
-    return [scores_of_film(d, p) for p in films]
+    return [scores_of_film(d, f) for f in films]
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #ba04fe41
 def fit_and_watch(
-    films:list[Path],
+    films:list[Source],
     first:float|None, # seconds; None: two minutes, or a third of the first film
 ) -> tuple[SpeedDetector, list[pd.DataFrame]]:
     "A speed detector fitted to the beginning of the first film, and what it says of all the rest."
-    fitted = fit_beginning(open_source(films[0]), first)
+    path = films[0].reading.path
+    fitted = fit_beginning(film_source(path, None), first)
     d = fitted.detector
-    d.fitted_to = film_fingerprint(films[0])
-    return d, [scores_of_film(d, films[0], fitted.frames), *(scores_of_film(d, p) for p in films[1:])]
+    d.fitted_to = film_fingerprint(path)
+    return d, [scores_of_film(d, films[0], fitted.frames), *(scores_of_film(d, f) for f in films[1:])]
+
+# %% ../../nbs/5_use/04d_calibration.ipynb #26069f2b
+def normal_films(named:Sequence[str|Path]) -> list[Path]: # see `calibrate`
+    "All films that are named, each once."
+    found = [p for f in map(Path, named) for p in films_under(f) or [f]]
+    return list({os.path.realpath(p): p for p in found}.values())
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #d34d63b2
 def watch_by(
     run,                # see `calibrate`
-    films:list[Path], device:str, first:float|None,
+    films:list[Source], device:str, first:float|None,
 ) -> tuple[Detector, list[pd.DataFrame]]:
     "The detector that is to be calibrated, made ready, and what it says of the films."
+    pick_device(device) # a wrong name is a mistake, also where none is needed
     if is_itself(run): return fit_and_watch(films, first)
     if first is not None: raise UserError(f"first is for {ITSELF}, which {run} is not: leave it out.")
     if holds_classifier(find_run(run)):
@@ -185,12 +195,14 @@ def calibrate(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something already: name a new folder.")
-    paths = [p for f in map(Path, films) for p in films_under(f) or [f]]
-    detector, tables = watch_by(run, paths, device, first)
-    c = calibration(tables, per_hour, [p.name for p in paths])
-    prints = [film_fingerprint(p) for p in paths]
+    paths = normal_films(films)
+    sources = [film_source(p, None) for p in paths]
+    detector, tables = watch_by(run, sources, device, first)
+    c = calibration(tables, per_hour, [called(p) for p in paths])
+    prints, notes = [film_fingerprint(p) for p in paths], [note for s in sources for note in s.faults()]
+    for note in notes: warnings.warn(f"Normal film: {note}", stacklevel=2)
     found = {} if is_itself(run) else read_json(find_run(run) / "record.json")
-    facts = asdict(c) | dict(run=str(run), most_per_hour=c.most, words=c.words(), prints=prints)
+    facts = asdict(c) | dict(run=str(run), most_per_hour=c.most, words=c.words(), prints=prints, notes=notes)
     with atomic_folder(out) as part:
         write_calibrated(detector, c, prints, part)
         write_json(part / "record.json", found | dict(calibrated=facts | circumstances()))

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SCORE', 'OPACITY', 'LEGEND', 'UNSAID', 'SAID', 'slider_range', 'rates_of', 'rates_html', 'confusion_html',
            'move_in_view', 'ThresholdPanel', 'labelled_traces', 'threshold_in_words', 'show_decisions', 'ItemGallery',
-           'Explorer', 'lay_out', 'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore', 'PairExplorer',
-           'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer', 'classes_html',
-           'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
+           'Explorer', 'lay_out', 'numbers_in_words', 'reason_in_words', 'frame_in_words', 'explore', 'common_scores',
+           'PairExplorer', 'draw_pair_scores', 'pair_in_words', 'draw_pair', 'explore_pair', 'ClipExplorer',
+           'classes_html', 'attention_html', 'draw_steps', 'clip_in_words', 'explore_clips']
 
 # %% ../../nbs/5_use/03_explorer.ipynb #003
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
@@ -280,6 +281,14 @@ def explore(
         raise UserError(f"{run} holds a classifier of clips: use explore_clips(run, embeddings).")
     return Explorer(FrameInspector(run, data, device))
 
+# %% ../../nbs/5_use/03_explorer.ipynb #face9fac
+def common_scores(traces:Iterable[FrameTrace]) -> list[str]:
+    "The kinds of score that all of them have. Raises `UserError` where there is none."
+    common = set.intersection(*(set(t.scores()) for t in traces))
+    if common: return [kind for kind in (ONLINE, PAPER) if kind in common]
+    raise UserError("These two have no kind of score in common: evaluate both on a dataset with training "
+                    "videos.")
+
 # %% ../../nbs/5_use/03_explorer.ipynb #071
 class PairExplorer(NotebookView):
     "Two detectors over the same videos, under one slider."
@@ -305,8 +314,7 @@ class PairExplorer(NotebookView):
         "A video: it begins with the frame that scores highest by the first model."
         self.v = v
         self.traces = {name: i.trace(v, self.player.status.progress) for name, i in self.inspectors.items()}
-        common = set.intersection(*(set(t.scores()) for t in self.traces.values()))
-        self.player.offer(self.kind, [k for k in (ONLINE, PAPER) if k in common])
+        self.player.offer(self.kind, common_scores(self.traces.values()))
         frames, first = [t.frames for t in self.traces.values()], next(iter(self.scores.values()))
         low, high = max(int(f[0]) for f in frames), min(int(f[-1]) for f in frames)
         self.player.reach(low, high, int(np.clip(frames[0][np.argmax(first)], low, high)))

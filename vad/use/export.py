@@ -213,7 +213,10 @@ def export_onnx(
 ) -> tuple[Path, float]:        # the file, and how far it is from PyTorch
     "Write a run as ONNX. Raises `UserError` where there is none, or the file does not say the same."
     require_packages("onnx", "onnxscript", "onnxruntime")
-    g, path = graph_of(run), Path(path or Path(run) / "model.onnx")
+    path = Path(path or Path(run) / "model.onnx")
+    if path.suffix.lower() != ".onnx": # it may be the run's own weights
+        raise UserError(f"{path} does not end in .onnx: name the file to write so, with --out (path=).")
+    g = graph_of(run)
     with atomic_write(path) as part:
         write_graph(g, part)
         off = largest_difference(g, part)

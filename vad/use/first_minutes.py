@@ -51,15 +51,18 @@ class Beginning(Frames):
         *stops:threading.Event,   # each ends the watching
     ):
         self.file, self.read, self.starts = tempfile.TemporaryFile(), 0, [0]
+        self.seconds, self.over = 0., False # that were seen; whether more came after them
         reader, frames, piece = FrameReader(source, *stops), 0, None
         try:
             for f in reader:
-                if f.seconds >= seconds: break
+                self.over = f.seconds >= seconds
+                if self.over: break
                 if frames and f.piece != piece: self.starts.append(frames)
                 if not frames: d.size = fitted_size(f.image.shape[:2], d.settings.height)
                 small = taken_frames([f.image], d)
                 with room_for("a copy of the beginning"): self.file.write(small.tobytes())
                 frames, piece = frames + 1, f.piece
+                self.seconds = f.seconds + 1 / source.fps if f.until is None else f.until
         finally:
             reader.close()
             if not reader.is_alive(): source.close() # else a driver hangs
@@ -102,7 +105,11 @@ def fit_beginning(
     s, seconds = SpeedSettings(), first_seconds(source, first)
     detector = SpeedDetector(s if smooth is None else replace(s, smooth=smooth))
     beginning = Beginning(source, seconds, detector, *stops)
-    name = f"{source.where} (its first {seconds:.1f} seconds)"
+    some = len(beginning) > 3 # `learn_normal` says it of fewer
+    if some and not (beginning.over or source.live or any(stop.is_set() for stop in stops)):
+        raise UserError(f"{source.where} ends within its first {seconds:.1f} seconds, which {ITSELF} is to "
+                        f"be fitted to: take less than {beginning.seconds:.1f} with --first (first=).")
+    name = f"{source.where} (its first {beginning.seconds:.1f} seconds)"
     detector.held, detector.normal = learn_normal(beginning, detector.settings, name)
     detector.refer()
-    return Fitted(detector, len(beginning), seconds, source)
+    return Fitted(detector, len(beginning), beginning.seconds, source)

@@ -31,15 +31,15 @@ from ..core import plot
 from ..core.devices import pick_device
 from ..core.errors import UserError
 from ..core.progress_bar import progress
-from ..core.provenance import Run, find_run
-from ..core.records import read_json, validate_fields
+from ..core.provenance import Run, file_fingerprint, find_run
+from ..core.records import read_json, to_json_types, validate_fields
 from ..data.datasets import OWN_LABELS, Dataset, open_dataset
 from ..data.frame_cache import Frames, cache_frames
 from ..data.video import open_video
 from ..models import memory
 from ..models.mnad import MNAD
 from ..scores import frame_scores
-from ..scores.detector import DETECTORS, Detector, Scored, open_detector, stored_frames
+from ..scores.detector import DETECTORS, Detector, Scored, open_detector, state_file, stored_frames
 from ..training.evaluation import MemoryStream, error_map, frame_table, read_metrics
 from ..training.evaluation import scored_answers
 from ..training.speed_detector import SpeedStream
@@ -57,6 +57,9 @@ def view_frames(
     frames = cache_frames(data.test, s.size, s.channels, interpolation=s.interpolation)
     for row in table.itertuples():
         i = frames.names.index(row.video)
+        if not s.length <= row.frame + 1 <= frames.lengths[i]:
+            raise UserError(f"Video {row.video} has no score for frame {row.frame}: ask for frames "
+                            f"{s.length - 1} to {frames.lengths[i] - 1}.")
         end = int(frames.starts[i]) + row.frame + 1
         a, = detector.stream().answers(stored_frames(frames, end - s.length, end), detector.model)
         (h, w), (height, width) = s.size, data.test[i].size
@@ -199,11 +202,15 @@ def inspected_frames(
     return replace(data, warnings=(*data.warnings, *(n for n in notes if n not in data.warnings))), frames
 
 # %% ../../nbs/5_use/01_inspect_frames.ipynb #eabf3d59
-def evaluated_scores(folder:Path|None, data:Dataset) -> tuple[pd.DataFrame|None, float|None]: # None: no run
-    "The scores that an evaluation of this run on this dataset left, and the published one's threshold."
+def evaluated_scores(
+    folder:Path|None, # of a run; None: there is none
+    data:Dataset, detector:Detector,
+) -> tuple[pd.DataFrame|None, float|None]:
+    "The scores that an evaluation of these weights with these settings left, and the published threshold."
     if not folder or not all((folder / f).exists() for f in ("metrics.json", "scores.csv")): return None, None
-    known = read_metrics(folder)
-    if known["key"].get("data") != data.fingerprint(): return None, None
+    known, model = read_metrics(folder), file_fingerprint(folder / state_file(folder))
+    key = dict(data=data.fingerprint(), model=model, settings=detector.facts()["settings"])
+    if not to_json_types(key).items() <= known["key"].items(): return None, None
     at = (known.get("regularity") or {}).get("at_threshold")
     return frame_scores.read_table(folder / "scores.csv"), at and at["threshold"]
 
@@ -309,7 +316,7 @@ class FrameInspector:
         self.items = 0 if items is None else len(items) # of its memory
         data = recorded_data(self.folder) if data is None else data
         self.data, self.frames = inspected_frames(data, self.detector)
-        self.evaluated, paper = evaluated_scores(self.folder, self.data)
+        self.evaluated, paper = evaluated_scores(self.folder, self.data, self.detector)
         self.labels = list(self.data.labels or [None] * len(self.names)) # of each video (N,) uint8, or None
         self.thresholds = {ONLINE: self.detector.thresholds.get("online"), PAPER: paper}
         # of each video: its numbers; the stream at the beginning of each block

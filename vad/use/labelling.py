@@ -91,10 +91,11 @@ class Labelling:
         self.now.mark(first, last, anomalous)
         self.apply()
 
-    def end(self, last:int):
-        "What has begun ends with this frame. Raises `UserError` where nothing has."
+    def end(self, last:int, reach=int): # reach(frame): where a mark begins that is to begin at this frame
+        "What has begun ends with this frame, which may lie before it. Raises `UserError` where nothing has."
         if self.begun is None: raise UserError("Nothing has begun: go to the first frame of it, and press [.")
-        self.mark(*sorted((self.begun, last)))
+        first, last = sorted((self.begun, last))
+        self.mark(reach(first), last)
 
     def undo(self):
         self.now.undo()
@@ -164,8 +165,8 @@ class LabelBox:
                                titles=("Label this video",))
         self.box.selected_index = None
         self.box.observe(lambda change: self.attend(), "selected_index")
-        self.keys = {"[": lambda place: self.act(lambda: self.begin(seen_at(player.slider, place))),
-                     "]": lambda place: self.act(lambda: self.labelling.end(seen_at(player.slider, place)))}
+        def key(does): return lambda place: self.act(lambda: does(seen_at(player.slider, place)))
+        self.keys = {"[": key(self.begin), "]": key(lambda frame: self.labelling.end(frame, self.reach))}
 
     def attend(self):
         "Drags mark frames while the box is open."

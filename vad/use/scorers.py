@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['taken_frames', 'FrameScorer', 'ClassScorer', 'embed_frames', 'normal_class', 'scored_class', 'run_data',
-           'read_recipe', 'class_scorer', 'open_scorer']
+           'read_recipe', 'class_scorer', 'refuse_changes', 'training_film', 'open_scorer']
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #9d4664ca
 from collections import deque
@@ -18,12 +18,13 @@ from ..core.errors import UserError
 from ..core.provenance import find_run
 from ..core.records import read_json, validate_fields
 from ..data.clips import pick_normal
-from ..data.datasets import open_dataset
+from ..data.datasets import Dataset, open_dataset
 from ..data.embedding import Recipe, finish, network, pick_frames, run_batch
 from ..data.frame_cache import resize_frame
 from ..scores.detector import Detector, open_detector, state_file
 from ..training.classifier import Classifier, chosen_weight, load_classifier, predict, weigh
 from ..training.splits import Clips
+from ..training.trainer import load_model
 from .inspect_clips import holds_classifier
 from .inspect_frames import halved
 
@@ -198,6 +199,8 @@ def class_scorer(
     weight:float|None=None, # of the nearest centre; None: as validation chose, 1 where none did
 ) -> ClassScorer:
     "The classifier of a run."
+    if None not in (watch, normal):
+        raise UserError(f"normal = {normal} has no say where the class {watch} is watched: leave normal out.")
     model, centres, _ = load_classifier(run, device)
     recipe, used = read_recipe(recipe, run)
     recipe = replace(recipe, device=str(device), precision=pick_precision(recipe.precision, device))
@@ -211,6 +214,33 @@ def class_scorer(
                       f"{len(centres)}: restore it, or train again.")
     weight = chosen_weight(run) if weight is None else weight
     return ClassScorer(model, centres, recipe, tuple(classes), watch, normal or known.get("normal"), weight)
+
+# %% ../../nbs/5_use/04b_scorers.ipynb #5e32c341
+def refuse_changes(
+    run:Path,
+    options:dict, # settings of scoring that differ
+):
+    "Raise `UserError` where a run's threshold is fixed and not for these settings."
+    path = run / "statistics.json"
+    if not options or not path.exists() or not read_json(path, dict(fixed=bool|None)).get("fixed"): return
+    known = asdict(load_model(run)[2])
+    for name, value in options.items():
+        if known.get(name, value) == value: continue
+        said = "gate" if name == "threshold" else name
+        raise UserError(f"{run} is calibrated for {said} = {known[name]}: leave {said} out.")
+
+# %% ../../nbs/5_use/04b_scorers.ipynb #4af1330f
+def training_film(
+    detector:Detector, run:Path,
+    training, # see `open_scorer`
+) -> Dataset:
+    "What is to set statistics. Raises `UserError` where a run has its own, of other film."
+    data, path = open_dataset(training, None, False, detector.first + 1), run / "statistics.json"
+    detector.refer()
+    known = read_json(path).get("data") if detector.calibrated and path.exists() else None
+    # fixed: a speed detector's calibrated threshold
+    if getattr(detector, "fixed", None) is None and known in (None, data.fingerprint()): return data
+    raise UserError(f"{run} knows how its training film scores: leave training out, or use vad calibrate.")
 
 # %% ../../nbs/5_use/04b_scorers.ipynb #9af70fee
 def open_scorer(
@@ -230,8 +260,9 @@ def open_scorer(
     if of_class: raise UserError(f"{of_class[0]} is for classifiers, and {run} holds none: leave it out.")
     if "gate" in options and state_file(run) == "model.safetensors": # a scorer's threshold is an alarm's
         options["threshold"] = options.pop("gate")
+    refuse_changes(run, options)
     detector = open_detector(run, device, **options)
-    detector.refer(None if training is None else open_dataset(training, None, False, detector.first + 1))
+    detector.refer(None if training is None else training_film(detector, run, training))
     if detector.calibrated: return FrameScorer(detector)
     raise UserError(f"{run} holds no statistics of how training frames score: evaluate it on a dataset with "
                   "training videos, or name that dataset with training=.")

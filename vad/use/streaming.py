@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['BATCH', 'FORGET', 'SHOWN_SECONDS', 'PALETTE_BGR', 'ORANGE_BGR', 'VERMILION_BGR', 'ScoredFrame', 'Piece',
            'score_frames', 'Overlay', 'write_score', 'save_curve', 'StreamSettings', 'default_windows', 'ScoreFiles',
-           'actual_rate', 'stream_notes', 'source_record', 'write_scores', 'source_and_scorer', 'score_video']
+           'actual_rate', 'stream_notes', 'place_of', 'source_record', 'write_scores', 'threshold_missing',
+           'validate_duration', 'validate_place', 'source_and_scorer', 'score_video']
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #9a33add9
+import os
 import threading
 import time
 from collections import deque
@@ -23,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ..core import devices, plot, provenance
-from ..core.errors import UserError
+from ..core.errors import TemporaryError, UserError
 from ..core.files import atomic_write, room_for
 from ..core.progress_bar import progress
 from ..core.provenance import ITSELF, find_run
@@ -32,10 +34,10 @@ from ..data.decoder import decoding
 from ..data.film_writer import FilmWriter
 from ..training.trainer import stop_flag
 from .inspect_frames import FAINT, PALETTE, blend_map, smoothed
-from .first_minutes import fit_beginning, is_itself
+from .first_minutes import first_seconds, fit_beginning, is_itself
 from .inspect_frames import words_about
 from .scorers import ClassScorer, FrameScorer, open_scorer
-from .sources import Fetched, FrameReader, Source, open_source
+from .sources import Fetched, FrameReader, Source, fitting, open_source, validate_apart
 from .windows import WindowAggregator, Windows, window_latency, windows_of
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #06881d59
@@ -143,7 +145,8 @@ class Overlay:
         image[h - band:] //= 3
         seconds, scores = np.array(self.past).T
         x = (w - 1) * (1 - (seconds[-1] - seconds) / SHOWN_SECONDS)
-        def y(v): return h - 2 - (v - self.low) / (self.high - self.low) * (band - 4)
+        def y(v): # what lies far outside is drawn nowhere
+            return np.clip(h - 2 - (v - self.low) / (self.high - self.low) * (band - 4), -h, 2 * h)
         if self.threshold is not None:
             cv2.line(image, (0, int(y(self.threshold))), (w - 1, int(y(self.threshold))), (160, 160, 160), 1)
         points = np.stack([x, y(scores)], 1)[np.isfinite(scores)].round().astype(np.int32)
@@ -249,6 +252,7 @@ class ScoreFiles:
         self.file.close()
         if self.film: self.film.close()
         save_curve(pd.read_csv(self.csv), threshold, self.path("scores.png"))
+        if not self.film: self.path("scored.mp4").unlink(missing_ok=True) # one with older scores
         return [self.path(e).name for e in ("scores.csv", "scores.png", "scored.mp4")[:3 if self.film else 2]]
 
     def __exit__(self, *error):
@@ -266,7 +270,7 @@ def actual_rate(source:Source, files:ScoreFiles) -> float|None: # frames a secon
 def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:str) -> list[str]:
     "What went wrong, and why the scores end where they end."
     source, times, rate = reader.source, len(reader.source.breaks), actual_rate(reader.source, files)
-    notes = source.notes + (source.reading.notes() if source.reading else [])
+    notes = source.faults()
     if times:
         notes.append(f"{source.where} broke off and came back {times} time{'s' * (times > 1)}; "
                      "no window spans a break.")
@@ -282,12 +286,18 @@ def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:
         notes.append(f"No frame has a score, since {files.frames} frames are too few: {cure}.")
     return notes
 
+# %% ../../nbs/5_use/04c_streaming.ipynb #fc0b9e22
+def place_of(kind:str, where:str) -> str: # of a `Source`
+    "Where a source is, in whatever folder one works."
+    return os.path.realpath(where) if kind in ("file", "folder") else where
+
 # %% ../../nbs/5_use/04c_streaming.ipynb #cc48ed26
 def source_record(reader:FrameReader) -> dict:
     "What the record says of where frames came from."
     s = reader.source
-    return dict(kind=s.kind, where=s.where, fps=s.fps, rate=s.rate, variable=not s.even, damaged=s.damage(),
-                read=s.reading.frames if s.reading else None, breaks=s.breaks, dropped=reader.dropped,
+    return dict(kind=s.kind, where=s.where, place=place_of(s.kind, s.where), fps=s.fps, rate=s.rate,
+                variable=not s.even, damaged=s.damage(), read=s.reading.frames if s.reading else None,
+                breaks=s.breaks, dropped=reader.dropped,
                 decoding=decoding().record() if s.kind in ("file", "stream") else None)
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #7e611691
@@ -300,13 +310,39 @@ def write_scores(
     with progress(label="scoring", unit="frame", total=reader.source.frames) as bar:
         try:
             for s in score_frames(reader, scorer, windows, images=files.overlay is not None):
-                files.add(s)
+                if duration is None or s.seconds <= duration: files.add(s)
                 bar.update()
                 if duration and s.seconds >= duration and not reader.stopped:
                     why = f"Left after {duration:g} seconds"
                     reader.left.set()
         finally: reader.close()
     return why if reader.stopped else ""
+
+# %% ../../nbs/5_use/04c_streaming.ipynb #5ac489f3
+def threshold_missing(scorer, given:float|None) -> list[str]: # given: see `StreamSettings`
+    "What to know where a detector has no threshold for its settings: a sentence, or none."
+    if given is not None or scorer.threshold is not None or not isinstance(scorer, FrameScorer): return []
+    return [f"There is no threshold for alpha = {scorer.detector.alpha:g}: no alarm can be given. Evaluate "
+            "the run with it, or say --threshold (threshold=)."]
+
+# %% ../../nbs/5_use/04c_streaming.ipynb #c3885b60
+def validate_duration(source:Source, s:StreamSettings):
+    "Raise `UserError` where a film is left before its beginning is over, which gets no score."
+    if source.live or s.duration is None or s.duration > (first := first_seconds(source, s.first)): return
+    source.close()
+    raise UserError(f"duration = {s.duration:g} seconds ends within the first {first:g}, to which {ITSELF} "
+                    "is fitted: take more, or a smaller first.")
+
+# %% ../../nbs/5_use/04c_streaming.ipynb #f178cc4e
+def validate_place(kind:str, where:str, path:Path): # of a `Source`; of a record
+    "Raise `UserError` where the files of another source would be written over."
+    if not path.exists(): return
+    try: there = read_json(path, dict(source=dict(where=str, place=str|None)))["source"]
+    except TemporaryError: raise
+    except UserError: return # damaged: it is written anew
+    if there.get("place") in (None, place_of(kind, where)): return
+    raise UserError(f"{path} tells of {there['where']}, not of {where}: choose another folder with --out "
+                    "(out=), or remove it.")
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #2b1f844f
 def source_and_scorer(
@@ -316,17 +352,19 @@ def source_and_scorer(
     "Both opened. Raises `UserError` where one of them cannot be."
     def opened(): return open_source(source, s.fps, s.attempts, s.pause, s.timeout)
     if is_itself(run):
+        devices.pick_device(device) # none is needed, and a wrong name is a mistake all the same
         if odd := sorted(k for k, v in options.items() if v is not None and k != "smooth"):
             raise UserError(f"{odd[0]} is no option of {ITSELF}, which is fitted to the film: leave it out.")
         if isinstance(source, Source):
             raise UserError(f"{ITSELF} opens its source twice: name a file or an address.")
-        fitted = fit_beginning(opened(), s.first, options.get("smooth"))
+        validate_duration(beginning := opened(), s)
+        fitted = fit_beginning(beginning, s.first, options.get("smooth"))
         return opened(), fitted.scorer(), [fitted.words()]
     if s.first is not None: raise UserError(f"first is for {ITSELF}, which {run} is not: leave it out.")
     if not isinstance(run, (str, Path)):
         return opened(), FrameScorer(run) if hasattr(run, "stream") else run, []
     scorer = open_scorer(run, device, **options)
-    return opened(), scorer, words_about(find_run(run))
+    return opened(), scorer, words_about(find_run(run)) + threshold_missing(scorer, s.threshold)
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #fc72fb61
 def score_video(
@@ -342,12 +380,15 @@ def score_video(
     "Score a video or a stream and write its files. Bad input is refused before anything is written."
     s = replace(settings, **{f.name: options.pop(f.name) for f in fields(settings) if f.name in options})
     begun, folder = time.perf_counter(), str(run) if isinstance(run, (str, Path)) else None
+    validate_apart(source, Path(out))
     source, scorer, about = source_and_scorer(source, run, s, device, options)
     windows = default_windows(scorer, source, s)
     threshold = scorer.threshold if s.threshold is None else s.threshold
-    files = ScoreFiles(Path(out), name or source.name, source.fps,
+    files = ScoreFiles(Path(out), fitting(name or source.name), source.fps,
                        Overlay(scorer.bounds, threshold) if s.video else None,
                        threshold if getattr(scorer, "explains", False) else None)
+    # who gives a name knows what it replaces
+    if name is None: validate_place(source.kind, source.where, files.path("scores.json"))
     with stop_flag() as flag, files:
         reader = FrameReader(source, flag, *[stop] * (stop is not None))
         stopped = write_scores(reader, scorer, windows, files, s.duration)
