@@ -369,8 +369,9 @@ def test_published_figures_are_as_measured():
         assert sorted(mine.seed) == [0, 1, 2] and t.seeds[row] == "0 1 2" and t.ours[row] == pytest.approx(mine.auc.mean()) and t.sd[row] == pytest.approx(mine.auc.std())
     assert t.ours.round(1).to_dict() == {"predict with memory": 93.4, "attention gates": 94.7, "attention gates, frozen as published": 94.5}
     t = ped2.tables["mnad.table2"]["table2"].set_index("row")
-    carried = t.loc["predict: memory with compactness only"]
-    assert (carried.ours.round(4), carried.low.round(4), carried.seeds) == (93.1548, 87.4822, "0")
+    assert set(t.seeds) == {"0 1 2"} and len(t) == 14
+    one = t.loc["predict: memory with compactness only"]
+    assert (one.ours.round(4), one.low.round(4)) == (91.5205, 86.5686)
     gained, mean = ped2.tables["mnad.table2"]["gains"].set_index("row"), lines.groupby("key").auc.mean()
     assert gained.ours["predict: full over no memory"] == pytest.approx(mean["predict-full"] - mean["predict-no_memory"])
     t = fights.tables["srupp.table2_binary"]["table2_binary"].set_index("row").round(4)
