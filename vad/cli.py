@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', 'CONFIG', 'JSON', 'app', 'Data', 'Truth',
-           'Partial', 'Device', 'PRESET', 'DETECTOR', 'PRESETS', 'RECIPE', 'OWN', 'EMBEDDING', 'COLLECTING', 'ENGINE',
-           'WORKING', 'SPLITTING', 'RESUMING', 'MEASURED', 'WINDOWS', 'SCORERS', 'data', 'Root', 'AVENUE',
-           'REPRODUCING', 'SET_BY_ROWS', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json',
-           'speak_verbosely', 'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings',
-           'spread', 'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
-           'validate_settings_of', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
+           'Partial', 'Device', 'PRESET', 'DETECTOR', 'RESUMING', 'PRESETS', 'RECIPE', 'OWN', 'EMBEDDING', 'COLLECTING',
+           'ENGINE', 'WORKING', 'SPLITTING', 'MEASURED', 'WINDOWS', 'SCORERS', 'data', 'Root', 'AVENUE', 'REPRODUCING',
+           'SET_BY_ROWS', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json', 'speak_verbosely',
+           'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
+           'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
+           'validate_settings_of', 'was_said', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
            'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
            'tell_measures', 'classify_command', 'tell_scored', 'tell_films', 'score_command', 'calibrate_command',
            'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts', 'extract', 'check', 'reproduce_command',
@@ -252,6 +252,9 @@ Device = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps.")
 
 # %% ../nbs/6_engineering/30_command.ipynb #031
 PRESET, DETECTOR = Literal["quick", "cpu", "paper"], Literal["memory", "speed"]
+RESUMING = dict(
+    resume=(bool, typer.Option(False, "--resume", help="Go on from the checkpoint in the run folder.")),
+    track=(str, typer.Option(None, help="Pass losses on to tensorboard, wandb or mlflow.")))
 PRESETS = ("Where settings start from. quick: minutes on a laptop; cpu: within 45 minutes on two cores for "
            "Ped2; paper: as published, wants a GPU.")
 
@@ -261,6 +264,11 @@ def validate_settings_of(detector:str, changes:dict): # memory | speed; settings
     if odd := sorted(set(changes) - set(fields_of(kinds[detector]))):
         name = SPELLED.get(odd[0], odd[0])
         raise UserError(f"{name} is no setting of the detector {detector}: leave it out.")
+
+# %% ../nbs/6_engineering/30_command.ipynb #52180fac
+def was_said(ctx:typer.Context, option:str) -> bool:
+    "Whether an option of the command was given, by a word or by a file."
+    return ctx.get_parameter_source(option).name != "DEFAULT"
 
 # %% ../nbs/6_engineering/30_command.ipynb #e569984b
 def refuse_network_options(device:str, **given): # name of an option -> what was given
@@ -280,23 +288,22 @@ def refuse_speed_detector(out:Path): # where a network is to be trained
 @app.command("train")
 @with_settings(MEMORY_MODEL)
 @with_settings(SPEED, tuple(n for n in fields_of(SPEED) if n != "seed"))
-@with_options(detector=(DETECTOR, typer.Option("memory",
-    help="memory: MNAD | speed: flow and appearance without a network, see its own settings.")), **CONFIG)
+@with_options(**RESUMING, **CONFIG, detector=(DETECTOR, typer.Option("memory",
+    help="memory: MNAD | speed: flow and appearance without a network, see its own settings.")))
 def train_command(
+    ctx:typer.Context,
     data:Path = Data,
     out:Path = typer.Option(...,
         help="Run folder to write; one that holds the same finished run is left as it is."),
-    preset:PRESET = typer.Option(None, show_default="quick", help=PRESETS),
+    preset:PRESET = typer.Option("quick", help=PRESETS),
     device:str = Device,
-    resume:bool = typer.Option(False, "--resume", help="Go on from the checkpoint in the run folder."),
-    track:str = typer.Option(None, help="Pass losses on to tensorboard, wandb or mlflow."),
     truth:str = Truth, partial:bool = Partial,
     **changes,
 ):
     "Train MNAD on a dataset's training videos and audit that every parameter moved, or fit a speed detector."
-    detector = changes.pop("detector")
+    detector, resuming = changes.pop("detector"), {n: changes.pop(n) for n in RESUMING}
     validate_settings_of(detector, changes)
-    if detector == "speed": refuse_network_options(device, preset=preset, resume=resume, track=track)
+    if detector == "speed": refuse_network_options(device, preset=was_said(ctx, "preset"), **resuming)
     with loading():
         from vad.data.datasets import open_dataset
         from vad.training import trainer
@@ -307,8 +314,8 @@ def train_command(
         tell(f"{run.folder}: fitted in {seconds:.0f} s, {cells} normal cells are remembered.")
         return
     refuse_speed_detector(out)
-    s = trainer.settings(preset or "quick", **changes)
-    run = trainer.fit(s, open_dataset(data, truth, partial, s.length), out, device, resume, track)
+    s = trainer.settings(preset, **changes)
+    run = trainer.fit(s, open_dataset(data, truth, partial, s.length), out, device, **resuming)
     seconds, moved = run.record["train_seconds"], run.record["audit"]["moved"]
     tell(f"{run.folder}: {s.epochs} epochs in {seconds:.0f} s, {moved} parameters moved.")
 
@@ -450,9 +457,6 @@ SPLITTING = dict(
         help="Mirror images come after the split, or before it (published: test clips' mirror images are "
              "trained on).")),
     folds=(int, typer.Option(1, min=1, help="1: one split of 80 to 20; more: cross-validation.")))
-RESUMING = dict(
-    resume=(bool, typer.Option(False, "--resume", help="Go on from the checkpoint in the run folder.")),
-    track=(str, typer.Option(None, help="Pass losses on to tensorboard, wandb or mlflow.")))
 
 # %% ../nbs/6_engineering/30_command.ipynb #044
 def tell_folds(

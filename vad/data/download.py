@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'RATIO', 'FREELY', 'LARGEST', 'MEMBERS', 'NESTED', 'FORGED', 'DAMAGED', 'Archive',
            'download', 'BrokenOff', 'note_of', 'validate_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members',
-           'members', 'validate_member', 'validate_spelling', 'unpack', 'fetch_dataset', 'write_frames',
+           'members', 'validate_member', 'validate_spelling', 'Damaged', 'unpack', 'fetch_dataset', 'write_frames',
            'extract_frames']
 
 # %% ../../nbs/3_data/10_download.ipynb #003
@@ -194,6 +194,9 @@ def validate_spelling(target:Path, spelled:dict[str, str], path:Path):
         known = spelled.setdefault(unicodedata.normalize("NFC", p).casefold(), p)
         if known != p: raise UserError(f"{path} holds {known!r} and {p!r}, one name on some disks: {FORGED}.")
 
+# %% ../../nbs/3_data/10_download.ipynb #ec1fe1ec
+class Damaged(UserError): "An archive that cannot be read to its end."
+
 # %% ../../nbs/3_data/10_download.ipynb #b7d5f76d
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error,
            EOFError, RuntimeError, ValueError, OverflowError,
@@ -225,7 +228,7 @@ def unpack(
                 raise UserError(f"{path} unfolds to more than {limits}: free some, or {FORGED}.")
             files += 1
     except DAMAGED as e:
-        raise UserError(f"{path} is damaged ({e or type(e).__name__}): delete it and run again.") from None
+        raise Damaged(f"{path} is damaged ({e or type(e).__name__}): delete it and run again.") from None
     return files
 
 # %% ../../nbs/3_data/10_download.ipynb #10bac110
@@ -246,8 +249,8 @@ def fetch_dataset(
                 url = f"{mirror.rstrip('/')}/{archive.url.rsplit('/', 1)[-1]}" if mirror else archive.url
                 path = download(url, root / "archives", retries)
                 try: taken = unpack(path, part, archive.destination)
-                except UserError:
-                    note_of(path).unlink(missing_ok=True) # what cannot be unpacked vouches for no other
+                except Damaged:
+                    note_of(path).unlink(missing_ok=True) # what is damaged vouches for no other
                     raise
                 if not taken:
                     wanted = " or ".join(archive.take) + f" of {archive.inside}" * bool(archive.inside)
