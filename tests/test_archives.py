@@ -16,6 +16,7 @@ from test_learner import message
 
 from vad.core.provenance import shared
 from vad.data import feature_archives
+from vad.data.embedding import Embeddings
 from vad.data.feature_archives import bare_name, frame_truth, is_archive, kind_of_features, open_archive, write_archive, write_synthetic_archive
 from vad.models.mingru import mingru_loop, mingru_scan
 from vad.reproduce import runner
@@ -24,7 +25,7 @@ from vad.reproduce.report import report_of
 from vad.training import classifier
 from vad.training.classifier import ClassifierSettings
 from vad.training.protocols import ARCHIVE_PROTOCOLS, as_the_paper_chose, resampled_measures
-from vad.training.splits import Clips, SplitSettings, clips_of_archive, open_clips, split_clips
+from vad.training.splits import Clips, SplitSettings, clips_of_archive, official_split, open_clips, split_clips
 
 
 def quiet(path, *args):
@@ -150,6 +151,27 @@ def test_lists_that_contradict_each_other(tmp_path, lists, words):
     folder_of(tmp_path / "x", {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}, lists)
     message(lambda: quiet(tmp_path / "x"), "say two things of Arson1.npy", words)
 
+@pytest.mark.parametrize("text, words", [
+    ("path,label\ncam__1.npy,Arson\ncam__2.npy,Normal\n", "two labels of them (Arson, Normal)"), ("path,label,split\ncam__1.npy,Arson,train\ncam__2.npy,Arson,test\n", "two splits of them (train, test)"),
+    ("path,label,split,source\ncam__1.npy,Arson,train,a\ncam__2.npy,Arson,train,b\n", "two sources of them (a, b)"),
+])
+def test_numbered_cameras_are_no_crops(tmp_path, text, words):
+    message(lambda: quiet(folder_of(tmp_path / "x", {f"cam__{i}.npy": np.ones((3, 4)) for i in (1, 2)}, {"all.csv": text})), "cam__N.npy", words)
+
+def test_codes_are_xd_violences_where_all_are(tmp_path):
+    files = {f"{i}.npy": np.ones((3, 4)) for i in range(3)}
+    def labels(name, words): return quiet(folder_of(tmp_path / name, files, {"all.csv": "path,label\n" + "".join(f"{i}.npy,{w}\n" for i, w in enumerate(words))}), "multiclass").table.label.tolist()
+    assert labels("xd", ("A", "B1-0-0", "G-B2-0")) == ["Normal", "Fighting", "Explosion"]
+    assert labels("own", ("A", "B", "G")) == ["A", "B", "G"]
+
+def test_lists_by_their_names(tmp_path):
+    "the latest list is no test; what a Mac leaves beside a list is none; blanks are no commas"
+    files = {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}
+    folder = folder_of(tmp_path / "x", files, {"latest.csv": "Arson1.npy,Arson\nNormal1.npy,Normal\n"})
+    (folder / "._latest.list").write_bytes(b"\0\5\x16\7\xff\xfe")
+    assert set(quiet(folder).table.split) == {""}
+    message(lambda: quiet(folder_of(tmp_path / "y", files, {"all.list": "Arson1.npy 1\nNormal1.npy 0\n"})), "all.list", "Arson1.npy 1", "with commas between")
+
 def test_lists_in_other_letters(tmp_path):
     "a list that cannot be read is not passed over; what only mentions a file is no list, and neither are notes beside our embeddings"
     files = {f"{n}1.npy": np.ones((3, 4)) for n in ("Arson", "Normal")}
@@ -166,7 +188,7 @@ def test_lists_in_other_letters(tmp_path):
 
 @pytest.mark.parametrize("name, says", [("Abnormal001", "Abnormal"), ("NonNormal1", ""), ("A_History__#1_label_B2-0-0", "Shooting"), ("Normal_Videos_003_x264", "Normal"), ("normal7", "Normal"), ("B1_Street", "Fighting")])
 def test_the_class_that_a_name_says(name, says):
-    assert feature_archives.label_in(name) == (says or "NonNormal")
+    assert feature_archives.labels_in([name]) == [says or "NonNormal"]
 
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=4, unique=True), crops=st.sampled_from([5, 10]), first=st.booleans())
@@ -182,6 +204,37 @@ def test_whole_numbers_keep_their_fraction(tmp_path):
     x = np.arange(3 * 5 * 2).reshape(3, 5, 2) % 7
     a = quiet(folder_of(tmp_path / "x", {"Arson1.npy": x, "Normal1.npy": x[:2]}, {"all.list": "Arson1.npy\nNormal1.npy\n"}))
     np.testing.assert_allclose(a.sequence(a.table.video.tolist().index("Arson1")), x.mean(1), rtol=1e-6)
+
+    files = {"Arson1__0.npy": np.array([[0, 3]]), "Arson1__1.npy": np.array([[1, 3]]), "Normal1.npy": np.array([[2, 2]])}
+    a = quiet(folder_of(tmp_path / "y", files, {"all.list": "".join(f"{n}\n" for n in files)}))
+    assert a.sequence(a.table.video.tolist().index("Arson1")).tolist() == [[.5, 3]]
+
+@settings(max_examples=30, deadline=None)
+@given(kinds=st.lists(st.sampled_from(["i8", "i4", "u1", "f2", "f4", "f8"]), min_size=2, max_size=4), seed=st.integers(0, 99))
+def test_clips_hold_the_numbers_of_every_video(tmp_path_factory, kinds, seed):
+    "whatever type the first one has"
+    rng = np.random.default_rng(seed)
+    xs = [rng.uniform(0, 200, (3, 2)).astype(k) for k in kinds]
+    names = [f"{'Normal' if i else 'Arson'}{i}" for i in range(len(kinds))]
+    a = quiet(folder_of(tmp_path_factory.mktemp("kinds") / "x", {f"{n}.npy": x for n, x in zip(names, xs)}, {"all.list": "".join(f"{n}.npy\n" for n in names)}))
+    c = clips_of_archive(a, 0)
+    for name, x in zip(names, xs): np.testing.assert_array_equal(np.float32(c.features[c.names.tolist().index(name)]), np.float32(x))
+    assert {"f2"} != set(kinds) or c.features.dtype == np.float16
+
+def test_numbers_beyond_single_precision(tmp_path):
+    x = np.ones((5, 4))
+    x[4, 2] = 1e39
+    message(lambda: quiet(altered(tmp_path / "x.npz", features=x)).sequence(1), "not finite in c, segment 1")
+
+def test_words_that_are_not_given_are_empty(tmp_path):
+    "no word nan, which would be one source for all; an archive without a segment is refused"
+    facts = FACTS.assign(source=["film", None, np.nan], name=["", None, "c"])
+    write_archive(tmp_path / "x.npz", [SEQUENCES[0]] * 3, facts)
+    assert quiet(tmp_path / "x.npz").table[["video", "source"]].to_numpy().tolist() == [["0", "film"], ["1", "1"], ["c", "c"]]
+    write_archive(tmp_path / "y.npz", SEQUENCES, FACTS.assign(label=["Normal", "Arson", None]))
+    message(lambda: quiet(tmp_path / "y.npz"), "says no class of 1 of its videos")
+    message(lambda: write_archive(tmp_path / "z.npz", [[], [], []], FACTS), "z.npz would hold no segment")
+    assert not (tmp_path / "z.npz").exists()
 
 def test_what_changes_an_archive_changes_its_mark(tmp_path, made):
     "features of the same size, annotations and counts beside either layout"
@@ -211,6 +264,13 @@ def test_our_own_embeddings_are_one_too(tmp_path):
     np.save(tmp_path / "cnn_labels.npy", np.array(["Normal", "Arson", "Arson"]))
     a = open_archive(tmp_path)
     assert (a.table.length.tolist(), a.width, a.sequence(1).shape, kind_of_features(tmp_path)) == ([4, 2, 4], 2, (2, 2), "plain") and not is_archive(tmp_path)
+
+def test_classes_and_sources_are_part_of_embeddings_mark(tmp_path):
+    x, y = np.ones((4, 3, 2), np.float32), np.array([0, 0, 1, 1])
+    def mark(classes, sources):
+        table = pd.DataFrame(dict(video=list("abcd"), label=np.array(classes)[y], source=sources, frames=3))
+        return feature_archives.archive_of(Embeddings(x, y, np.ones((4, 3), bool), classes, table, {}), "x", "multiclass", classes[0], tmp_path).mark
+    assert len({mark(("n", "a"), list("abcd")), mark(("n", "a"), list("aabb")), mark(("a", "n"), list("abcd"))}) == 3
 
 def test_options_that_say_nothing_here_are_refused(tmp_path, made):
     np.save(tmp_path / "cnn_embeddings.npy", np.ones((3, 4, 2), np.float32))
@@ -252,11 +312,28 @@ def test_an_official_split_is_kept(made):
 
 def test_as_many_normal_videos_and_two_classes_less(tmp_path):
     c = clips_of_archive(open_archive(write_synthetic_archive(tmp_path, videos=80, classes=("Normal", "Arson", "Arrest", "Shoplifting"))))
-    paper = as_the_paper_chose(c)
+    assert as_the_paper_chose(c).classes == c.classes # another archive's classes are its own
+    paper = as_the_paper_chose(replace(c, name="ucf_crime"))
     assert paper.classes == ("Normal", "Arson")
     for part in ("train", "test"):
         videos = pd.DataFrame(dict(s=paper.sources, y=paper.labels))[paper.parts == part].drop_duplicates("s")
         assert (videos.y == 0).sum() == (videos.y == 1).sum() > 0
+
+def test_films_of_several_classes_are_counted_by_class():
+    "ten films with an anomalous and a normal video each, twenty normal ones"
+    sources = np.repeat([f"f{i}" for i in range(30)], [2] * 10 + [1] * 20)
+    labels = np.r_[[1, 0] * 10, [0] * 20]
+    c = Clips("x", np.zeros((40, 1, 1), np.float32), labels, np.ones(40, int), sources, np.array([f"v{i}" for i in range(40)]), ("Normal", "Arson"))
+    assert np.bincount(as_the_paper_chose(c).labels).tolist() == [10, 10]
+
+def test_official_splits_that_are_none(made):
+    c = open_clips(made, segments=4)
+    some = np.where(np.arange(len(c)) < 3, "", c.parts)
+    message(lambda: official_split(replace(c, parts=some)), f"3 of {len(c)} clips ({c.names[0]})", "use another split")
+    message(lambda: official_split(c, "before"), "use augment after")
+    message(lambda: official_split(c, "nonsense"), "no augmentation 'nonsense'")
+    with pytest.warns(UserWarning, match="1 source videos .one film. on both sides"):
+        official_split(replace(c, sources=np.where(np.isin(np.arange(len(c)), [np.flatnonzero(c.parts == p)[0] for p in ("train", "test")]), "one film", c.sources)))
 
 def test_what_random_clips_hide(made):
     "the nearest clip knows the video again; by video it guesses"
@@ -294,6 +371,13 @@ def test_the_scan_agrees_with_the_loop(steps, scale, seed):
     gate, candidate = scale * torch.randn(2, steps, 2, 3, dtype=torch.double)
     torch.testing.assert_close(mingru_scan(gate, candidate), mingru_loop(gate, candidate), rtol=1e-8, atol=1e-10)
 
+def test_the_scan_keeps_its_digits_in_single_precision():
+    torch.manual_seed(0)
+    gate, candidate = 20 * torch.randn(2, 3000, 2, 3)
+    scan = mingru_scan(gate, candidate)
+    assert scan.dtype == torch.float32
+    torch.testing.assert_close(scan.double(), mingru_loop(gate.double(), candidate.double()), rtol=1e-5, atol=1e-6)
+
 def test_top_segments_find_the_event(tmp_path):
     "told only that a video holds an event, the network says when"
     rng, n, length = np.random.default_rng(0), 200, 16
@@ -327,6 +411,24 @@ def test_annotations_that_cannot_be(tmp_path, made, name, old, new, words):
 
 
 # ---- from an archive to tables
+
+def test_test_videos_without_annotation_are_counted(tmp_path, made):
+    shutil.copytree(made.parent, tmp_path / "x")
+    a, path = quiet(tmp_path / "x" / made.name), tmp_path / "x" / feature_archives.ANNOTATIONS
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[2:]))
+    with pytest.warns(UserWarning, match=f"2 of {len(lines)} test videos in synthetic lack .* {lines[0].split('.')[0]}"): assert len(frame_truth(a)) == len(lines) - 2
+    path.write_text("\n".join([*lines, lines[0]]))
+    message(lambda: frame_truth(a), f"line {len(lines) + 1}", "a second time")
+
+def test_videos_whose_names_hold_dots(tmp_path):
+    facts = pd.DataFrame(dict(label=["Arson", "Arson", "Normal"], name=["cam.01", "cam.02", "cam.03"], split="test"))
+    write_archive(tmp_path / "x.npz", [SEQUENCES[0]] * 3, facts)
+    (tmp_path / feature_archives.COUNTS).write_text("video,frames\ncam.01.mp4,10\ncam.02,20\ncam.03.AVI,30\n")
+    (tmp_path / feature_archives.ANNOTATIONS).write_text("cam.01.mp4 Arson 1 2 -1 -1\ncam.02.mp4 Arson 1 10 -1 -1\ncam.03.mp4 Normal -1 -1 -1 -1\n")
+    assert {n: (len(y), int(y.sum())) for n, y in frame_truth(quiet(tmp_path / "x.npz")).items()} == {"cam.01": (10, 2), "cam.02": (20, 10), "cam.03": (30, 0)}
+    (tmp_path / feature_archives.COUNTS).write_text("video,frames\ncam.01.mp4,10\ncam.01,20\n")
+    message(lambda: frame_truth(quiet(tmp_path / "x.npz")), "cam.01 twice")
 
 def test_what_cannot_be_measured_on_frames(tmp_path):
     "no anomalous frame among the test videos; one normal video to learn from"

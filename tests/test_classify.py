@@ -20,6 +20,7 @@ from vad.training import classifier, trainer
 from vad.training.classifier import ClassifierSettings
 from vad.training.splits import Clips, LazyRows, SplitSettings, folds, join_duplicates, mirrored_split, near_duplicates
 from vad.core.errors import UserError
+from vad.core.records import read_csv
 from vad.training.protocols import PROTOCOLS, leaks
 from vad.data.synthetic import write_scenes
 
@@ -56,6 +57,17 @@ def test_padding_changes_no_prediction(cell, bidirectional, pool, inputs, normal
     alone = np.concatenate([classifier.predict(model, data.take(np.array([i])))[0] for i in range(6)]) # cut to its own length, no padding at all
     np.testing.assert_allclose(alone, classifier.predict(model, data)[0], atol=1e-5)
 
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 200), percent=st.integers(1, 100), more=st.integers(0, 9), seed=st.integers(0, 99))
+def test_as_many_frames_are_most_anomalous_as_the_share_says(n, percent, more, seed):
+    "rounded up, and no real share rounded further"
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, n + more, 2)))
+    mask = torch.arange(n + more)[None] < n
+    chosen = classifier.most_anomalous(scores, mask, percent / 100)
+    assert int(chosen.sum()) == -(-n * percent // 100) and not (chosen & ~mask).any()
+    margin = scores[..., 1] - scores[..., 0]
+    assert not (mask & ~chosen).any() or margin[chosen].min() > margin[mask & ~chosen].max()
 
 def test_features_are_hidden_in_training_only():
     "the same ones in all frames of a clip, other ones in another clip, and they read as the training mean"
@@ -132,6 +144,41 @@ def test_the_weight_costs_no_training_clips(tmp_path):
     assert plain["plain"] == both["plain"] and "weighted" not in plain
     clips_of = [json.loads((tmp_path / f / "record.json").read_text())["data"]["clips"] for f in ("both", "both/choice")]
     assert clips_of[0] == len(train) > clips_of[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(protocol=st.sampled_from(["as_published", "by_clip", "by_source"]), seed=st.integers(0, 99))
+def test_the_weight_is_chosen_on_clips_that_the_network_does_not_know(protocol, seed):
+    "neither they nor their mirror images were trained on"
+    data = clips(40, seed=seed)
+    both = classifier.joined(data, data)
+    for train, test in mirrored_split(data.labels, data.sources, PROTOCOLS[protocol], seed):
+        inner, valid = classifier.inner_split(part := both.take(train), PROTOCOLS[protocol].kind, replace(TINY, seed=seed))
+        known, asked = ({n.removesuffix(classifier.MIRRORED) for n in part.names[rows]} for rows in (inner, valid))
+        assert not known & asked and sorted([*inner, *valid]) == list(range(len(part)))
+
+def test_too_few_clips_for_the_choice_are_refused_before_training(tmp_path):
+    data = clips(40)
+    train, test = folds(data.labels, data.sources)[0]
+    with pytest.raises(UserError, match="beside the validation clips has .* training clips, fewer than a batch"):
+        classifier.train_and_test(replace(TINY, batch=len(train) - 2), data, train, test, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+def test_files_hold_the_ranks_that_were_measured(tmp_path):
+    "also of probabilities that are nearly one or nearly zero"
+    data = clips(40)
+    data = replace(data, features=40 * data.features)
+    train, test = folds(data.labels, data.sources)[0]
+    classifier.train_and_test(replace(TINY, epochs=40, lr=.1), data, train, test, tmp_path / "run", None, device="cpu")
+    model, *_ = classifier.load_classifier(tmp_path / "run")
+    p, t = classifier.predict(model, data.take(test))[0], read_csv(tmp_path / "run/predictions.csv", {"plain a": float, "plain b": float})
+    assert (np.minimum(p, 1 - p) < 5e-7).any()
+    np.testing.assert_array_equal(t[["plain a", "plain b"]].to_numpy(), p)
+
+@pytest.mark.parametrize("k", [1, 0, -1])
+@pytest.mark.parametrize("kind", ["clip", "source"])
+def test_one_fold_is_no_split(kind, k):
+    with pytest.raises(UserError, match=f"{k} folds leave nothing"): folds(clips().labels, clips().sources, kind, k)
 
 
 # ---- clips and mirror images that may not fit into memory
@@ -284,11 +331,13 @@ def test_score_a_film(chain):
     (("classify", "none", "--out", "out"), "none"),
     (("classify", "EMBEDDED", "--out", "out", "--cell", "lstm"), "lstm"),
     (("classify", "EMBEDDED", "--out", "out", "--folds", "9"), "too few"),
+    (("classify", "EMBEDDED", "--out", "out", "--split", "official", "--folds", "9"), "official split is one"),
+    (("classify", "EMBEDDED", "--out", "out", "--labels", "labels.npy"), "leave labels out"),
     (("embed", "none", "--output", "out"), "no folder"),
     (("score", "none", "none.mp4"), "none"),
 ])
 def test_mistakes_are_one_sentence(chain, tmp_path, args, words):
-    code, _, err = command(tmp_path, *[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9") else tmp_path / a for i, a in enumerate(args)])
+    code, _, err = command(tmp_path, *[str(chain / "embedded0") if a == "EMBEDDED" else a if i == 0 or a.startswith("-") or a in ("lstm", "9", "official") else tmp_path / a for i, a in enumerate(args)])
     assert code == 1 + (words == "lstm") and err.startswith("vad: ") and words in err and "Traceback" not in err, err
 
 

@@ -546,6 +546,15 @@ def test_what_would_be_ignored_is_refused(tiny, tmp_path, given, words):
     message(lambda: runner.reproduce(("mnad.runtime",), tiny, out=tmp_path / "runs", device="cpu", **given), words)
     assert not (tmp_path / "runs").exists()
 
+@pytest.mark.parametrize("given", [dict(cell="gru"), dict(seed=5), dict(cell="sru", epochs=1)])
+def test_what_rows_are_named_by_is_theirs(tmp_path, given):
+    message(lambda: runner.make_plan(None, "", out=tmp_path / "runs", device="cpu", classifier=given), f"{next(iter(given))} is set by the rows")
+    assert not (tmp_path / "runs").exists()
+
+def test_two_datasets_of_one_name(tmp_path):
+    for n in "ab": write_scenes(tmp_path / n / "data", cameras=2, takes=1, frames=4, size=(48, 64))
+    message(lambda: runner.make_plan(None, tmp_path / "a/data", out=tmp_path / "runs", device="cpu", other=tmp_path / "b/data"), "b/data", "rename one")
+
 def test_options_of_long_videos_are_not_for_clips(tmp_path):
     for given in (dict(epochs=7), dict(truth="masks"), dict(partial=True)):
         message(lambda: runner.make_plan(None, "", out=tmp_path / "runs", device="cpu", **given), next(iter(given)), "--data")

@@ -11,10 +11,10 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
            'validate_settings_of', 'was_said', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
            'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
-           'tell_measures', 'classify_command', 'tell_scored', 'tell_films', 'score_command', 'calibrate_command',
-           'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts', 'extract', 'check', 'reproduce_command',
-           'report_command', 'scored', 'bench', 'visualize', 'explore_command', 'export', 'compare_command', 'scarce',
-           'run_app', 'in_command', 'run_command']
+           'tell_measures', 'validate_folds', 'classify_command', 'tell_scored', 'tell_films', 'score_command',
+           'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts', 'extract', 'check',
+           'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command', 'export',
+           'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -379,7 +379,7 @@ COLLECTING = dict(
              "several.")))
 ENGINE = Literal["local", "dask", "ray"]
 WORKING = dict(
-    workers=(int, typer.Option(None, help="Videos decoded at once. Default: one a core, at most 8.")),
+    workers=(int, typer.Option(None, min=1, help="Videos decoded at once. Default: one a core, at most 8.")),
     engine=(ENGINE, typer.Option("local", help="local, or an existing cluster: dask, ray.")),
     address=(str, typer.Option(None, help="Of the cluster's scheduler, such as tcp://host:8786.")))
 
@@ -486,6 +486,13 @@ def tell_measures(found:dict[str, dict]): # classifier or control -> measures
         said = (f"{word} {in_percent(x[key])} %" for key, word in MEASURED.items())
         tell(f"{name}: {', '.join(said)}")
 
+# %% ../nbs/6_engineering/30_command.ipynb #05ee7cc3
+def validate_folds(split:str, resuming:dict): # resuming: options of one training
+    "Raise `UserError` on what cross-validation cannot take."
+    if split == "official": raise UserError("The official split is one: leave --folds out.")
+    if odd := [n for n, value in resuming.items() if value]:
+        raise UserError(f"--{odd[0]} is for one split: leave it out, or --folds.")
+
 # %% ../nbs/6_engineering/30_command.ipynb #046
 @app.command("classify")
 @with_settings("vad.training.classifier.ClassifierSettings")
@@ -510,8 +517,7 @@ def classify_command(
     refuse_speed_detector(out)
     kind, normal, split, augment, folds = (given.pop(n) for n in (*COLLECTING, *SPLITTING))
     resuming = {n: given.pop(n) for n in RESUMING}
-    if folds > 1 and (odd := [n for n, value in resuming.items() if value]):
-        raise UserError(f"--{odd[0]} is for one split: leave it out, or --folds.")
+    if folds > 1: validate_folds(split, resuming)
     if augment == "before" and not mirrored:
         raise UserError("--augment before is about mirror images: name them by --mirrored, or leave it out.")
     clips = open_clips(embeddings, None, labels, kind, normal, segments)

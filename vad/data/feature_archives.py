@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_BYTES', 'XD_CODES', 'CROPS', 'WANTED', 'ANNOTATIONS', 'COUNTS', 'write_archive', 'FeatureArchive',
-           'validate_members', 'validate_arrays', 'label_in', 'crop_axis', 'without_crops', 'lists_in', 'read_list',
-           'without_repeats', 'listed_videos', 'archive_from', 'is_annotated', 'marked', 'read_feature_file',
-           'features_in', 'ends_of', 'read_feature_folder', 'archive_of', 'is_archive', 'kind_of_features',
-           'open_archive', 'bare_name', 'frame_truth', 'spread_over_frames', 'synthetic_sequences',
-           'write_synthetic_archive']
+           'validate_members', 'validate_arrays', 'labels_in', 'crop_axis', 'without_crops', 'lists_in', 'read_list',
+           'without_repeats', 'labelled_rows', 'validate_crops', 'listed_videos', 'archive_from', 'is_annotated',
+           'marked', 'read_feature_file', 'features_in', 'ends_of', 'read_feature_folder', 'archive_of', 'is_archive',
+           'kind_of_features', 'open_archive', 'bare_name', 'frame_counts', 'frame_truth', 'spread_over_frames',
+           'synthetic_sequences', 'write_synthetic_archive']
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #fc09ed4d
 import csv
@@ -31,6 +31,7 @@ from .clips import CRIMES, class_words, frame_labels, order_classes, says_normal
 from .clips import validate_ucf_ranges
 from .embedding import Embeddings, open_embeddings
 from .labels import plain_text
+from .video import MOVIES
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #3dc6dd3c
 def write_archive(
@@ -38,10 +39,12 @@ def write_archive(
     sequences:list,       # N arrays (T, D), T of any length; empty: missing
     table:pd.DataFrame,   # N rows: label, and perhaps name, split, source
 ):
-    "Write sequences of features as one file."
+    "Write sequences of features as one file. Raises `UserError` where all are empty."
     lengths = [len(x) for x in sequences]
+    if not any(lengths): raise UserError(f"{path} would hold no segment: all its sequences are empty.")
     arrays = dict(features=np.concatenate([x for x in sequences if len(x)]), lengths=lengths)
-    arrays |= {c: table[c].to_numpy(str) for c in ("label", "name", "split", "source") if c in table}
+    words = [c for c in ("label", "name", "split", "source") if c in table]
+    arrays |= {c: table[c].astype(object).where(table[c].notna(), "").to_numpy(str) for c in words}
     with atomic_write(path) as part: np.savez(part, **arrays)
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #6414d38b
@@ -66,9 +69,10 @@ class FeatureArchive:
         return np.array([self.classes.index(c) for c in self.table.label], np.int64)
 
     def sequence(self, i:int) -> np.ndarray: # (T, D)
-        "The features of a video. Raises `UserError` at a number that is not finite."
+        "The features of a video. Raises `UserError` at a number that is not finite in single precision."
         x = self.read(i)
-        bad = np.flatnonzero(~np.isfinite(x).all(1))
+        with np.errstate(over="ignore"): single = x.astype(np.float32) if x.dtype.itemsize > 4 else x
+        bad = np.flatnonzero(~np.isfinite(single).all(1))
         if not len(bad): return x
         at = f"{self.table.video[i]}, segment {bad[0]} (counted from 0)"
         raise UserError(f"{self.name} holds a number that is not finite in {at}: restore it.")
@@ -116,12 +120,16 @@ def validate_arrays(z:dict, path:Path):
 XD_CODES = dict(A="Normal", B1="Fighting", B2="Shooting", B4="Riot", B5="Abuse", B6="CarAccident",
                 G="Explosion")
 
-def label_in(name:str) -> str:
-    "The class that the name of a file of features says, or a label of XD-Violence's; empty where none does."
+def labels_in(names:list[str]) -> list[str]:
+    "The classes that the names of files of features say, or XD-Violence's labels; empty where one says none."
     code = "(A|B[12456]|G)(?:-|_|$)"
-    if found := re.search(f"_label_{code}", name) or re.match(code, name): return XD_CODES[found[1]]
-    word = re.match(r"[A-Za-z]+(_Videos?)?", name)
-    return "Normal" if word and says_normal(word[0]) else word[0] if word else ""
+    labels = [re.search(f"_label_{code}", n) for n in names]
+    begins = [found or re.match(code, n) for n, found in zip(names, labels)]
+    found = begins if all(begins) else labels # where others begin with words, an A is a word too
+    def word(name):
+        word = re.match(r"[A-Za-z]+(_Videos?)?", name)
+        return "Normal" if word and says_normal(word[0]) else word[0] if word else ""
+    return [XD_CODES[f[1]] if f else word(n) for n, f in zip(names, found)]
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #962d82e4
 CROPS, WANTED = (1, 5, 10), "which should be numbers (segments, width), perhaps of 5 or 10 crops"
@@ -152,8 +160,9 @@ def lists_in(folder:Path) -> list[Path]:
         except UserError:
             if path.suffix == ".list": raise # it can be nothing else
             return False
-        return any(cell.strip(' "').endswith(".npy") for line in lines for cell in line.split(","))
-    return sorted(p for p in folder.iterdir()
+        cells = (cell.strip(' "') for line in lines for cell in line.split(","))
+        return any(re.search(r"^\S*\.npy\s|\.npy$", cell) for cell in cells)
+    return sorted(p for p in folder.glob("[!.]*")
                   if p.suffix in (".list", ".txt", ".csv") and p.is_file() and names_features(p))
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #6c81769d
@@ -162,12 +171,12 @@ def read_list(path:Path, split:str) -> list[dict]: # split: train | test | empty
     with reading(path, "correct it", what="a list"):
         lines = [[c.strip() for c in r] for r in csv.reader(io.StringIO(plain_text(path))) if r]
     columns = ["path", "label", "split", "source"]
-    if not any(c.endswith(".npy") for c in lines[0]): columns = [c.casefold() for c in lines.pop(0)]
+    if not any(".npy" in c for c in lines[0]): columns = [c.casefold() for c in lines.pop(0)]
     rows = [dict(zip(columns, line)) for line in lines]
     def file(row): return re.split(r"[\\/]", row["path"])[-1]
     if bad := [r for r in rows if not r.get("path", "").endswith(".npy")]:
         said = f"{path} has a line without a .npy ({str(list(bad[0].values()))[:80]})"
-        raise UserError(f"{said}: its columns are {', '.join(columns)}; correct it.")
+        raise UserError(f"{said}: its columns are {', '.join(columns)}, with commas between; correct it.")
     paths = {r["path"]: file(r) for r in rows}
     if twice := [f for f, n in Counter(paths.values()).items() if n > 1]:
         raise UserError(f"{path} names two files called {twice[0]}: rename one of them.")
@@ -188,23 +197,42 @@ def without_repeats(rows:list[dict], folder:Path) -> pd.DataFrame: # rows: of `r
     if not found: raise UserError(f"The lists in {folder} name no video: restore them.")
     return pd.DataFrame(list(found.values()))
 
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #723499f6
+def labelled_rows(folder:Path) -> pd.DataFrame: # file, video, label, split, source
+    "A line for each file that a folder's lists name. Raises `UserError` where nothing says a file's class."
+    lists = lists_in(folder)
+    def tests(p): return bool(re.search("(?<!la)test", p.stem.casefold())) # the latest is no test
+    def part(p): return "test" if tests(p) else "train" if any(map(tests, lists)) else ""
+    rows = without_repeats([r for p in lists for r in read_list(p, part(p))], folder)
+    rows["video"] = rows.file.str.removesuffix(".npy").str.replace(r"__\d+$", "", regex=True)
+    given = rows.label != ""
+    if rows.label[given].str.fullmatch("(A|B[12456]|G)(-.*)?").all(): # XD-Violence's
+        rows.loc[given, "label"] = labels_in(rows.label[given].tolist())
+    rows.loc[~given, "label"] = labels_in(rows.video[~given].tolist())
+    if len(none := rows[rows.label == ""]):
+        raise UserError(f"Nothing says the class of {none.file.iloc[0]} in {folder}: add a column label.")
+    return rows
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #4c0829ac
+def validate_crops(rows:pd.DataFrame, folder:Path): # file, video, label, split, source
+    "Raise `UserError` where files that would be crops of one video are said to be different."
+    for c in ("label", "split", "source"):
+        said = rows[rows[c] != ""].groupby("video", sort=False)[c]
+        if not (odd := said.nunique().gt(1)).any(): continue
+        video = odd.idxmax()
+        a, b, *_ = said.get_group(video).unique()
+        raise UserError(f"Files {video}__N.npy in {folder} count as crops of one video, and lists say two "
+                        f"{c}s of them ({a}, {b}): correct the lists, or rename the files.")
+
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #809bc212
 def listed_videos(folder:Path) -> pd.DataFrame: # video, label, split, source, paths (none: missing)
     "The videos that a folder's lists name, crops together. Raises `UserError` where two files have one name."
-    lists = lists_in(folder)
-    tested = any("test" in p.stem.casefold() for p in lists)
-    def part(p): return "test" if "test" in p.stem.casefold() else "train" if tested else ""
-    rows = without_repeats([r for p in lists for r in read_list(p, part(p))], folder)
-    there = {}
+    rows = labelled_rows(folder)
+    there, wanted = {}, set(rows.file)
     for p in sorted(folder.rglob("*.npy")):
-        if p.name in set(rows.file) and there.setdefault(p.name, p) != p:
+        if p.name in wanted and there.setdefault(p.name, p) != p:
             raise UserError(f"{folder} has two files called {p.name}: a list cannot say which, rename one.")
-    rows["video"] = rows.file.str.removesuffix(".npy").str.replace(r"__\d+$", "", regex=True)
-    coded = rows.label.str.fullmatch("(A|B[12456]|G)(-.*)?") | (rows.label == "")
-    said = [label_in(r.label or r.video) for r in rows.itertuples()]
-    rows["label"] = rows.label.where(~coded, said)
-    if len(none := rows[rows.label == ""]):
-        raise UserError(f"Nothing says the class of {none.file.iloc[0]} in {folder}: add a column label.")
+    validate_crops(rows, folder)
     def all_of(files): return tuple(there[f] for f in files) if all(f in there for f in files) else ()
     table = rows.groupby("video", sort=False).first().reset_index().drop(columns="file")
     return table.assign(paths=rows.groupby("video", sort=False).file.apply(all_of).to_numpy())
@@ -222,7 +250,9 @@ def archive_from(
         raise UserError(f"{name} says no class of {len(none)} of its videos: give each a label.")
     if "Normal" in set(table.label) and set(CRIMES) <= set(table.label): name = "ucf_crime"
     order, has_normal = order_classes(sorted(set(table.label)), kind, normal, name)
-    video = table.get("video", pd.Series(range(len(table)))).astype(str)
+    number = pd.Series(range(len(table))).astype(str)
+    video = table.get("video", number).astype(str)
+    video = video.where(video != "", number)
     source = table.get("source", video).astype(str)
     split = table.get("split", pd.Series("", table.index)).astype(str).str.casefold()
     if odd := sorted(set(split) - {"train", "test", ""}):
@@ -300,7 +330,7 @@ def read_feature_folder(folder:Path, kind:str, normal) -> FeatureArchive: # as o
         if len(found) == 1: return found[0]
         if len({x.shape for x in found}) > 1:
             raise UserError(f"{table.paths[i][0]} and its other crops differ in shape: restore them.")
-        return np.mean(found, 0, dtype=np.float32).astype(found[0].dtype)
+        return without_crops(np.stack(found), 0)
     table["length"] = table.paths.map(length)
     if len(widths) > 1:
         (a, first), (b, other) = list(widths.items())[:2]
@@ -315,7 +345,8 @@ def archive_of(e:Embeddings, name:str, kind:str, normal, folder:Path) -> Feature
     t, arrays = e.manifest, (np.ascontiguousarray(x).tobytes() for x in e.x)
     table = pd.DataFrame(dict(video=t.video, label=np.array(e.classes)[e.labels], source=t.source,
                               length=e.mask.sum(1)))
-    facts = dict(width=e.x.shape[2], mark=marked(folder, e.labels.tobytes(), *arrays), folder=folder)
+    mark = marked(folder, "\0".join(e.classes).encode(), table.to_csv().encode(), *arrays)
+    facts = dict(width=e.x.shape[2], mark=mark, folder=folder)
     def read(i): return e.x[i, :table.length[i]]
     return archive_from(name, table, read, kind, normal or e.record.get("normal"), **facts)
 
@@ -346,16 +377,23 @@ def open_archive(
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #a9270549
 def bare_name(video:str) -> str:
     "A video's name without suffix, and without the network that embedded it."
-    return re.sub(r"(\.\w{2,4}|_i3d|_c3d)$", "", video)
+    suffixes = "|".join(map(re.escape, MOVIES))
+    return re.sub(f"({suffixes}|_i3d|_c3d)$", "", video, flags=re.IGNORECASE)
+
+# %% ../../nbs/3_data/09a_feature_archives.ipynb #f50fffbd
+def frame_counts(path:Path) -> dict[str, int]: # `COUNTS` of an archive
+    "How many frames each test video has, by its bare name. Raises `UserError` on counts that cannot be."
+    t = read_csv(path, dict(video=str, frames=int))
+    if len(odd := t[t.frames < 1]):
+        raise UserError(f"{path} gives {odd.video.iloc[0]} {odd.frames.iloc[0]} frames: correct it.")
+    if len(twice := t.video[t.video.map(bare_name).duplicated()]):
+        raise UserError(f"{path} counts the frames of {twice.iloc[0]} twice: keep one of the lines.")
+    return dict(zip(t.video.map(bare_name), t.frames.tolist()))
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #62481ea0
 def frame_truth(archive:FeatureArchive) -> dict[str, np.ndarray]: # test video -> (frames,) uint8
     "Which frames are anomalous. Raises `UserError` where the annotations or the counts cannot be."
-    counts, found = read_csv(archive.folder / COUNTS, dict(video=str, frames=int)), {}
-    if len(odd := counts[counts.frames < 1]):
-        raise UserError(f"{archive.folder / COUNTS} gives {odd.video.iloc[0]} {odd.frames.iloc[0]} frames: "
-                        "correct it.")
-    frames = dict(zip(counts.video.map(bare_name), counts.frames))
+    frames, found = frame_counts(archive.folder / COUNTS), {}
     for i, line in enumerate(plain_text(archive.folder / ANNOTATIONS).split("\n"), 1):
         if not line.strip(): continue
         where = f"{archive.folder / ANNOTATIONS}, line {i} ({line.strip()[:80]!r})"
@@ -363,11 +401,16 @@ def frame_truth(archive:FeatureArchive) -> dict[str, np.ndarray]: # test video -
         except ValueError: raise UserError(f"{where} is no annotation: restore it.") from None
         validate_ucf_ranges(ranges or (), where)
         if (name := bare_name(film)) not in frames: continue
+        if name in found: raise UserError(f"{where} annotates {name} a second time: keep one of the lines.")
         if late := [a for a, _ in ranges if a > frames[name]]:
             raise UserError(f"{where} begins at frame {late[0]} of {frames[name]}: correct it, or {COUNTS}.")
         found[name] = frame_labels(ranges, int(frames[name]))
-    tested = archive.table.video[archive.table.split == "test"]
-    return {v: found[bare_name(v)] for v in tested if bare_name(v) in found}
+    tested = archive.table.video[archive.table.split == "test"].tolist()
+    if lost := [v for v in tested if bare_name(v) not in found]:
+        some = f"{len(lost)} of {len(tested)} test videos in {archive.name}"
+        warnings.warn(f"{some} lack an annotation or a count of frames, the first of them {lost[0]}: they "
+                      "are left out.", stacklevel=2)
+    return {v: found[bare_name(v)] for v in tested if v not in lost}
 
 # %% ../../nbs/3_data/09a_feature_archives.ipynb #a7c82e90
 def spread_over_frames(x:np.ndarray, frames:int) -> np.ndarray: # (T,) -> (frames,)

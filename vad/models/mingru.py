@@ -29,9 +29,12 @@ def mingru_loop(
 # %% ../../nbs/1_models/05a_mingru.ipynb #bd36998f
 def mingru_scan(gate:Tensor, candidate:Tensor) -> Tensor: # as of `mingru_loop`
     "The same states from running sums, in the logarithm (Heinsen 2023)."
+    single = gate.dtype
+    if gate.device.type != "mps": # which has no double precision; sums grow, and single digits go
+        gate, candidate = gate.double(), candidate.double()
     kept = -F.softplus(gate).cumsum(0)                                             # log of all (1 - z) so far
     new = torch.where(candidate >= 0, (candidate.relu() + .5).log(), -F.softplus(-candidate))
-    return (kept + (new - F.softplus(-gate) - kept).logcumsumexp(0)).exp()
+    return (kept + (new - F.softplus(-gate) - kept).logcumsumexp(0)).exp().to(single)
 
 # %% ../../nbs/1_models/05a_mingru.ipynb #500dca43
 SHORT = 16 # steps that a loop passes faster than a scan

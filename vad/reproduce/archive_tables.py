@@ -28,7 +28,7 @@ from ..training.classifier import CELLS, CONTROLS, ClassifierSettings, control_p
 from ..training.classifier import frame_answers, load_classifier
 from ..training.protocols import ARCHIVE_PROTOCOLS, as_the_paper_chose, binary, preset_settings
 from ..training.protocols import resampled_measures, tested_answers
-from ..training.splits import Clips, clips_of_archive, official_split
+from ..training.splits import Clips, clips_of_archive, official_split, validate_part
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #c4e34dcb
 SEGMENTS, JUDGES = 4, ("controls", *CELLS) # of a clip; what is measured at once
@@ -38,8 +38,8 @@ ARCHIVE_CHANGES = dict( # of the presets of settings
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #94fd1207
 def archive_settings(plan:Plan, **changes) -> ClassifierSettings:
-    "A preset's settings for archives, with what the plan and the caller change."
-    return preset_settings(plan.preset, **ARCHIVE_CHANGES[plan.preset] | changes | plan.classifier)
+    "A preset's settings for archives, with what the plan changes, and the row, whose word is the last."
+    return preset_settings(plan.preset, **ARCHIVE_CHANGES[plan.preset] | plan.classifier | changes)
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #201e23fb
 ROW_NAMES = {("sru", "plain"): "SRU", ("sru", "weighted"): "SRU + cluster weighting",
@@ -144,8 +144,8 @@ def learned_scores(
 ) -> list:       # of each test video (T,)
     "Scores of segments by a network that was told the classes of training videos."
     cell, inputs, pool = row.split("-")
-    s = preset_settings(plan.preset, **FRAME_CHANGES[plan.preset]
-                        | dict(cell=cell, inputs=inputs, pool=pool, top=1 / 16, seed=seed) | plan.classifier)
+    own = dict(cell=cell, inputs=inputs, pool=pool, top=1 / 16, seed=seed)
+    s = preset_settings(plan.preset, **FRAME_CHANGES[plan.preset] | plan.classifier | own)
     fit_classifier(s, clips.take(train), into, plan.device)
     model, *_ = load_classifier(into)
     return [gaussian_filter1d(x, SMOOTH) for x in frame_answers(model, clips.take(test))]
@@ -216,6 +216,7 @@ def measure_segments(plan:Plan, into:Path, seed:int, row:str) -> dict:
     archive = open_collection(plan)
     clips, truth = binary(clips_of_archive(archive, 0)), frame_truth(archive)
     train, test = official_split(clips)
+    validate_part(clips.labels[train], clips.classes, "The training part")
     score = segment_scorer(plan, into, seed, clips, row)
     if not any(y.any() for y in truth.values()) or all(y.all() for y in truth.values()):
         raise UserError(f"{archive.folder / ANNOTATIONS} should mark some frames of test videos, and leave "

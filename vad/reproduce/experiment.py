@@ -111,9 +111,8 @@ def embedded(plan:Plan, method:str, flip:bool=False) -> Clips:
     "The clips, or their mirror images, embedded by one of the preset's methods, or found embedded."
     videos, into = open_collection(plan), plan.folder / "embeddings" / f"{method}{'-mirrored' * flip}"
     options = EMBEDDED_BY[plan.preset][method]
-    clips = clips_of(embed(videos, into, method, device=plan.device, flip=flip, **options), videos.name)
-    source = dict(zip(videos.table.video, joined_sources(plan)))
-    return replace(clips, sources=np.array([source[name] for name in clips.names]))
+    found = embed(videos, into, method, device=plan.device, flip=flip, **options)
+    return replace(clips_of(found, videos.name), sources=joined_sources(plan)[found.mask.any(1)])
 
 # %% ../../nbs/6_engineering/22_experiment.ipynb #d08cbcf0
 def pipeline_features(

@@ -7,8 +7,8 @@ __all__ = ['PAGE_SECONDS', 'short_machine', 'bars_into', 'last_step', 'outcome',
            'running', 'interrupting', 'View', 'measure_all', 'notebook_of', 'execute', 'drawing_key', 'draw_paper',
            'draw_entries', 'as_words', 'Work', 'prepare', 'show_bars', 'validate_evaluation', 'runs_of',
            'show_published', 'said_by', 'alarm_curves', 'rendered_data', 'checked_plan', 'validate_changes',
-           'validate_asked', 'make_plan', 'begin', 'start', 'validate_whole', 'with_data', 'reproduce', 'catalogue',
-           'failures', 'in_short']
+           'validate_classifier', 'validate_asked', 'make_plan', 'begin', 'start', 'validate_whole', 'with_data',
+           'reproduce', 'catalogue', 'failures', 'in_short']
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #003
 import ast
@@ -491,7 +491,11 @@ def checked_plan(plan:Plan) -> Plan:
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
     if plan.other:
+        mine = data.name if plan.frames else Path(plan.clips).name
         data = open_other(plan) if plan.frames else collect(plan.other)
+        if data.name == mine:
+            raise UserError(f"{plan.other} is called as the data that it stands beside: rename one of the "
+                            "folders, by which the tables tell them apart.")
         masks = f" {data.mask_fingerprint()}" if plan.frames else ""
         plan = replace(plan, prints=plan.prints | dict(other=data.fingerprint() + masks))
     if plan.clips:
@@ -510,6 +514,14 @@ def validate_changes(preset:str, changes:dict): # settings of the memory models
     if odd := sorted((own | set(trainer.SCORING)) & set(changes)):
         raise UserError(f"{odd[0]} is set by the rows of the tables: leave it out, or use vad train and vad "
                         "evaluate.")
+
+# %% ../../nbs/6_engineering/26_runner.ipynb #132bb50b
+def validate_classifier(preset:str, changes:dict): # settings of the classifiers
+    "Raise `UserError` on settings that do not exist, and on those that the rows and seeds set themselves."
+    protocols.preset_settings(preset, **changes)
+    if odd := [name for name in ("cell", "seed") if name in changes]:
+        raise UserError(f"{odd[0]} is set by the rows and seeds of the tables: leave it out, or use vad "
+                        "classify.")
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #8e043eea
 def validate_asked(data, clips, options:dict): # as of `make_plan`
@@ -537,7 +549,7 @@ def make_plan(
     validate_asked(data, clips, options | own)
     trainer.settings(preset, **options)
     validate_changes(preset, options)
-    protocols.preset_settings(preset, **own["classifier"] or {})
+    validate_classifier(preset, own["classifier"] or {})
     pick_device(device)
     frames, clips = (p and str(Path(p).resolve()) for p in (data, clips))
     names = "-".join(Path(p).name for p in (frames, clips) if p) or "synthetic"

@@ -148,16 +148,18 @@ LEFT_OUT = ("Arrest", "Shoplifting") # of UCF-Crime, by the paper
 
 def as_the_paper_chose(clips:Clips, seed:int=0) -> Clips:
     "Without two of UCF-Crime's classes, and with no more normal videos than anomalous ones in either part."
-    kept = tuple(c for c in clips.classes if c not in LEFT_OUT)
+    left_out = LEFT_OUT if clips.name == "ucf_crime" else ()
+    kept = tuple(c for c in clips.classes if c not in left_out)
     label = np.array(clips.classes)[clips.labels]
     videos = pd.DataFrame(dict(source=clips.sources, label=label, normal=clips.labels == 0,
-                               part="" if clips.parts is None else clips.parts)).drop_duplicates("source")
+                               part="" if clips.parts is None else clips.parts)).drop_duplicates()
     videos, rows = videos[videos.label.isin(kept)], []
     for _, t in videos.groupby("part"):
         normal, anomalous = t[t.normal], t[~t.normal]
         if len(anomalous): normal = normal.sample(min(len(normal), len(anomalous)), random_state=seed)
-        rows += [*normal.source, *anomalous.source]
-    some = clips.take(np.flatnonzero(np.isin(clips.sources, rows) & np.isin(label, kept)))
+        rows += [normal, anomalous]
+    chosen = pd.MultiIndex.from_frame(pd.concat(rows)[["source", "label"]]) # a film may hold several classes
+    some = clips.take(np.flatnonzero(pd.MultiIndex.from_arrays([clips.sources, label]).isin(chosen)))
     return replace(some, labels=np.array([kept.index(clips.classes[k]) for k in some.labels]), classes=kept)
 
 # %% ../../nbs/4_training/05_protocols.ipynb #044d63e6
