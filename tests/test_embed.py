@@ -282,6 +282,8 @@ def test_settings_that_cannot_be(tmp_path, wrong, says):
 
 def test_an_engine_that_is_unknown():
     with pytest.raises(UserError, match="local, dask or ray"): Workload(engine="spark")
+    for odd in ("workers", "threads", "shard"):
+        with pytest.raises(UserError, match=f"{odd}=-1 does no work"): Workload(**{odd: -1})
 
 def test_a_full_disk(tmp_path, disk):
     root = write_tree(tmp_path / "tree", 4)
@@ -561,6 +563,7 @@ def test_opening(tmp_path):
     with pytest.raises(UserError, match="cnn_embeddings.npy is damaged"): open_embeddings(tmp_path, "cnn")
     with pytest.raises(UserError, match="is not a readable array"): open_embeddings(tmp_path / "cnn_embeddings.npy", labels=tmp_path / "cnn_labels.npy")
     with pytest.raises(UserError, match="missing"): open_embeddings(tmp_path / "gone_embeddings.npy")
+    with pytest.raises(UserError, match="is by cnn, not by vit"): open_embeddings(tmp_path / "cnn_embeddings.npy", "vit")
 
 def test_the_real_clips():
     if not (clips := shared("data/fights")): pytest.skip("the clips are not here (set VAD_SHARED)")

@@ -351,6 +351,8 @@ class Workload:
     def __post_init__(self):
         if self.engine not in ("local", "dask", "ray"):
             raise UserError(f"engine={self.engine!r} is unknown: use local, dask or ray.")
+        for name, n in dict(workers=self.workers, threads=self.threads, shard=self.shard).items():
+            if n is not None and n < 1: raise UserError(f"{name}={n} does no work: use 1 or more.")
 
     def on(self, device:str) -> tuple[int, int]:
         "Workers and threads on a device."
@@ -480,6 +482,7 @@ def open_embeddings(
     path = Path(path)
     if path.is_dir(): path = find_embeddings(path, method)
     stem = path.name.removesuffix(".npy").removesuffix("_embeddings")
+    if method not in (None, stem): raise UserError(f"{path} is by {stem}, not by {method}: leave method out.")
     manifest, record = (path.with_name(f"{stem}_{n}") for n in ("manifest.csv", "record.json"))
     bare = labels or not manifest.exists() and not record.exists()
     facts = {} if bare else read_json(record, RECORD, EMBED_AGAIN, EMBED_AGAIN)
