@@ -1,4 +1,5 @@
 "`vad explore`: a page for this machine alone, driven in Chromium: looked at, labelled, and what was labelled is measured by `vad evaluate`."
+import shutil
 import subprocess
 import sys
 
@@ -75,3 +76,18 @@ def drive(browser, entrance, album):
     assert all(url.startswith(("http://127.0.0.1", "file:", "data:", "blob:")) for url in loaded), loaded
     white = page.evaluate("getComputedStyle(document.querySelector('.vad-explorer canvas')).filter")
     assert "invert" in white # a dark page has no white boxes
+
+@pytest.mark.skipif(not CHROMIUM, reason=NEEDED)
+def test_a_run_is_named_alone(folder):
+    "its data are found from where somebody stands, and no settings that lie there"
+    mine, run = folder / "mine", folder / "a/b/c/d/e/run"
+    mine.mkdir()
+    shutil.copytree(folder / "run", run)
+    (mine / "walkway").symlink_to(folder / "walkway")
+    (mine / "voila.json").write_text('{"Voila": {"token": ""}}')
+    with explored(mine, run) as (entrance, address), chromium() as browser: # a stranger is not let in
+        page = browser.new_page(viewport=dict(width=1250, height=1150))
+        page.set_default_timeout(120_000)
+        page.goto(entrance.as_uri())
+        page.locator(".vad-explorer canvas").first.wait_for()
+        page.locator(".vad-explorer").get_by_text("AUC").first.wait_for() # by the walkway's labels

@@ -2,7 +2,9 @@
 import errno
 import os
 import shutil
+import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import square
 from test_window import TINY, Mean, gray
 
@@ -17,18 +20,24 @@ from vad.core.errors import UserError
 from vad.core.provenance import WEIGHTS, find_run
 from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
+from vad.data.embedding import embed
+from vad.data.feature_archives import write_synthetic_archive
 from vad.data.film_writer import write_film
 from vad.data.video import open_video
 from vad.scores.detector import FrameDifference
 from vad.training import trainer
+from vad.training.classifier import ClassifierSettings, fit_classifier
 from vad.training.evaluation import evaluate
+from vad.training.splits import open_clips
 from vad.use import browser, moments, sources
 from vad.use.browser import explorer_of, serve_explorer
 from vad.use.calibration import calibrate
 from vad.use.explorer import explore_pair
-from vad.use.export import export_onnx
+from vad.use.export import Graph, export_onnx, largest_difference
 from vad.use.first_minutes import fit_beginning
+from vad.use.inspect_clips import ClipInspector
 from vad.use.inspect_frames import ONLINE, PAPER, FrameInspector, view_frames
+from vad.use.labelling import Labelling, load_own_labels, marks_in_words, saved_in_words
 from vad.use.moments import film_key, film_names, given_options, score_folder
 from vad.use.scorers import class_scorer, open_scorer
 from vad.use.sources import Fetched, Source, films_under, open_source
@@ -299,3 +308,206 @@ def test_damage_of_normal_film_is_told_and_kept(tmp_path):
     path = film(tmp_path / "whole.mp4")
     with pytest.warns(UserWarning, match="Normal film: .*lacks frame 20"): calibrate("speed", [path, shots], tmp_path / "mine", first=2.)
     assert "lacks frame 20" in read_json(tmp_path / "mine/record.json")["calibrated"]["notes"][0]
+
+
+# ---- the page of an explorer
+
+@pytest.fixture
+def private(tmp_path, monkeypatch):
+    "the folder of a page; the one where somebody stands holds settings of Voila, which are code"
+    pytest.importorskip("voila", reason="voila is not installed: pip install voila")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("voila.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nc.Voila.token = ''\n")
+    write_json(Path("voila.json"), dict(Voila=dict(ip="0.0.0.0")))
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path / "page"
+    signal.signal(signal.SIGTERM, before)
+
+def test_settings_of_the_folder_one_stands_in_have_no_say(private):
+    app = browser.new_server(browser.write_notebook(private, dict(run="x")), browser.free_port(), "secret")
+    assert (app.ip, app.token) == ("127.0.0.1", "secret") and not (private.parent / "ran").exists()
+
+@pytest.mark.parametrize("setting", [dict(ip="0.0.0.0"), dict(token="")])
+def test_a_page_that_would_be_open_to_others_is_not_served(private, setting):
+    write_json(private / "voila.json", dict(Voila=setting))
+    with pytest.raises(UserError, match="page holds settings of Voila that open the page to others: remove"):
+        browser.new_server(browser.write_notebook(private, dict(run="x")), browser.free_port(), "secret")
+
+@pytest.fixture
+def beside(run, tiny, tmp_path):
+    "a run and its data in a folder of their own, deeper than a run looks around itself"
+    for name in ("ipympl", "anywidget"): pytest.importorskip(name, reason=f"{name} is not installed: pip install {name}")
+    shutil.copytree(tiny, tmp_path / "here" / tiny.name)
+    return shutil.copytree(run, tmp_path / "a/b/c/d/e/run")
+
+def test_a_page_opens_the_data_that_the_check_found(beside, tiny, tmp_path, monkeypatch):
+    "and by the labels of then: its kernel stands in another folder"
+    monkeypatch.chdir(tmp_path / "here")
+    opened = served(monkeypatch, beside)
+    assert opened["data"] == tmp_path / "here" / tiny.name and opened["truth"] == open_dataset(tiny).truth
+    monkeypatch.chdir(tmp_path / "a")
+    inspector = explorer_of(**opened).inspector
+    assert inspector.data.fingerprint() == open_dataset(tiny).fingerprint() and inspector.evaluated is not None
+
+def test_a_folder_of_the_same_name_does_not_end_the_search(run, tiny, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(tiny, tmp_path / "data" / tiny.name)
+    (tmp_path / "here" / tiny.name).mkdir(parents=True) # empty
+    monkeypatch.chdir(tmp_path / "here")
+    assert FrameInspector(folder, device="cpu").data.root == tmp_path / "data" / tiny.name
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(UserError, match="is not there as it was"): FrameInspector(folder, device="cpu")
+
+def test_labels_that_were_made_since_do_not_hide_a_runs_data(run, tmp_path, monkeypatch):
+    for i in range(3): film(tmp_path / f"mine/{('training', 'testing')[i > 0]}/videos/{i}.mp4", i)
+    fitted = trainer.fit(TINY, open_dataset(tmp_path / "mine"), tmp_path / "run", "cpu").folder
+    monkeypatch.chdir(tmp_path)
+    for v in (0, 1): marked(FrameInspector(fitted, device="cpu"), v).save()
+    assert open_dataset(tmp_path / "mine").truth == "labels" and FrameInspector(fitted, device="cpu").data.truth is None
+
+
+# ---- labels made by hand
+
+def marked(inspector, v=0):
+    "frames 10 to 20 of a video"
+    labelling = Labelling(inspector)
+    labelling.open(v)
+    labelling.mark(10, 20)
+    return labelling
+
+@pytest.fixture
+def evaluated(run, films, tmp_path):
+    "a run that was evaluated without labels on two films"
+    folder = shutil.copytree(run, tmp_path / "run")
+    evaluate(folder, open_dataset(films), "cpu")
+    return folder
+
+def test_labels_made_by_hand_are_shown_in_an_evaluated_run(evaluated, films):
+    def look(): return FrameInspector(evaluated, films, "cpu")
+    def shown(inspector): return np.flatnonzero(inspector.labels[0]).tolist() == inspector.trace(0).frames[inspector.trace(0).labels == 1].tolist() == list(range(10, 21))
+    first = look()
+    assert first.evaluated is not None and first.trace(1).labels is None
+    labelling = marked(first) # before the video is looked at
+    assert shown(first)
+    labelling.save()
+    again = look() # the next explorer knows them
+    assert load_own_labels(again) == [] and again.evaluated is not None and shown(again) and again.trace(1).labels is None
+    np.testing.assert_array_equal(again.trace(0).scores()[PAPER], first.trace(0).scores()[PAPER])
+
+def test_labels_of_an_evaluation_are_those_of_the_dataset(run, tiny):
+    inspector = FrameInspector(run, open_dataset(tiny), "cpu")
+    for v, labels in enumerate(inspector.labels): np.testing.assert_array_equal(inspector.trace(v).labels, labels[4:])
+
+def test_the_file_of_marks_that_were_taken_back_goes(films, evaluated):
+    labelling, file = marked(FrameInspector(evaluated, films, "cpu")), films / "labels/a.npy"
+    assert "Not saved" in marks_in_words(labelling) and saved_in_words(labelling.save()) == f"Saved: 1 file in {file.parent}." and file.exists()
+    labelling.undo()
+    assert "Not saved" in marks_in_words(labelling)
+    said = saved_in_words(labelling.save())
+    assert said == f"Removed from {file.parent}, as no mark is left: a.npy." and not file.exists() and "Not saved" not in marks_in_words(labelling)
+    labelling.mark(3, 5)
+    labelling.undo() # nobody saved it
+    with pytest.raises(UserError, match="nothing to save"): labelling.save()
+    labelling.mark(3, 5)
+    labelling.save()
+    labelling.open(1)
+    labelling.mark(7, 8)
+    labelling.open(0)
+    labelling.undo()
+    assert saved_in_words(labelling.save()) == f"Saved: 1 file in {file.parent}. Removed from {file.parent}, as no mark is left: a.npy."
+
+def test_a_file_that_nobody_wrote_here_stays(films, evaluated):
+    "one that does not fit, beside marks that were taken back before they were saved"
+    (films / "labels").mkdir()
+    for name, n in (("a", 3), ("b", 60)): np.save(films / f"labels/{name}.npy", np.zeros(n, np.uint8))
+    inspector = FrameInspector(evaluated, films, "cpu")
+    assert "holds 3 labels" in load_own_labels(inspector)[0]
+    labelling = marked(inspector)
+    labelling.undo()
+    with pytest.raises(UserError, match="nothing to save"): labelling.save()
+    assert len(np.load(films / "labels/a.npy")) == 3
+
+def test_marks_go_back_to_what_was_saved_before(films, evaluated):
+    marked(FrameInspector(evaluated, films, "cpu")).save()
+    again = FrameInspector(evaluated, films, "cpu")
+    load_own_labels(again)
+    labelling = Labelling(again)
+    labelling.open(0)
+    labelling.mark(0, 59, False)
+    labelling.save()
+    labelling.undo()
+    labelling.save()
+    assert np.flatnonzero(np.load(films / "labels/a.npy")).tolist() == list(range(10, 21))
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_two_films_of_one_stem_share_no_labels(run, films, whole):
+    "whether both are looked at, or one; what else is marked is saved all the same"
+    film(films / "a.mkv", 3)
+    inspector = FrameInspector(run, films if whole else films / "a.mp4", "cpu")
+    labelling = marked(inspector)
+    if whole:
+        labelling.open(2)
+        labelling.mark(1, 2)
+    with pytest.raises(UserError, match=r"a\.m.. and a\.m.. beside it would share the labels in .*labels/a\.npy: rename one of them\."): labelling.save()
+    assert (films / "labels/b.npy").exists() == whole and not (films / "labels/a.npy").exists()
+    assert [m.saved for m in labelling.marks.values()] == [False, True][:1 + whole]
+    for p in films.glob("a.m*"):
+        if p.name != inspector.data.test[0].path.name: p.unlink()
+    (films / "a").mkdir() # results, perhaps: no video
+    assert [p.name for p in labelling.save()] == ["a.npy"]
+
+
+# ---- classes of a classifier, and numbers of an export
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    "embeddings of three classes, and of three others"
+    root = tmp_path_factory.mktemp("three")
+    for name, classes in dict(mine=("normal", "arson", "fight"), theirs=("normal", "robbery", "vandalism")).items():
+        for k, c in enumerate(classes):
+            for i in range(2): film(root / f"{name}_films/{c}/{c}{i}.mp4", 10 * k + i, 12)
+        embed(root / f"{name}_films", root / name, method="cnn", frames=6, width=16, size=32, device="cpu", kind="multiclass")
+    return root
+
+def classes_of(three, kind, folder):
+    s = ClassifierSettings(hidden=8, projection=8, heads=2, epochs=1, batch=4)
+    return fit_classifier(s, open_clips(three / "mine", kind=kind), folder, "cpu").folder
+
+def test_no_outputs_under_the_names_of_other_classes(three, tmp_path):
+    folder = classes_of(three, "multiclass", tmp_path / "run")
+    assert ClipInspector(folder, three / "mine", device="cpu").clips.classes == ("normal", "arson", "fight")
+    for theirs in (three / "theirs", open_clips(three / "theirs")):
+        with pytest.raises(UserError, match="knows the classes normal, arson, fight, and theirs has normal, robbery, vandalism: name the emb"): ClipInspector(folder, theirs, device="cpu")
+    with pytest.raises(UserError, match="for 3 classes, and mine has"): ClipInspector(folder, open_clips(three / "mine", kind="binary"), device="cpu")
+
+def test_a_binary_run_opens_the_embeddings_that_it_was_trained_on(three, tmp_path):
+    folder = classes_of(three, "binary", tmp_path / "run")
+    for given in (three / "mine", open_clips(three / "mine"), open_clips(three / "mine", kind="binary")):
+        inspector = ClipInspector(folder, given, device="cpu")
+        assert inspector.clips.classes == ("normal", "anomalous") and inspector.clips.fingerprint() == open_clips(three / "mine", kind="binary").fingerprint()
+        assert {Path(x.name).parent.name: x.label for x in map(inspector.explain, range(6))} == dict(normal="normal", arson="anomalous", fight="anomalous")
+    unsaid = replace(open_clips(three / "mine"), has_normal=False)
+    with pytest.raises(UserError, match="mine has normal, arson, fight, and nothing says which is normal: give open_clips"): ClipInspector(folder, unsaid, device="cpu")
+
+def test_a_binary_run_opens_the_archive_that_it_was_trained_on(tmp_path):
+    "whose normal class has a name of its own"
+    archive = write_synthetic_archive(tmp_path, videos=30)
+    known = open_clips(archive, kind="binary", segments=4)
+    assert open_clips(archive).normal == "Normal" and known.classes == ("normal", "anomalous")
+    folder = fit_classifier(ClassifierSettings(hidden=8, projection=8, heads=2, epochs=1), known, tmp_path / "run", "cpu").folder
+    assert ClipInspector(folder, archive, device="cpu").clips.fingerprint() == known.fingerprint()
+
+def test_an_export_that_answers_with_no_number_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Sqrt", ["x"], ["y"])], "root", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "root.onnx")
+    class Root(torch.nn.Module):
+        def forward(self, x): return x.abs().sqrt()
+    def off(*numbers): return largest_difference(Graph(Root(), dict(x=torch.tensor(numbers)), ("y",)), tmp_path / "root.onnx")
+    assert off(4., 9.) < 1e-6
+    with pytest.raises(UserError, match="root.onnx and the run differ by nan, which is no number: please report it"): off(4., -9.)

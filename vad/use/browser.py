@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..core.errors import UserError, short_reason
 from ..core.provenance import find_run
+from ..data.datasets import open_dataset
 from .explorer import explore, explore_clips, explore_pair
 from .inspect_clips import holds_classifier
 from .inspect_frames import FrameInspector
@@ -29,6 +30,7 @@ def explorer_of(
     data=None,         # videos, see `explore`; of a classifier the embeddings that it reads
     other=None,        # a second detector, to be seen beside the first
     device:str="auto", # auto | cpu | cuda | cuda:N | mps
+    truth=None,        # by which labels the data of a detector is opened, see `open_dataset`; None: as found
 ) -> NotebookView:
     "The explorer that fits a run. Raises `UserError` where run or data cannot be opened."
     if other and any(map(holds_classifier, (run, other))):
@@ -36,6 +38,7 @@ def explorer_of(
     if holds_classifier(run):
         if data is None: raise UserError(f"{run} holds a classifier: name the embeddings that it reads, too.")
         return explore_clips(run, data, device=device)
+    if truth: data = open_dataset(data, truth, partial=True)
     return explore_pair(run, other, data, device) if other else explore(run, data, device)
 
 # %% ../../nbs/5_use/03a_browser.ipynb #0c61879a
@@ -100,26 +103,34 @@ def new_server(
     port:int, token:str,
     theme:str="light", # light | dark
 ):
-    "Voila over a notebook, for this machine alone. Raises `UserError` where it is not installed."
+    "Voila over a notebook, for this machine alone. Raises `UserError` where it is not, or Voila is missing."
     try:
         from voila.app import Voila
     except ImportError:
         raise UserError("vad explore takes the package voila: pip install voila.") from None
-    app = Voila(ip="127.0.0.1", port=port, port_retries=0, open_browser=False, token=token)
+    here, folder = "127.0.0.1", notebook.parent
+    # without paths of its own Voila runs the voila.py of whatever folder somebody stands in
+    app = Voila(ip=here, port=port, port_retries=0, open_browser=False, token=token,
+                config_file_paths=[str(folder)])
     app.tornado_settings = dict(headers={"Content-Security-Policy": FROM_HERE})
     app.log_level = logging.WARNING
     app.initialize([str(notebook), f"--theme={theme}", "--show_tracebacks=True"])
+    if (app.ip, app.token) != (here, token):
+        raise UserError(f"{folder} holds settings of Voila that open the page to others: "
+                        "remove voila.py and voila.json there.")
     return app
 
 # %% ../../nbs/5_use/03a_browser.ipynb #e74532b6
-def validate_viewable(run, data, other, device:str): # see `explorer_of`
+def validate_viewable(run, data, other, device:str) -> dict: # see `explorer_of`; data and truth of the page
     "Raise `UserError` on what no explorer could open, before a page is served."
     load_widgets()
     if any(map(holds_classifier, filter(None, (run, other)))):
         explorer_of(run, data, other, device)
-        return
+        return dict(data=data)
     first = FrameInspector(run, data, device)
     if other: FrameInspector(other, first.data, device)
+    # the page stands in another folder, and would look for the run's own data there
+    return dict(data=data) if data else dict(data=first.data.root, truth=first.data.truth or "none")
 
 # %% ../../nbs/5_use/03a_browser.ipynb #243daa13
 def serve_explorer(
@@ -131,12 +142,12 @@ def serve_explorer(
 ):
     "Show an explorer in a browser until somebody stops it. What cannot be opened is refused before."
     if port: validate_port(port)
-    validate_viewable(run, data, other, device)
+    found = validate_viewable(run, data, other, device)
     token, port = secrets.token_urlsafe(24), port or free_port()
     with tempfile.TemporaryDirectory(prefix="vad-explore-") as folder: # only its owner can read it
         def absolute(path): return path and Path(path).absolute()
         run, other = absolute(find_run(run)), absolute(other and find_run(other))
-        given = dict(run=run, data=absolute(data), other=other, device=device)
+        given = found | dict(run=run, data=absolute(found["data"]), other=other, device=device)
         server = new_server(write_notebook(Path(folder), given), port, token, theme)
         entrance = write_entrance(Path(folder), f"http://127.0.0.1:{port}/?token={token}")
         tell(f"Open {entrance.as_uri()} in a browser of this machine. Ctrl-C ends it.")

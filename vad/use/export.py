@@ -201,7 +201,10 @@ def largest_difference(g:Graph, path:Path) -> float:
             b = b.numpy()
             if a.shape != b.shape:
                 raise UserError(f"{path} answers in the shape {a.shape}, not {b.shape}: please report it.")
-            worst = max(worst, float(np.abs(a - b).max() / max(1., np.abs(b).max())))
+            off = float(np.abs(a - b).max() / max(1., np.abs(b).max()))
+            if not np.isfinite(off): # `max` would pass over it
+                raise UserError(f"{path} and the run differ by {off}, which is no number: please report it.")
+            worst = max(worst, off)
     return worst
 
 # %% ../../nbs/5_use/05_export.ipynb #034

@@ -252,11 +252,13 @@ def recorded_data(folder:Path|None) -> Dataset: # None: of no run
     "The dataset that a run's record names. Raises `UserError` where it is not found, or has changed."
     record = folder / "record.json" if folder else None
     known = read_json(record, dict(data=dict|None)).get("data") or {} if record and record.exists() else {}
-    name, truth = known.get("folder"), known.get("truth")
+    name, truth = known.get("folder"), known.get("truth") or "none" # no labels that were made since
     near = [Path.cwd(), *folder.resolve().parents[:4]] if name else []
     for place in (p for base in near for p in (base / name, base / "data" / name) if p.is_dir()):
-        data = open_dataset(place, truth, partial=True)
-        if data.fingerprint() == known.get("fingerprint"): return data
+        try:
+            data = open_dataset(place, truth, partial=True)
+            if data.fingerprint() == known.get("fingerprint"): return data
+        except UserError: continue # something else of this name: the data may lie in the next place
     what = f"The dataset {name} of {folder.name} is not there as it was" if name else "No run says which data"
     raise UserError(f"{what}: name a dataset, a folder of videos or a video with data=.")
 
@@ -407,10 +409,11 @@ def trace_table(
     inspector:FrameInspector, v:int,
     numbers:dict[str, np.ndarray], # score and parts, (T,) each
 ) -> pd.DataFrame:
-    "Scores and labels of a video's frames: those of the evaluation, or made from what was seen."
+    "Scores of a video's frames, of the evaluation or made from what was seen, and its labels of now."
     i, n, one = inspector, len(numbers["score"]), slice(v, v + 1)
     if i.evaluated is not None and (mine := i.evaluated.video == i.names[v]).sum() == n:
-        return i.evaluated[mine].drop(columns="video").reset_index(drop=True)
+        table = i.evaluated[mine].drop(columns=["video", "label"], errors="ignore").reset_index(drop=True)
+        return table if i.labels[v] is None else table.assign(label=i.labels[v][-n:])
     if not i.detector.calibrated: numbers.pop("score")
     alone = replace(i.data, test=i.data.test[one], labels=None if i.labels[v] is None else i.labels[one])
     first = int(i.frames.lengths[v]) - n
