@@ -25,7 +25,7 @@ from vad.cli import app
 from vad.core.errors import UserError
 from vad.core.provenance import shared
 from vad.data.datasets import PUBLISHED, open_dataset
-from vad.data.download import OFFICIAL, download, extract_frames, fetch_dataset, members, unpack
+from vad.data.download import OFFICIAL, download, extract_frames, fetch_dataset, members, origin_file, unpack
 from vad.data.film_writer import write_film as write_scene_film
 from vad.data.video import open_video
 
@@ -301,7 +301,7 @@ def test_a_killed_extraction_goes_on(tmp_path):
     assert done and len(done) < 4 and all(open_video(tmp_path / "out" / n).frames == 50 for n in done)
     made = (tmp_path / "out/0/000001.png").stat().st_mtime_ns
     extract_frames(tmp_path / "in", tmp_path / "out", ".png")
-    assert sorted(q.name for q in (tmp_path / "out").iterdir()) == ["0", "1", "2", "3"] and (tmp_path / "out/0/000001.png").stat().st_mtime_ns == made
+    assert sorted(q.name for q in (tmp_path / "out").iterdir()) == [*(f".{i}.frames.json" for i in range(4)), "0", "1", "2", "3"] and (tmp_path / "out/0/000001.png").stat().st_mtime_ns == made
     for i in range(4): assert open_video(tmp_path / f"out/{i}").frames == 50
     nothing_half(tmp_path / "out")
 
@@ -355,3 +355,93 @@ def test_a_damaged_film_is_extracted_as_far_as_it_goes(tmp_path):
 def test_scenes_on_a_full_disk(disk):
     fill(disk, 2000)
     with pytest.raises(UserError, match="disk"): write_scene_film(disk / "a.mp4", np.random.default_rng(0).integers(0, 256, (40, 120, 180), np.uint8))
+
+
+# ---- what is there already
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path, ucsd):
+    (tmp_path / "ped2").mkdir()
+    with Server(ucsd) as server: assert fetch_dataset("ped2", tmp_path, server.url) == tmp_path / "ped2"
+    (tmp_path / "ped1").mkdir()
+    (tmp_path / "ped1/mine.txt").write_text("notes")
+    with pytest.raises(UserError, match="no videos in a layout"): fetch_dataset("ped1", tmp_path, server.url, retries=0)
+    assert [p.name for p in (tmp_path / "ped1").iterdir()] == ["mine.txt"]
+
+def replace_film(path): film(path, 12, 2)
+def choose_png(path): return dict(suffix=".png")
+def choose_fields(path): return dict(VAD_FIELDS="stored")
+def choose_decoder(path): return dict(VAD_DECODER="opencv")
+
+@pytest.mark.parametrize("change, words", [(replace_film, "from another film"), (choose_png, "with another suffix"),
+                                           (choose_fields, "by another decoding"), (choose_decoder, "by another decoding")])
+def test_frames_made_otherwise_are_not_taken_for_these(tmp_path, monkeypatch, change, words):
+    path = tmp_path / "in/a.avi"
+    film(path, 12, 1)
+    folder, = quietly(tmp_path / "in", tmp_path / "out")
+    first = (folder / "000001.jpg").read_bytes()
+    quietly(tmp_path / "in", tmp_path / "out")
+    how = change(path) or {}
+    for name in [n for n in how if n.startswith("VAD_")]: monkeypatch.setenv(name, how.pop(name))
+    with pytest.raises(UserError, match=f"{words}: to write .* anew, delete it, or name another folder.$") as e: quietly(tmp_path / "in", tmp_path / "out", **how)
+    assert str(folder) in str(e.value) and "\n" not in str(e.value) and (folder / "000001.jpg").read_bytes() == first
+    quietly(tmp_path / "in", tmp_path / "new", **how)
+    origin_file(folder).unlink() # of an earlier version
+    assert quietly(tmp_path / "in", tmp_path / "out", **how) == [folder]
+
+def test_a_new_version_of_the_decoder_asks_for_no_new_frames(tmp_path, monkeypatch):
+    import vad.data.download as module
+    film(tmp_path / "a.avi", 12, 1)
+    folder, = quietly(tmp_path / "a.avi", tmp_path / "out")
+    real = module.decoding_of
+    monkeypatch.setattr(module, "decoding_of", lambda paths: real(paths) | dict(decoder="pyav 99.0"))
+    assert quietly(tmp_path / "a.avi", tmp_path / "out") == [folder]
+
+@pytest.mark.parametrize("out", ["out", "frames", "one.two"])
+def test_labels_that_somebody_made_come_along(tmp_path, out):
+    rows = {}
+    for i, name in enumerate(("a", "b.c")):
+        film(tmp_path / f"mine/{name}.avi", 12, i)
+        rows[name] = (np.arange(12) >= 4 + i).astype(np.uint8)
+        (tmp_path / "mine/labels").mkdir(exist_ok=True)
+        np.save(tmp_path / f"mine/labels/{name}.npy", rows[name])
+    for _ in range(2): quietly(tmp_path / "mine", tmp_path / out)
+    data = open_dataset(tmp_path / out)
+    assert data.truth == "labels" and not list(tmp_path.rglob("frame_labels_*"))
+    for v, y in zip(data.test, data.labels, strict=True): assert v.path.is_dir() and (y == rows[v.name]).all()
+    np.save(path := next(p for p in tmp_path.rglob("labels/a.npy") if "mine" not in p.parts), 1 - rows["a"])
+    with pytest.raises(UserError, match="other labels than"): quietly(tmp_path / "mine", tmp_path / out)
+    assert (np.load(path) == 1 - rows["a"]).all()
+
+def test_frames_are_not_written_among_the_films(tmp_path):
+    film(tmp_path / "mine/a.avi", 12, 1)
+    for out in ("mine", "mine/frames", "mine/x/../y"):
+        with pytest.raises(UserError, match="name another folder"): quietly(tmp_path / "mine", tmp_path / out)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["a.avi"]
+    folder, = quietly(tmp_path / "mine", tmp_path / "out")
+    with pytest.raises(UserError, match="its own frames"): quietly([folder], tmp_path / "out")
+
+
+# ---- a film from frames
+
+def grays(n):
+    for i in range(n): yield np.full((32, 48), 20 * i, np.uint8)
+
+def broken():
+    yield from grays(5)
+    raise RuntimeError("the source failed")
+
+@pytest.mark.parametrize("decoder", ["pyav", "opencv"])
+def test_a_film_is_whole_or_not_there(tmp_path, monkeypatch, decoder):
+    monkeypatch.setenv("VAD_DECODER", decoder)
+    for frames, fps, error, words in ((broken(), 15, RuntimeError, "source failed"), (grays(3), 0, UserError, "rate above 0"), (grays(3), float("nan"), UserError, "rate above 0"),
+                                      (grays(3), -5, UserError, "rate above 0"), (grays(3), float("inf"), UserError, "rate above 0"), ([], 15, UserError, "without a frame")):
+        with pytest.raises(error, match=words): write_scene_film(tmp_path / "a.mp4", frames, fps)
+        assert not list(tmp_path.iterdir())
+    write_scene_film(tmp_path / "a.mp4", grays(9))
+    with pytest.raises(RuntimeError): write_scene_film(tmp_path / "a.mp4", broken())
+    assert open_video(tmp_path / "a.mp4").frames == 9 and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+def test_a_full_disk_names_the_folder_that_somebody_knows(disk):
+    fill(disk, 2000)
+    with pytest.raises(UserError) as e: write_scene_film(disk / "a.mp4", np.random.default_rng(0).integers(0, 256, (40, 120, 180), np.uint8))
+    assert ".part" not in str(e.value)

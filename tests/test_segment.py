@@ -356,3 +356,47 @@ def test_what_failed_is_tried_again_and_another_film_is_refused(tmp_path, blocks
 @pytest.mark.parametrize("how", [dict(seconds=float("nan")), dict(seconds=float("inf")), dict(tolerance=float("nan")), dict(shortest=float("inf"))])
 def test_lengths_without_end_are_refused(tmp_path, how):
     with pytest.raises(UserError, match="seconds is more than 0"): segment(tmp_path, tmp_path / "clips", **how)
+
+def tree_of(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+@pytest.mark.parametrize("out", ["films", "films/normal", "films/new", ".", "link", "films/../films/x"])
+def test_clips_are_not_written_among_films(tmp_path, blocks, out):
+    for name in ("normal/a.mp4", "normal/a_0001.mp4", "Arson/b.mp4"): write_h264(tmp_path / "films" / name, blocks[:20])
+    (tmp_path / "films/sources.csv").write_text("video,source\nnormal/a.mp4,1\nnormal/a_0001.mp4,1\nArson/b.mp4,2\n")
+    (tmp_path / "link").symlink_to("films")
+    before = tree_of(tmp_path)
+    with pytest.raises(UserError, match="name another folder.$"): segment(tmp_path / "films", tmp_path / out, seconds=1, shortest=.1, cut="encode", workers=1)
+    assert tree_of(tmp_path) == before
+
+def test_somebodys_folder_is_left_alone(tmp_path, blocks):
+    for name in ("normal/a.mp4", "Arson/b.mp4"): write_h264(tmp_path / "films" / name, blocks[:20])
+    write_h264(tmp_path / "mine/normal/a_0001.mp4", blocks[20:])
+    before = tree_of(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"mine holds files \(normal/a_0001.mp4\) already: name a new folder.$"): segment(tmp_path / "films", tmp_path / "mine", seconds=1, shortest=.1)
+    assert {k: v for k, v in tree_of(tmp_path / "mine").items() if not k.startswith(".")} == before
+    (tmp_path / "empty/normal").mkdir(parents=True)
+    assert len(segment(tmp_path / "films", tmp_path / "empty", seconds=1, shortest=.1)) == 4 # empty folders are as good as none
+
+@pytest.mark.parametrize("hours", [1, .5, 1 / 6, 1 / 3])
+def test_a_frame_an_hour_keeps_its_times(tmp_path, hours):
+    write_film(tmp_path / "films/Arson/a.mkv", range(12), pts=[3600 * hours * i for i in range(12)])
+    assert open_video(tmp_path / "films/Arson/a.mkv").even
+    table = segment(tmp_path / "films", tmp_path / "clips", kind="multiclass", seconds=4 * 3600 * hours, shortest=1, cut="encode", workers=1)
+    assert len(table) == 3 and (table.status == "ok").all(), table.reason.tolist()
+    for i, line in enumerate(table.itertuples()):
+        clip = open_video(tmp_path / "clips" / line.video)
+        np.testing.assert_allclose(clip.times(), np.arange(4) * 3600 * hours, atol=.01)
+        assert abs(clip.fps / line.fps - 1) < 1e-3 and numbers_of(clip.read()) == list(range(4 * i, 4 * i + 4))
+
+@pytest.mark.parametrize("size", [(1, 64), (64, 1)])
+def test_a_film_that_is_a_line_is_left_out(tmp_path, blocks, size):
+    write_h264(tmp_path / "films/Arson/b.mp4", blocks[:20])
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "films/Arson/thin.avi"), "w") as out:
+        stream = out.add_stream("rawvideo", rate=10)
+        (stream.height, stream.width), stream.pix_fmt = size, "bgr24"
+        for i in range(20): out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*size, 3), 10 * i, np.uint8), format="bgr24")))
+        out.mux(stream.encode())
+    table, _ = caught(lambda: segment(tmp_path / "films", tmp_path / "clips", kind="multiclass", seconds=1, shortest=.1, cut="encode", workers=1))
+    thin = table[table.film == "Arson/thin.avi"]
+    assert thin.status.tolist() == ["failed"] and f"{size[1]} x {size[0]} pixels" in thin.reason.item() and (table.status == "ok").sum() == 2

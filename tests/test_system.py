@@ -21,6 +21,7 @@ import pytest
 import torch
 from apart import Apart
 from conftest import fill, litter, write_frames
+from hypothesis import given, settings, strategies as st
 from test_cli import SMALL, call, sentence
 
 from vad.data import download
@@ -455,3 +456,17 @@ def test_the_peak_of_memory_is_the_process_own():
     large = np.ones(200_000_000) # 1.6 GB
     said = subprocess.run([sys.executable, "-c", "from vad.core.devices import peak_memory; print(peak_memory())"], capture_output=True, text=True, check=True)
     assert .05 < float(said.stdout) < 1.2 and len(large)
+
+
+@settings(max_examples=40, deadline=None)
+@given(letter=st.sampled_from(["x", "ß", "映"]), length=st.integers(1, 255))
+def test_a_name_as_long_as_the_system_takes_can_be_written(tmp_path_factory, letter, length):
+    "whole, with nothing left behind; also where a dead process was at it"
+    folder = tmp_path_factory.mktemp("long")
+    name = os.fsdecode(os.fsencode(letter * length)[:length])
+    dead = folder / f"{files.hidden_name(folder / name)}.00000000.part"
+    dead.mkdir()
+    (dead / "half").write_text("half")
+    (dead / ".lock").touch()
+    with atomic_write(folder / name) as part: part.write_text("whole")
+    assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "whole")]

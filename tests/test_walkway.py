@@ -125,3 +125,13 @@ def test_hard_for_any_seed(seed):
     for scale in (False, True):
         assert .25 < micro(lambda v: v.mean((1, 2)), scale) < .75
         assert micro(difference, scale) < .9
+
+def test_scenes_of_another_process_that_was_first_are_not_taken_for_these(tmp_path, monkeypatch):
+    real, few = synthetic.write_csv, dict(cameras=1, normal=1, size=(48, 64), frames=4)
+    def late(path, table):
+        real(path, table)
+        monkeypatch.undo()
+        synthetic.write_scenes(tmp_path / "s", seed=1, **few)
+    monkeypatch.setattr(synthetic, "write_csv", late)
+    with pytest.raises(UserError, match="something else than this dataset"): synthetic.write_scenes(tmp_path / "s", seed=0, **few)
+    assert read_json(tmp_path / "s/scenes.json")["seed"] == 1

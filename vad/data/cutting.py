@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['TIME_BASE', 'QUALITY', 'COLUMNS', 'marks', 'clip_label', 'Film', 'read_film', 'key_packets', 'snap', 'copy_clips',
-           'write_packets', 'is_copy', 'encode_clips', 'encode_clip', 'Cutting', 'clip_names', 'why_no_copy',
-           'write_clips', 'cut_film', 'try_film', 'stamp', 'read_journal', 'cut_films', 'segment']
+           'write_packets', 'is_copy', 'encode_clips', 'rate_of', 'encode_clip', 'Cutting', 'clip_names', 'why_no_copy',
+           'write_clips', 'cut_film', 'try_film', 'stamp', 'read_journal', 'cut_films', 'validate_output', 'first_file',
+           'segment']
 
 # %% ../../nbs/3_data/08_cutting.ipynb #003
 import errno
 import json
+import os
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -151,22 +153,31 @@ def encode_clips(film:Film, at:list[int], paths:list[Path]):
         times, some = film.video.times()[first:stop], islice(frames, stop - first)
         with atomic_write(path) as part: encode_clip(some, film, times - times[0], part)
 
+# %% ../../nbs/3_data/08_cutting.ipynb #1844539d
+def rate_of(video:Video, frames:int) -> tuple[Fraction, bool]: # how many frames the clip has
+    "A rate that a file can name, and whether a clip's frames come by it, to a hundredth of their distance."
+    rate = Fraction(video.fps).limit_denominator(1001) # 29.97 is 30000/1001
+    if video.even and abs(float(rate) / video.fps - 1) * frames < .01: return rate, True
+    return rate or Fraction(1, 1001), False
+
 # %% ../../nbs/3_data/08_cutting.ipynb #8f594bea
 TIME_BASE = Fraction(1, 90_000) # seconds: the unit of time stamps where frames do not come evenly
 QUALITY = "18"                  # H.264 at a constant quality with hardly visible loss
 
 def encode_clip(frames, film:Film, seconds:np.ndarray, path:Path): # seconds: when each frame begins
     "Encode frames as a film."
-    av, rate = pyav(), Fraction(film.video.fps).limit_denominator(1001) # 29.97 is 30000/1001
-    h, w = (n - n % 2 for n in film.video.size) # H.264 halves the colours' resolution
+    av, (h, w), (rate, steady) = pyav(), film.video.size, rate_of(film.video, len(seconds))
+    if min(h, w) < 2:
+        raise UserError(f"{film.video.path} shows {w} x {h} pixels, too small for a clip: leave it out.")
+    h, w = h - h % 2, w - w % 2 # H.264 halves the colours' resolution
     options = H264 | dict(crf=QUALITY, threads="1")
     with av.open(str(path.absolute()), "w") as out:
         stream = out.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
-        if not film.video.even: stream.codec_context.time_base = TIME_BASE
+        if not steady: stream.codec_context.time_base = TIME_BASE
         for frame, t in zip(frames, seconds):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:h, :w]), format="bgr24")
-            if not film.video.even: picture.pts, picture.time_base = round(t / TIME_BASE), TIME_BASE
+            if not steady: picture.pts, picture.time_base = round(t / TIME_BASE), TIME_BASE
             out.mux(stream.encode(picture))
         out.mux(stream.encode())
 
@@ -310,6 +321,23 @@ def cut_films(jobs:list, cut, journal:Path, workers:int) -> dict[str, list]: # f
         finally: pool.shutdown(cancel_futures=True) # who leaves early does not wait for those not begun
     return done
 
+# %% ../../nbs/3_data/08_cutting.ipynb #a624d0ae
+def validate_output(output:Path, root:Path): # root: of the films
+    "Raise `UserError` where clips would lie in the tree of films, or around it."
+    clips, tree = (Path(os.path.realpath(p)) for p in (output, root))
+    if clips == tree or tree in clips.parents or clips in tree.parents:
+        raise UserError(f"{output} lies in the films' folder {root}, or around it: name another folder.")
+
+# %% ../../nbs/3_data/08_cutting.ipynb #a36a3abd
+def first_file(folder:Path) -> Path|None: # as seen from the folder; None: there is nothing to lose
+    "A file that lies in a folder and is not hidden, nor a list of sources without a line."
+    for p in folder.rglob("*"):
+        inside = p.relative_to(folder)
+        if p.is_dir() or any(part.startswith(".") for part in inside.parts): continue
+        if str(inside) == "sources.csv" and p.read_bytes().split() == [b"video,source"]: continue # all failed
+        return inside
+    return None
+
 # %% ../../nbs/3_data/08_cutting.ipynb #019
 COLUMNS = "video source label film first stop begins ends fps cut truth damaged status reason".split()
 
@@ -327,10 +355,12 @@ def segment(
     videos = videos if isinstance(videos, Collection) else collect(videos, kind, normal)
     facts = [asdict(how), decoding().record(), str(videos.root), videos.table.astype(str).values.tolist()]
     key, journal = sha256(json.dumps(facts).encode()).hexdigest(), output / ".segments.jsonl"
+    validate_output(output, videos.root)
     output.mkdir(parents=True, exist_ok=True)
     with exclusive(output / ".segments.lock"):
-        if (output / "segments.csv").exists() and not journal.exists():
-            raise UserError(f"{output} holds clips already: name a new folder.")
+        if not journal.exists() and (there := first_file(output)):
+            what = "clips" if (output / "segments.csv").exists() else f"files ({there})"
+            raise UserError(f"{output} holds {what} already: name a new folder.")
         stamps = {v: stamp(path) for v, path in zip(videos.table.video, videos.paths())}
         done = read_journal(journal, key, stamps)
         facts = [dict(key=key), *(dict(video=v, clips=c, stamp=stamps[v]) for v, c in done.items())]

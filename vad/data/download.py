@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UCSD', 'CUHK', 'OFFICIAL', 'RATIO', 'FREELY', 'LARGEST', 'MEMBERS', 'NESTED', 'FORGED', 'DAMAGED', 'Archive',
            'download', 'BrokenOff', 'note_of', 'validate_hash', 'unfolds_to', 'Meter', 'zip_members', 'tar_members',
-           'members', 'validate_member', 'validate_spelling', 'Damaged', 'unpack', 'fetch_dataset', 'write_frames',
-           'extract_frames']
+           'members', 'validate_member', 'validate_spelling', 'Damaged', 'unpack', 'fetch_dataset', 'origin_of',
+           'origin_file', 'validate_frames', 'write_frames', 'validate_target', 'labels_for_frames', 'extract_frames']
 
 # %% ../../nbs/3_data/10_download.ipynb #003
 import gzip
@@ -29,7 +29,9 @@ from ..core.errors import UserError, regular_file
 from ..core.files import atomic_folder, atomic_write, room_for
 from ..core.progress_bar import progress
 from ..core.records import read_json, write_json
-from .datasets import find_layout, open_dataset
+from .datasets import Dataset, Layout, find_layout, open_dataset, own_labels_file
+from .decoder import decoding_of
+from .labels import read_labels
 from .video import Video, images, side_by_side
 
 # %% ../../nbs/3_data/10_download.ipynb #006
@@ -243,7 +245,7 @@ def fetch_dataset(
     if name not in OFFICIAL:
         raise UserError(f"{name!r} cannot be fetched: choose one of {', '.join(OFFICIAL)}.")
     root, mirror = Path(os.path.realpath(Path(root).expanduser())), mirror or os.environ.get("VAD_MIRROR")
-    if not (root / name).exists():
+    if not (root / name).exists() or (root / name).is_dir() and not any((root / name).iterdir()):
         with atomic_folder(root / name) as part:
             for archive in OFFICIAL[name]:
                 url = f"{mirror.rstrip('/')}/{archive.url.rsplit('/', 1)[-1]}" if mirror else archive.url
@@ -258,12 +260,37 @@ def fetch_dataset(
     open_dataset(root / name, partial=partial)
     return root / name
 
+# %% ../../nbs/3_data/10_download.ipynb #05762c37
+def origin_of(video:Video, suffix:str) -> dict: # film, decoding (None: of pictures), suffix
+    "What a folder of frames is made from, and how; a new version of the decoder makes no other frames."
+    how = decoding_of([video.path])
+    how = how and how | dict(decoder=how["decoder"].split()[0])
+    return dict(film=video.fingerprint(), decoding=how, suffix=suffix)
+
+# %% ../../nbs/3_data/10_download.ipynb #38b6865d
+def origin_file(folder:Path) -> Path: return folder.with_name(f".{folder.name}.frames.json") # of frames
+
+# %% ../../nbs/3_data/10_download.ipynb #3eb173ab
+def validate_frames(folder:Path, video:Video, made:dict): # made: see `origin_of`
+    "Raise `UserError` where a folder is not the video's frames as they are to be made."
+    cure = "delete it, or name another folder"
+    if folder.samefile(video.path):
+        raise UserError(f"{folder} cannot be its own frames: name another folder.")
+    if len(images(folder)) != video.frames:
+        raise UserError(f"{folder} exists and has other frames than {video.path}: {cure}.")
+    if not (note := origin_file(folder)).exists(): return # of an earlier version
+    found = read_json(note, cure="delete it and the folder of frames, or name another folder")
+    said = dict(film="from another film", decoding="by another decoding", suffix="with another suffix")
+    if other := [said[k] for k in made if made[k] != found.get(k)]:
+        instead = f"to write {video.path} anew, {cure}"
+        raise UserError(f"{folder} holds frames made {' and '.join(other)}: {instead}.")
+
 # %% ../../nbs/3_data/10_download.ipynb #67e795ee
 def write_frames(video:Video, folder:Path, suffix:str, beat): # beat: called after every frame
     "Write a video as a folder of frames. Raises `UserError` where it cannot be decoded or the disk is full."
+    made = origin_of(video, suffix)
     if folder.exists():
-        if len(images(folder)) != video.frames:
-            raise UserError(f"{folder} exists and has other frames than {video.path}: delete it.")
+        validate_frames(folder, video, made)
         for _ in range(video.frames): beat()
         return
     digits = max(6, len(str(video.frames)))
@@ -272,6 +299,27 @@ def write_frames(video:Video, folder:Path, suffix:str, beat): # beat: called aft
         for i, frame in enumerate(video.read(), 1):
             (part / f"{i:0{digits}d}{suffix}").write_bytes(cv2.imencode(suffix, frame, quality)[1])
             beat()
+        write_json(origin_file(folder), made)
+
+# %% ../../nbs/3_data/10_download.ipynb #1bd48de1
+def validate_target(out:Path, root:Path): # root: what is extracted
+    "Raise `UserError` where frames would be written among what they are made from."
+    place = Path(os.path.realpath(out))
+    if place != root and root not in place.parents: return
+    raise UserError(f"{out} lies in {root}, whose frames are to be written: name another folder.")
+
+# %% ../../nbs/3_data/10_download.ipynb #ed0792a3
+def labels_for_frames(data:Dataset, layout:Layout, out:Path) -> dict[Path, np.ndarray]: # file -> labels
+    "A dataset's labels that are to be written with its frames. Raises `UserError` where others stand there."
+    if not data.labels: return {}
+    if not layout.plain: return {out / f"frame_labels_{layout.name}.npy": np.concatenate(data.labels)[None]}
+    new = {}
+    for video, labels in zip(data.test, data.labels):
+        path = own_labels_file(Path(os.path.realpath(out), video.name)).with_name(f"{video.name}.npy")
+        if not path.exists(): new[path] = labels
+        elif not np.array_equal(read_labels(path), labels):
+            raise UserError(f"{path} holds other labels than {video.path} has: delete it, or move it away.")
+    return new
 
 # %% ../../nbs/3_data/10_download.ipynb #2cdf0b67
 def extract_frames(
@@ -284,10 +332,11 @@ def extract_frames(
     "Write videos as folders of frames; warns of what is lost. Raises `UserError` on what cannot be read."
     if suffix not in (".jpg", ".png"):
         raise UserError(f"Frames cannot be written as {suffix!r}: choose .jpg or .png.")
-    out, jobs = Path(out).expanduser(), {} # folder -> video
+    out, jobs, labels = Path(out).expanduser(), {}, {} # folder -> video
     for path in [videos] if isinstance(videos, (str, Path)) else videos:
         data, said = open_dataset(path, partial=partial, clip=1), []
         layout = find_layout(data.root)
+        validate_target(out, data.root)
         for split, v in [("train", v) for v in data.train] + [("test", v) for v in data.test]:
             folder = out / v.name if layout.plain else out / f"{split}ing/frames" / v.name
             if folder in jobs:
@@ -296,9 +345,9 @@ def extract_frames(
             if not v.even:
                 said.append(f"{v.path} has frames that do not come evenly, and a folder keeps no times.")
         for sentence in dict.fromkeys((*data.warnings, *said)): warnings.warn(sentence, stacklevel=2)
-        if not data.labels: continue
-        labels = out / f"frame_labels_{layout.name}.npy"
-        with atomic_write(labels) as part: np.save(part, np.concatenate(data.labels)[None])
+        labels |= labels_for_frames(data, layout, out)
     side_by_side(lambda job, beat: write_frames(job[1], job[0], suffix, beat), list(jobs.items()),
                  sum(v.frames for v in jobs.values()), "extracting", workers)
+    for path, row in labels.items(): # with frames that are refused they would be another film's
+        with atomic_write(path) as part: np.save(part, row)
     return list(jobs)

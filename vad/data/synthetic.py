@@ -442,4 +442,5 @@ def write_scenes(
             rows.append(dict(clip=name, source=f"camera {camera + 1}"))
         write_csv(part / "sources.csv", pd.DataFrame(rows))
         write_json(part / "scenes.json", settings)
+    is_written(root, "scenes.json", settings, len(jobs)) # as of `write_walkway`
     return root
