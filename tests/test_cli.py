@@ -404,6 +404,62 @@ def test_settings_from_a_file(tiny, trained, tmp_path):
     sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "other", "--config", tmp_path / "gone.json"), "gone.json")
     assert not (tmp_path / "other").exists()
 
+def test_a_file_says_options_as_the_command_line_does(tiny, trained, tmp_path):
+    "by their own names, not by those of the code; a file in a file is none"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("gate: 0.25\njson: true\n")
+    rc, out, err = call(tmp_path, "evaluate", trained, tiny, "--into", "gate", "--config", mine)
+    assert rc == 0 and json.loads(out)["metrics"]["key"]["settings"]["threshold"] == .25, err
+    for text in ("threshold: 0.25", "config: other.yaml"):
+        mine.write_text(text)
+        sentence(call(tmp_path, "evaluate", trained, tiny, "--into", "gate", "--config", mine), mine, text.split(":")[0], "no option of vad evaluate")
+
+def test_numbers_behind_one_option():
+    for words in ("reproduce --seeds 0 1 2 mnad", "reproduce --seeds=0 1 2 mnad"):
+        assert COMMANDS["reproduce"].make_context("reproduce", words.split()[1:]).params["seeds"] == [0, 1, 2]
+        assert COMMANDS["reproduce"].make_context("reproduce", words.split()[1:]).params["entries"] == ["mnad"]
+
+@pytest.mark.parametrize("seed", [-3, 2**32, 2**64 - 1])
+def test_seeds_that_are_none(tiny, tmp_path, seed):
+    sentence(call(tmp_path, "train", tiny, "--out", tmp_path / "run", f"--seed={seed}", *SMALL), "--seed is a number")
+    sentence(call(tmp_path, "reproduce", "mnad.runtime", "--data", tiny, "--out", tmp_path / "runs", f"--seeds={seed}"), "--seeds", code=2)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
+
+def test_home_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    p = COMMANDS["reproduce"].make_context("reproduce", ["mnad", "--out=~/runs", "--name=a=~b"]).params
+    assert str(p["out"]) == "/home/me/runs" and p["name"] == "a=~b"
+
+def test_a_report_is_of_a_reproduction(tmp_path):
+    (tmp_path / "record.json").write_text('{"clips": 3, "settings": {}}')
+    sentence(call(tmp_path, "report", tmp_path), "is no reproduction", "vad reproduce")
+
+def test_pictures_are_of_the_last_evaluation(tiny, trained, tmp_path):
+    "of other data, and of data without labels, none of the old ones stays"
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(tiny, tmp_path / "twin")
+    shutil.copytree(tiny, tmp_path / "bare", ignore=shutil.ignore_patterns("frame_labels*", "masks"))
+    labels, = (tmp_path / "twin").glob("frame_labels*.npy")
+    np.save(labels, 1 - np.load(labels))
+    labels.rename(labels.with_name("frame_labels_twin.npy"))
+    shutil.rmtree(tmp_path / "twin/masks", ignore_errors=True)
+    assert call(tmp_path, "evaluate", tmp_path / "run", tiny)[0] == 0
+    pictures = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.png")}
+    assert {"roc_curve.png", "confusion_matrix.png", "score_curves.png"} <= set(pictures)
+    few = ("--out", tmp_path / "sheets", "--num_videos", 1, "--frames_per_video", 1, "--device", "cpu")
+    rc, _, err = call(tmp_path, "visualize", tmp_path / "run", tmp_path / "twin", *few)
+    assert rc == 0 and read_json(tmp_path / "run/metrics.json")["dataset"] == "twin", err
+    assert all((tmp_path / "run" / n).read_bytes() != pictures[n] for n in ("roc_curve.png", "confusion_matrix.png", "score_curves.png"))
+    assert call(tmp_path, "evaluate", tmp_path / "run", tmp_path / "bare")[0] == 0
+    assert not list((tmp_path / "run").glob("*.png"))
+
+def test_what_cannot_be_written_is_refused_first(tiny, trained, tmp_path):
+    sentence(call(tmp_path, "compare", trained, trained, tiny, "--out", tmp_path / "both.jpg"), "both.jpg.png")
+    sentence(call(tmp_path, "evaluate", trained, tiny, "--batch", 0), "--batch", code=2)
+    (tmp_path / "figures").write_text("")
+    sentence(call(tmp_path, "reproduce", "mnad.runtime", "--data", tiny, "--out", tmp_path / "runs", "--publish", tmp_path / "figures"), "figures is no folder")
+    assert not (tmp_path / "runs").exists() and not (trained / "metrics.json").exists()
+
 def test_quick_is_the_preset_everywhere():
     presets = {name: p.default for name, command in COMMANDS.items() for p in command.params if p.name == "preset"}
     assert presets == dict(train="quick", reproduce="quick") and trainer.settings() == trainer.settings("quick")

@@ -1,5 +1,6 @@
 "The package as others get it: an archive of the source makes a wheel, and the wheel works where no checkout is."
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -79,3 +80,17 @@ def test_an_editable_install_is_found_beside_a_folder_of_its_name(source, tmp_pa
     (tmp_path / "site/vad.pth").write_bytes(zipfile.ZipFile(wheel).read(pth))
     script = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); import vad; print(vad.__version__)"
     assert run(source.parent, "-I", "-c", "import sys; sys.path.insert(0, ''); " + script).strip()
+
+def test_the_commit_is_that_of_the_package(tmp_path):
+    "an environment may lie in somebody's repository, whose commits say nothing of it"
+    site = tmp_path / "thesis/.venv/site"
+    shutil.copytree(ROOT / "vad", site / "vad", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    git = ("git", "-C", tmp_path / "thesis", "-c", "user.name=me", "-c", "user.email=me@example.org")
+    def said(): return run(site, "-c", "from vad.core.provenance import commit; print(commit())", PYTHONPATH=str(site)).strip()
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "chapter one"], check=True)
+    assert said() == "None"
+    subprocess.run([*git, "add", "-f", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "with the package"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert said() == head

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vad.core.errors import UserError
+from vad.reproduce.figures import practice_in_words
 from vad.scores.metrics import auc, metrics, padded_auc
 from vad.scores.practice import normal_seconds, practice, practice_curve, watch
 
@@ -93,3 +94,8 @@ def test_padding_is_two_frames_that_are_right(film):
     want = [auc(np.r_[y, 0, 1], np.r_[s, -1, 6]) for y, s in videos]
     np.testing.assert_allclose([padded_auc(y, s) for y, s in videos], want)
     assert metrics(labels, scores, [len(t) for t in times])["auc_macro_padded"] == pytest.approx(np.mean(want))
+
+def test_false_alarms_are_told_where_there_is_no_event():
+    p = practice(np.zeros(100, int), np.r_[np.zeros(50), np.ones(50)], [np.arange(100) / 25], .5)
+    said = practice_in_words(p)
+    assert p["false_alarms"] == 1 and said.startswith("in practice: no event to catch; 1 false alarms in 0.1 min of normal film") and "50.00 % of it in alarm" in said

@@ -593,6 +593,25 @@ def test_an_evaluation_on_other_data_is_not_drawn(plan, tmp_path):
     write_json(tmp_path / "run/metrics.json", facts | dict(key=facts["key"] | dict(data="another")))
     message(lambda: runner.validate_evaluation(tmp_path / "run", plan), "other data", "vad evaluate")
 
+def test_a_notebook_that_failed_has_drawn_nothing(plan, tmp_path, monkeypatch):
+    "tables that the page has written stand already"
+    shutil.copytree(plan.folder, tmp_path / "run")
+    copy, entry = replace(plan, folder=tmp_path / "run"), ENTRIES["mnad.scores"]
+    note = copy.folder / "entries/mnad.scores.json"
+    assert read_json(note)["drawn"]
+    note.unlink()
+    monkeypatch.setattr(runner, "execute", lambda *_: "the kernel was killed")
+    runner.draw_entries([entry], copy, dict(frames=open_dataset(plan.frames).name, clips=None))
+    assert "drawn" not in read_json(note) and read_json(note)["why"] == "the kernel was killed"
+    assert state_of(copy, entry.name)["state"] == "failed"
+
+def test_the_second_dataset_is_of_the_half_that_transfers(beyond_plan, monkeypatch):
+    given = []
+    monkeypatch.setattr(runner, "execute", lambda source, target, parameters: given.append(parameters["other"]) or "not now")
+    both = replace(beyond_plan, clips=str(beyond_plan.folder))
+    for name in ("beyond.headline", "embeddings.methods"): runner.draw_paper(name.split(".")[0], [ENTRIES[name]], both)
+    assert given == [both.other, ""] and both.other
+
 def test_entries_of_one_seed_show_one(plan):
     "the eleven experiments, asked for with one seed and then with another"
     def said(seed): return dict(kind="experiment", state="finished", seed=seed, lines=[dict(row="CNN + SRU", number=1, epochs=50, as_published=50. + seed, by_source=40.)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import write_tiny
 from test_cli import COMMANDS, call, sentence
+from test_learner import message
 
 from vad.core.provenance import shared
 from vad.core.records import read_json
@@ -136,6 +137,8 @@ def test_avenues_films_become_frames(tmp_path, monkeypatch):
     for part in ("training", "testing"):
         (tmp_path / f"data/avenue/Avenue Dataset/{part}_videos").mkdir(parents=True)
         write_film(tmp_path / f"data/avenue/Avenue Dataset/{part}_videos/01.avi", range(6), codec="mpeg4")
+        (beside := tmp_path / f"data/avenue/__MACOSX/Avenue Dataset/{part}_videos").mkdir(parents=True) # as a Mac unpacks it
+        (beside / "._01.avi").write_bytes(b"\0\5\x16\7")
     rc, out, err = call(tmp_path, "data", "extract")
     assert rc == 0, err
     for part in ("training", "testing"): assert len(list((tmp_path / f"data/avenue/{part}/frames/01").iterdir())) == 6
@@ -153,3 +156,22 @@ def test_our_own_lines_stay_as_they_are():
     for line in ("train data/ped2 --out run --epochs 3", "evaluate run data --threshold 0.1", "embed videos --out out --kind binary", "reproduce --seeds 0 1"):
         name, *words = line.split()
         assert in_our_words(name, words, None) == words
+
+@pytest.mark.parametrize("words, kept", [("train --dataset_path d --exp_dir log --preset=quick", "--preset=quick"), ("train --dataset_path d --exp_dir log --config=c.yaml", "--config=c.yaml"),
+                                         ("classify --embeddings_path e/x.npy --out=mine", "--out=mine"), ("visualize RUN --dataset_path d --dataset_type ped2 --out=mine", "--out=mine")])
+def test_what_is_said_with_an_equals_sign_is_said(words, kept):
+    command, *rest = words.split()
+    ours = in_our_words(command, rest, None)
+    option = kept.partition("=")[0]
+    assert [w for w in ours if w.partition("=")[0] == option] == [kept] and "paper" not in ours
+
+@pytest.mark.parametrize("words, said", [("evaluate RUN D --m_items_dir keys.pt", "--m_items_dir"), ("evaluate RUN D --t_length 9", "--t_length"), ("compare A B D --gpus", "--gpus needs"),
+                                         ("evaluate RUN D --th --batch_size_test 3", "--th needs a value")])
+def test_old_options_that_would_be_dropped(words, said):
+    command, *rest = words.split()
+    message(lambda: in_our_words(command, rest, None), said)
+
+def test_a_run_folder_may_have_a_dot(tmp_path):
+    (tmp_path / "run.v1").mkdir()
+    assert in_our_words("evaluate", ["--model_dir", str(tmp_path / "run.v1"), "D"], None)[0] == str(tmp_path / "run.v1")
+    assert in_our_words("evaluate", ["--model_dir", str(tmp_path / "run.v1/model.pth"), "D"], None)[0] == str(tmp_path / "run.v1")

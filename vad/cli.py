@@ -8,7 +8,7 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'ENGINE', 'WORKING', 'SPLITTING', 'MEASURED', 'WINDOWS', 'SCORERS', 'data', 'Root', 'AVENUE', 'REPRODUCING',
            'SET_BY_ROWS', 'MEASURING', 'SHEETS', 'MEMORY', 'tell', 'tell_json', 'speak_json', 'speak_verbosely',
            'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
-           'import_files', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
+           'import_files', 'at_home', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
            'validate_settings_of', 'was_said', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
            'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
            'tell_measures', 'validate_folds', 'classify_command', 'tell_scored', 'tell_films', 'score_command',
@@ -148,7 +148,7 @@ def spread(words:list[str], option:str) -> list[str]:
         number = w.lstrip("-").isdecimal()
         if on and number: said += [option, w]
         elif w != option or not after.lstrip("-").isdecimal(): said.append(w)
-        on = w == option or on and number
+        on = w == option or w.startswith(f"{option}=") or on and number
     return said
 
 # %% ../nbs/6_engineering/30_command.ipynb #019
@@ -156,6 +156,12 @@ def import_files(state:Path, items:Path, out:Path):
     "Make a run of original weights."
     with loading(): from vad.training.trainer import import_original
     import_original(state, items, out)
+
+# %% ../nbs/6_engineering/30_command.ipynb #4593f84a
+def at_home(word:str) -> str:
+    "Say --out=~/runs as a shell would say --out ~/runs: behind an equals sign it does not."
+    option, sign, value = word.partition("=")
+    return f"{option}={os.path.expanduser(value)}" if option.startswith("--") and sign else word
 
 # %% ../nbs/6_engineering/30_command.ipynb #020
 SPEAKING = {"-q": speak_quietly, "--quiet": speak_quietly,
@@ -167,7 +173,7 @@ class VadCommand(typer.core.TyperCommand):
         if ctx.resilient_parsing: return super().parse_args(ctx, args) # a shell asks how to complete them
         for word in args:
             if word in SPEAKING: SPEAKING[word](True)
-        words = [w for w in args if w not in SPEAKING]
+        words = [at_home(w) for w in args if w not in SPEAKING]
         return super().parse_args(ctx, in_our_words(self.name, spread(words, "--seeds"), import_files))
 
     def invoke(self, ctx):
@@ -196,11 +202,13 @@ def take_config(ctx:typer.Context, path:Optional[Path]):
     if path is None or ctx.resilient_parsing: return
     said, recorded = read_config(path)
     said = {str(name).replace("-", "_"): value for name, value in said.items() if value is not None}
-    known = {p.name for p in ctx.command.params if p.param_type_name == "option"}
+    options = [p for p in ctx.command.params if p.param_type_name == "option" and p.name != "config"]
+    spelled = {o.lstrip("-").replace("-", "_"): p.name for p in options for o in p.opts}
+    known = {p.name: p.name for p in options} if recorded else spelled # a record has names of settings
     if "detector" in known and "bank" in said: said["detector"] = "speed" # a record of its settings
-    if (odd := sorted(set(said) - known)) and not (recorded and set(said) & known):
+    if (odd := sorted(set(said) - set(known))) and not (recorded and set(said) & set(known)):
         raise UserError(f"{path}: {odd[0]} is no option of {ctx.command_path}.")
-    ctx.default_map = {name: value for name, value in said.items() if name in known}
+    ctx.default_map = {known[name]: value for name, value in said.items() if name in known}
 
 # %% ../nbs/6_engineering/30_command.ipynb #025
 CONFIG = dict(config=(Path, typer.Option(None, "--config", callback=take_config, is_eager=True,
@@ -303,6 +311,7 @@ def train_command(
     "Train MNAD on a dataset's training videos and audit that every parameter moved, or fit a speed detector."
     detector, resuming = changes.pop("detector"), {n: changes.pop(n) for n in RESUMING}
     validate_settings_of(detector, changes)
+    if not 0 <= changes.get("seed", 0) < 2**32: raise UserError("--seed is a number from 0 to 2^32 - 1.")
     if detector == "speed": refuse_network_options(device, preset=was_said(ctx, "preset"), **resuming)
     with loading():
         from vad.data.datasets import open_dataset
@@ -330,7 +339,7 @@ def evaluate_command(
     into:str = typer.Option("",
         help="Subfolder of the run for the results; needed to keep several evaluations."),
     device:str = Device,
-    batch:int = typer.Option(16,
+    batch:int = typer.Option(16, min=1,
         help="Clips encoded at once. Another number moves scores by float rounding alone, under 0.0001."),
     truth:str = Truth, partial:bool = Partial,
     **changes,
@@ -345,6 +354,7 @@ def evaluate_command(
     found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
     if found.labels is None:
+        figures.clear_drawn(run / into)
         tell(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
     else:
         figures.draw_run(run / into)
@@ -675,7 +685,8 @@ AVENUE = Path("data/avenue") # where the founding document has it
 
 def avenue_parts(out:Path) -> dict[Path, list[Path]]: # folder of frames -> folder of films
     "The films of CUHK Avenue's archive. Raises `UserError` where it is not unpacked."
-    found = {part: sorted(AVENUE.rglob(f"{part}_videos")) for part in ("training", "testing")}
+    def films_of(part): return sorted(p for p in AVENUE.rglob(f"{part}_videos") if "__MACOSX" not in p.parts)
+    found = {part: films_of(part) for part in ("training", "testing")}
     if all(found.values()): return {out / part / "frames": folders for part, folders in found.items()}
     raise UserError(f"{AVENUE} holds no training_videos and testing_videos: unpack CUHK Avenue's archive "
                     "there, or name videos and --out.")
@@ -769,6 +780,8 @@ def reproduce_command(
     if listing or entries == ["list"] or not (entries or data or clips):
         tell(runner.catalogue(data, clips, **given))
         return
+    if (publish := work["publish"]) and publish.exists() and not publish.is_dir():
+        raise UserError(f"--publish {publish} is no folder: name one, such as figures.")
     plan = runner.reproduce(tuple(entries or ["all"]), data, clips, *work.values(), **given)
     tell(runner.in_short(plan))
     failed = runner.failures(plan, entries or ["all"])
@@ -785,8 +798,12 @@ def report_command(
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
     with loading():
+        from vad.core.records import read_json
         from vad.reproduce import cards, report
         from vad.reproduce.results import read_plan
+    record = run / "record.json" # where it is missing, the plan says so
+    if record.exists() and "plan" not in read_json(record):
+        raise UserError(f"{run} is no reproduction: name a folder that vad reproduce wrote.")
     plan = read_plan(run)
     tell(f"{report.write_page(plan)}")
     if publish: cards.publish_run(plan, publish)
@@ -806,11 +823,15 @@ def scored(
     "Both, once the run has scored the dataset."
     with loading():
         from vad.data.datasets import open_dataset
+        from vad.reproduce import figures
         from vad.scores.detector import open_detector
         from vad.training import evaluation
     run = evaluation.own_folder(run)
     found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
+    metrics = run / "metrics.json"
+    before = metrics.read_bytes() if metrics.exists() else b""
     evaluation.evaluate(run, found, device)
+    if metrics.read_bytes() != before: figures.draw_run(run) if found.labels else figures.clear_drawn(run)
     return run, found
 
 # %% ../nbs/6_engineering/30_command.ipynb #070
@@ -891,6 +912,7 @@ def compare_command(
     with loading():
         from vad.reproduce import figures
         from vad.scores.frame_scores import read_table
+    if out.suffix != ".png": raise UserError(f"{out} is to be a picture: call it {out.name}.png.")
     videos, frames, device, truth, partial = (given[n] for n in SHEETS)
     (first, _), (second, found) = (scored(run, data, device, truth, partial) for run in (first, second))
     tables = [read_table(run / "scores.csv") for run in (first, second)]

@@ -266,7 +266,8 @@ def losses(table:pd.DataFrame, ax:Axes|None=None) -> Axes: # losses.csv of a run
 # %% ../../nbs/6_engineering/07_plot.ipynb #f0055e04
 def save_picture(fig, path): # .png
     "Write a figure; the file says nothing of the program that wrote it."
-    with atomic_write(path) as part: fig.savefig(part, dpi=STYLE["savefig.dpi"], metadata=dict(Software=None))
+    with atomic_write(path) as part:
+        fig.savefig(part, format="png", dpi=STYLE["savefig.dpi"], metadata=dict(Software=None))
 
 # %% ../../nbs/6_engineering/07_plot.ipynb #054
 def save(fig, path, table:pd.DataFrame): # path of the picture, .png

@@ -73,8 +73,8 @@ def commit() -> str|None:
         command = ["git", "--no-optional-locks", "-C", Path(vad.__file__).resolve().parent, *args]
         return subprocess.run(command, capture_output=True, text=True, timeout=20)
     try:
-        head = git("rev-parse", "HEAD")
-        if head.returncode: return None
+        head, ours = git("rev-parse", "HEAD"), git("ls-files", "--error-unmatch", "__init__.py")
+        if head.returncode or ours.returncode: return None # an environment may lie in somebody's repository
         return head.stdout.strip() + "+" * bool(git("status", "--porcelain", "--", ".").stdout.strip())
     except (OSError, subprocess.TimeoutExpired): return None
 

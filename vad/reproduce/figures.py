@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CURVE', 'MAPS', 'MARKERS', 'draw_scores', 'draw_roc', 'decision_matrices', 'draw_confusion', 'draw_alarm_curves',
-           'draw_practice', 'draw_run', 'in_percent', 'practice_in_words', 'in_words', 'controls_in_words',
-           'worst_frames', 'spread_frames', 'show_frame', 'show_map', 'gate_maps', 'holds_memory_model', 'draw_frames',
-           'draw_views', 'draw_sheet', 'draw_sheets', 'training_queries', 'draw_tsne', 'draw_map', 'draw_curves',
-           'draw_decisions']
+           'draw_practice', 'clear_drawn', 'draw_run', 'in_percent', 'practice_in_words', 'in_words',
+           'controls_in_words', 'worst_frames', 'spread_frames', 'show_frame', 'show_map', 'gate_maps',
+           'holds_memory_model', 'draw_frames', 'draw_views', 'draw_sheet', 'draw_sheets', 'training_queries',
+           'draw_tsne', 'draw_map', 'draw_curves', 'draw_decisions']
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #5bd36f16
 from itertools import cycle
@@ -139,12 +139,19 @@ def draw_practice(runs:dict[str, Path], path:Path): # name -> folder with practi
         return table, (read_metrics(folder).get("online") or {}).get("practice") or {}
     return draw_alarm_curves({name: read(Path(folder)) for name, folder in runs.items()}, path)
 
+# %% ../../nbs/6_engineering/23_figures.ipynb #ed137c30
+def clear_drawn(folder:Path):
+    "Take away the pictures of an earlier evaluation in a folder, which may be of other data."
+    for name in ("roc_curve", "confusion_matrix", "score_curves", "alarm_curve"):
+        for suffix in ("png", "csv"): (Path(folder) / f"{name}.{suffix}").unlink(missing_ok=True)
+
 # %% ../../nbs/6_engineering/23_figures.ipynb #5f079be8
 def draw_run(
     folder:Path, # that an evaluation wrote
 ):
     "ROC curve, confusion matrices, scores over time and alarms, beside what they were drawn from."
     folder = Path(folder)
+    clear_drawn(folder)
     practical = [(draw_practice, "alarm_curve")] if (folder / "practice.csv").exists() else []
     for draw, name in ((draw_roc, "roc_curve"), (draw_confusion, "confusion_matrix"),
                        (draw_scores, "score_curves"), *practical):
@@ -158,15 +165,15 @@ def in_percent(x) -> str:
 # %% ../../nbs/6_engineering/23_figures.ipynb #58b3f11a
 def practice_in_words(p:dict) -> str: # p: from `practice`
     "Events, delays and false alarms at the threshold that training frames set."
-    if not p["events"]: return "in practice: no event to catch"
-    caught, ends = in_percent(p["caught"]), " to ".join(map(in_percent, p["caught_interval"]))
-    late = "" if p["delay"] is None else f", half of them within {p['delay']:.1f} s"
     rate = "no normal film to count false alarms in"
     if p["per_hour"] is not None:
         low, high = p["per_hour_interval"]
         rate = (f"{p['false_alarms']} false alarms in {60 * p['normal_hours']:.1f} min of normal film, "
                 f"{p['per_hour']:.1f} an hour [{low:.1f} to {high:.1f}], "
                 f"{in_percent(p['in_alarm'])} % of it in alarm")
+    if not p["events"]: return f"in practice: no event to catch; {rate}"
+    caught, ends = in_percent(p["caught"]), " to ".join(map(in_percent, p["caught_interval"]))
+    late = "" if p["delay"] is None else f", half of them within {p['delay']:.1f} s"
     return f"in practice: {caught} % [{ends}] of {p['events']} events caught{late}; {rate}"
 
 # %% ../../nbs/6_engineering/23_figures.ipynb #ee96cf98

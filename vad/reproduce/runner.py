@@ -244,7 +244,9 @@ def measure_all(
     else: where = cluster(engine, address)
     gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0 # each has its turn
     plans = [replace(plan, device=f"cuda:{i % gpus}") if gpus > 1 else plan for i in range(len(todo))]
-    with where, interrupting(plan, todo), View(todo, plan, len(wanted) - len(todo)) as view:
+    # of a cluster's processes the numbers mean nothing here
+    stopping = interrupting(plan, todo) if local else nullcontext()
+    with where, stopping, View(todo, plan, len(wanted) - len(todo)) as view:
         run = Parallel(at_once if local else -1, batch_size=1, pre_dispatch="n_jobs",
                        return_as="list" if engine == "ray" else "generator_unordered")
         calls = zip(todo.items(), plans)
@@ -302,7 +304,8 @@ def draw_paper(paper:str, entries:list[Entry], plan:Plan) -> tuple[str, str]: # 
     half = entries[0].half
     own = dict(frames=dict(root=plan.frames, truth=plan.truth, partial=plan.partial, changes=plan.changes),
                clips=dict(clips=plan.clips, normal=list(plan.normal), changes=plan.classifier))[half]
-    if paper in ("beyond", "embeddings"): own["other"] = plan.other or ""
+    if paper in ("beyond", "embeddings"): # it is of the half that transfers
+        own["other"] = plan.other or "" if (half == "frames") == bool(plan.frames) else ""
     parameters = own | dict(preset=plan.preset, device=plan.device, out=str(plan.folder),
                             seeds=list(plan.seeds), only=[e.name.partition(".")[2] for e in entries])
     target = plan.folder / f"{paper}.ipynb"
@@ -334,7 +337,8 @@ def draw_entries(
         run = Parallel(at_once, return_as="generator_unordered")
         for paper, why in run(delayed(draw_paper)(p, mine, plan) for p, mine in papers.items()):
             for e in papers[paper]:
-                said = dict(drawn=keys[e.name]) if drawn(e) else dict(why=why or f"{paper}.ipynb failed")
+                done = drawn(e) and not why # tables alone may be of the page, before anything was drawn
+                said = dict(drawn=keys[e.name]) if done else dict(why=why or f"{paper}.ipynb failed")
                 write_json(plan.folder / "entries" / f"{e.name}.json", dict(seeds=list(plan.seeds)) | said)
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #037
@@ -491,9 +495,8 @@ def checked_plan(plan:Plan) -> Plan:
         prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
         plan = replace(plan, prints=plan.prints | prints)
     if plan.other:
-        mine = data.name if plan.frames else Path(plan.clips).name
         data = open_other(plan) if plan.frames else collect(plan.other)
-        if data.name == mine:
+        if not plan.frames and data.name == Path(plan.clips).name:
             raise UserError(f"{plan.other} is called as the data that it stands beside: rename one of the "
                             "folders, by which the tables tell them apart.")
         masks = f" {data.mask_fingerprint()}" if plan.frames else ""
