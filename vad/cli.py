@@ -353,11 +353,10 @@ def evaluate_command(
     run = evaluation.own_folder(run)
     found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
+    figures.draw_run(run / into)
     if found.labels is None:
-        figures.clear_drawn(run / into)
         tell(f"{run / into}: scores.csv written; {found.name} has no labels, so there is nothing to measure.")
     else:
-        figures.draw_run(run / into)
         tell(figures.in_words(metrics))
         tell(figures.controls_in_words(run / into))
     tell(f"Scores, metrics and pictures: {run / into}")
@@ -831,7 +830,7 @@ def scored(
     metrics = run / "metrics.json"
     before = metrics.read_bytes() if metrics.exists() else b""
     evaluation.evaluate(run, found, device)
-    if metrics.read_bytes() != before: figures.draw_run(run) if found.labels else figures.clear_drawn(run)
+    if metrics.read_bytes() != before: figures.draw_run(run)
     return run, found
 
 # %% ../nbs/6_engineering/30_command.ipynb #070

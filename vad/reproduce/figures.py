@@ -149,9 +149,10 @@ def clear_drawn(folder:Path):
 def draw_run(
     folder:Path, # that an evaluation wrote
 ):
-    "ROC curve, confusion matrices, scores over time and alarms, beside what they were drawn from."
+    "ROC curve, confusion matrices, scores over time and alarms, where an evaluation had labels."
     folder = Path(folder)
     clear_drawn(folder)
+    if "regularity" not in read_metrics(folder): return # there was nothing to measure
     practical = [(draw_practice, "alarm_curve")] if (folder / "practice.csv").exists() else []
     for draw, name in ((draw_roc, "roc_curve"), (draw_confusion, "confusion_matrix"),
                        (draw_scores, "score_curves"), *practical):

@@ -464,7 +464,8 @@ def cross_validate(
     jobs = [(seed, i, *rows) for seed in seeds for i, rows in enumerate(split_clips(clips, split, 42 + seed))]
     if weighting: # what cannot be done is said before anything is trained
         for seed, _, train, _ in jobs:
-            for s in pipelines.values(): inner_split(both.take(train), split.kind, replace(s, seed=seed))
+            part = both.take(train)
+            for s in pipelines.values(): inner_split(part, split.kind, replace(s, seed=seed))
     x, lines = pooled(both), []
     with progress(label="folds", unit="run", total=len(jobs) * len(pipelines)) as bar:
         for seed, i, train, test in jobs:

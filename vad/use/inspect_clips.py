@@ -29,6 +29,7 @@ from ..data.video import open_video
 from ..models.srupp import SelfAttention
 from ..training.checkpoints import load_tensors
 from ..training.classifier import Classifier, chosen_weight, load_classifier, tensors, weigh
+from ..training.protocols import binary
 from ..training.splits import Clips, clips_of, open_clips
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #4f56bcbe
@@ -125,7 +126,7 @@ def normal_or_not(clips:Clips) -> Clips:
     if not clips.has_normal:
         raise UserError(f"{clips.name} has {', '.join(clips.classes)}, and nothing says which is normal: "
                         "give open_clips(embeddings, normal=NAME) to explore_clips.")
-    return replace(clips, labels=np.minimum(clips.labels, 1), classes=BINARY)
+    return replace(binary(clips), classes=BINARY)
 
 # %% ../../nbs/5_use/02_inspect_clips.ipynb #c1e5a53e
 class ClipInspector:
