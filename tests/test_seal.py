@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import square, write_frames, write_tiny
+from films import write_film
 from vad.data import frame_cache
 from vad.scores import frame_scores
 from vad.training import evaluation, trainer
@@ -27,6 +28,8 @@ from vad.core.records import file_seals, line_of, lines_in, read_array, read_csv
 from vad.data.datasets import open_dataset
 from vad.data.embedding import embed, open_embeddings
 from vad.training.trainer import Settings, fit, load_tensors, save_tensors
+from vad.reproduce.ablation import run_folder
+from vad.reproduce.runner import checked_plan
 from vad.reproduce.results import Plan, plan_facts, read_plan, read_result
 from vad.data.video import open_video
 
@@ -238,6 +241,26 @@ def test_a_damaged_evaluation_is_measured_anew(data, run, tmp_path, capsys, name
     said = capsys.readouterr().err
     assert "measured anew" in said and name in said
     for f in ("scores.csv", "controls.csv"): assert (tmp_path / "run" / f).read_bytes() == (run / f).read_bytes()
+
+def test_films_decoded_otherwise_have_results_of_their_own(data, run, tmp_path, monkeypatch, capsys):
+    "interlaced film as it is stored has other scores; pictures have no decoder"
+    shutil.copytree(run, tmp_path / "run")
+    for k, part in enumerate(("training", "testing")): write_film(tmp_path / f"films/{part}/videos/01.mp4", range(k, k + 20), interlaced="tff", options=dict(crf="4"))
+    np.save(tmp_path / "films/frame_labels_films.npy", np.isin(np.arange(20), range(8, 14)).astype(np.uint8)[None])
+    films, small = open_dataset(tmp_path / "films"), dict(epochs=1)
+    def planned(root): return checked_plan(Plan(tmp_path, frames=str(root), changes=small)).prints["frames"]
+    def places(of): return run_folder(tmp_path, TINY, of), planned(of.root)
+    before, still = places(films), places(data)
+    def scores():
+        evaluation.evaluate(tmp_path / "run", films, "cpu")
+        return (tmp_path / "run/scores.csv").read_text()
+    usual = scores()
+    assert "data" in capsys.readouterr().err
+    monkeypatch.setenv("VAD_FIELDS", "stored")
+    assert scores() != usual and "decoding changed" in capsys.readouterr().err
+    assert places(films)[0] != before[0] and places(films)[1] != before[1] and places(data) == still
+    monkeypatch.delenv("VAD_FIELDS")
+    assert scores() == usual and places(films) == before
 
 def test_a_table_of_scores_that_is_damaged_is_not_drawn(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")

@@ -289,7 +289,8 @@ def test_the_whole_way_by_the_command(walkway, tmp_path):
                         (("train", walkway.root, "--out", tmp_path / "x", "--detector", "speed", "--device", "cuda"), "--device is for training"),
                         (("score", out, walkway.test[1].path, "--out", tmp_path / "x", "--gate", .1), "'gate'"),
                         (("score", "speed", walkway.test[1].path, "--out", tmp_path / "x", "--gate", .1), "gate is no option of speed"),
-                        (("evaluate", out, walkway.root, "--alpha", 1), "alpha"), (("export", out), "no network to export")):
+                        (("evaluate", out, walkway.root, "--alpha", 1), "alpha is no setting of the detector speed"),
+                        (("evaluate", out, walkway.root, "--gate", .1), "gate is no setting of the detector speed"), (("export", out), "no network to export")):
         code, said = vad(*args)
         assert code == 1 + ("not one of" in words) and words in said and "Traceback" not in said, said
 

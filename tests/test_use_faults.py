@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import square
-from test_window import TINY, Mean, gray
+from test_window import TINY, Mean, camera, gray # noqa: F401 (a fixture)
 
 from vad.core.errors import UserError
 from vad.core.provenance import WEIGHTS, find_run
@@ -24,6 +25,7 @@ from vad.data.embedding import embed
 from vad.data.feature_archives import write_synthetic_archive
 from vad.data.film_writer import write_film
 from vad.data.video import open_video
+from vad.reproduce.figures import decision_matrices, draw_confusion
 from vad.scores.detector import FrameDifference
 from vad.training import trainer
 from vad.training.classifier import ClassifierSettings, fit_classifier
@@ -160,6 +162,13 @@ def test_a_film_that_ends_within_its_beginning(films):
     fitted = fit_beginning(stream(60, live=True)) # what comes too fast is dropped
     assert "the first 6.0 seconds (" in fitted.words() and fitted.frames <= 60
     assert "the first 5.9 seconds (59 frames)" in fit_beginning(stream(60), 5.9).words()
+
+def test_the_watching_of_a_beginning_is_stopped(camera, tmp_path): # noqa: F811
+    "by another thread's event; a camera would not be asked a second time"
+    c, stop = camera([30, 30]), threading.Event()
+    stop.set()
+    with pytest.raises(UserError, match="gave no frame"): score_video(c.address, "speed", tmp_path, first=1., stop=stop, attempts=1)
+    assert c.asked == 1 and not list(tmp_path.iterdir())
 
 def test_a_duration_within_the_beginning(films, tmp_path):
     for options in (dict(first=2., duration=2.), dict(duration=1.)):
@@ -511,3 +520,38 @@ def test_an_export_that_answers_with_no_number_is_refused(tmp_path):
     def off(*numbers): return largest_difference(Graph(Root(), dict(x=torch.tensor(numbers)), ("y",)), tmp_path / "root.onnx")
     assert off(4., 9.) < 1e-6
     with pytest.raises(UserError, match="root.onnx and the run differ by nan, which is no number: please report it"): off(4., -9.)
+
+
+# ---- what an interrupt or a word breaks
+
+def test_a_trace_that_was_interrupted_is_done_anew(films):
+    def look(): return FrameInspector(FrameDifference((16, 24)), films, "cpu")
+    def interrupt(share):
+        if share > .5: raise KeyboardInterrupt
+    whole, stopped = look(), look()
+    with pytest.raises(KeyboardInterrupt): stopped.trace(0, interrupt)
+    for v in (0, 1):
+        for name, x in whole.trace(v).scores().items(): np.testing.assert_array_equal(stopped.trace(v).scores()[name], x)
+        for t in (5, 20, 50): np.testing.assert_array_equal(stopped.at(v, t).pictures["squared difference"], whole.at(v, t).pictures["squared difference"])
+
+def test_a_reason_may_be_any_words(films, tmp_path):
+    said = 'fast, "large",\nand late'
+    class Talkative(FrameDifference):
+        def reason(self, parts): return said
+    score_video(films / "a.mp4", Talkative((16, 24)), tmp_path / "out", name="a", threshold=-30., video=False)
+    t = pd.read_csv(tmp_path / "out/a.scores.csv", keep_default_na=False)
+    assert len(t) == 60 and set(t.reason) == {said, ""} and (t.reason[pd.to_numeric(t.score) >= -30] == said).all()
+
+def test_decisions_without_training_scores(run, tiny, tmp_path):
+    "the best threshold of the test labels is not shown as one from training"
+    evaluated = shutil.copytree(run, tmp_path / "evaluated")
+    m = evaluate(evaluated, open_dataset(tiny), "cpu")
+    titles = ["threshold from training scores (online score)", "best F1 on the test labels: optimistic", "as published: classes swapped"]
+    assert [title for title, *_ in decision_matrices(m)] == titles
+    m["online"]["at_threshold"] = None
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run/metrics.json", m)
+    for runs in (dict(a=tmp_path / "run"), dict(a=evaluated, b=tmp_path / "run")):
+        draw_confusion(runs, tmp_path / "x.png")
+        t = pd.read_csv(tmp_path / "x.csv")
+        assert {n: x.threshold.unique().tolist() for n, x in t.groupby("run")} == {n: titles if r == evaluated else titles[1:] for n, r in runs.items()}

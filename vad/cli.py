@@ -10,11 +10,11 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'speak_quietly', 'Field', 'fields_of', 'setting_options', 'with_options', 'with_settings', 'spread',
            'import_files', 'at_home', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
            'validate_settings_of', 'was_said', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
-           'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command', 'tell_folds',
-           'tell_measures', 'validate_folds', 'classify_command', 'tell_scored', 'tell_films', 'score_command',
-           'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts', 'extract', 'check',
-           'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command', 'export',
-           'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
+           'run_and_dataset', 'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command',
+           'tell_folds', 'tell_measures', 'validate_folds', 'classify_command', 'tell_scored', 'tell_films',
+           'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts',
+           'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command',
+           'export', 'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -328,6 +328,16 @@ def train_command(
     seconds, moved = run.record["train_seconds"], run.record["audit"]["moved"]
     tell(f"{run.folder}: {s.epochs} epochs in {seconds:.0f} s, {moved} parameters moved.")
 
+# %% ../nbs/6_engineering/30_command.ipynb #7c0e41d2
+def run_and_dataset(run:str|Path, data:Path, truth:str|None, partial:bool) -> tuple: # Path, Dataset
+    "The own folder of a detector's run, and a dataset whose videos are long enough for it."
+    with loading():
+        from vad.data.datasets import open_dataset
+        from vad.scores.detector import open_detector
+        from vad.training.evaluation import own_folder
+    run = own_folder(run)
+    return run, open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
+
 # %% ../nbs/6_engineering/30_command.ipynb #035
 @app.command("evaluate")
 @with_settings(MEMORY_MODEL, ("alpha", "test_update", "threshold", "test_memory"))
@@ -346,12 +356,11 @@ def evaluate_command(
 ):
     "Score a dataset's test videos: frame and pixel AUC, intervals, controls, ROC curve, confusion matrices."
     with loading():
-        from vad.data.datasets import open_dataset
         from vad.reproduce import figures
-        from vad.scores.detector import open_detector
-        from vad.training import evaluation
-    run = evaluation.own_folder(run)
-    found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
+        from vad.scores.detector import state_file
+        from vad.training import evaluation, speed_detector
+    run, found = run_and_dataset(run, data, truth, partial)
+    validate_settings_of("speed" if state_file(run) == speed_detector.STATE else "memory", changes)
     metrics = evaluation.evaluate(run, found, device, batch, into, **changes)
     figures.draw_run(run / into)
     if found.labels is None:
@@ -821,12 +830,9 @@ def scored(
 ) -> tuple: # the run's own folder, the dataset
     "Both, once the run has scored the dataset."
     with loading():
-        from vad.data.datasets import open_dataset
         from vad.reproduce import figures
-        from vad.scores.detector import open_detector
         from vad.training import evaluation
-    run = evaluation.own_folder(run)
-    found = open_dataset(data, truth, partial, open_detector(run, "cpu").first + 1)
+    run, found = run_and_dataset(run, data, truth, partial)
     metrics = run / "metrics.json"
     before = metrics.read_bytes() if metrics.exists() else b""
     evaluation.evaluate(run, found, device)

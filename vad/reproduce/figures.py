@@ -80,10 +80,11 @@ def draw_roc(
 # %% ../../nbs/6_engineering/23_figures.ipynb #9d1c4fb1
 def decision_matrices(m:dict) -> list[tuple]: # title, matrix, names of the classes
     "The confusion matrices of a run's metrics."
-    paper, known = m["regularity"], m.get("online", m["regularity"])
-    plain = "normal", "anomalous"
-    return [("threshold from training scores (online score)",
-             (known["at_threshold"] or known["best_f1"])["confusion"], plain),
+    paper, plain = m["regularity"], ("normal", "anomalous")
+    found = []
+    if trained := m.get("online", {}).get("at_threshold"): # None: nobody has training scores
+        found = [("threshold from training scores (online score)", trained["confusion"], plain)]
+    return [*found,
             ("best F1 on the test labels: optimistic", paper["best_f1"]["confusion"], plain),
             ("as published: classes swapped", paper["published"]["printed"]["confusion"],
              ("“Normal”", "“Anomaly”"))]
@@ -94,13 +95,16 @@ def draw_confusion(
     path:Path,
 ):
     "Confusion matrices: a threshold from training scores, beside the published way."
-    fig, axs = plot.grid(len(runs), 3, (3.5, 3.1))
-    lines = []
-    for row, (name, folder) in zip(axs, runs.items()):
-        m = read_metrics(folder)
+    found, lines = {name: read_metrics(folder) for name, folder in runs.items()}, []
+    for name, m in found.items():
         if not (m.get("regularity") or {}).get("published"):
-            raise UserError(f"{folder} holds no measures of decisions: evaluate the run on data with labels.")
-        for ax, (title, matrix, names) in zip(row, decision_matrices(m)):
+            raise UserError(f"{runs[name]} holds no measures of decisions: evaluate the run on data with "
+                            "labels.")
+    matrices = {name: decision_matrices(m) for name, m in found.items()}
+    fig, axs = plot.grid(len(runs), max(map(len, matrices.values())), (3.5, 3.1))
+    for row, (name, shown) in zip(axs, matrices.items()):
+        for ax in row[len(shown):]: ax.set_visible(False)
+        for ax, (title, matrix, names) in zip(row, shown):
             plot.confusion(np.array(matrix), ax, names=names)
             ax.set_title(f"{plot.named(name)}\n{title}" if len(runs) > 1 else title, fontsize=9)
             lines += [dict(run=name, threshold=title, true=names[i], predicted=names[j], frames=matrix[i][j])

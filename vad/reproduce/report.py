@@ -239,7 +239,7 @@ def counted_verdicts(r:Report) -> str:
     rows = {(x.ours, x.published): verdict(x.published, x.low, x.high)
             for t in judged if {"fps", "ours", "published"} <= set(t) for x in t.itertuples()}
     found = pd.Series([v for v in rows.values() if v], dtype=object).value_counts()
-    said = ", ".join(f"{n} are {v}" for v, n in found.items())
+    said = ", ".join(f"{n} {'is' if n == 1 else 'are'} {v}" for v, n in found.items())
     return f"Of {found.sum()} published values {said}." if len(found) else ""
 
 # %% ../../nbs/6_engineering/25_report.ipynb #037

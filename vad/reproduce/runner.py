@@ -48,7 +48,7 @@ from ..data.clips import CURE, collect
 from ..data.embedding import cluster
 from ..data.feature_archives import kind_of_features
 from . import cards, figures
-from .ablation import open_frames, rows as table_rows
+from .ablation import decoded_otherwise, open_frames, rows as table_rows
 from .beyond import open_other
 from .archive_tables import archive_settings
 from .experiment import clip_facts, open_collection
@@ -492,7 +492,8 @@ def checked_plan(plan:Plan) -> Plan:
         if len(set().union(*data.labels)) < 2:
             raise UserError(f"All test frames of {data.name} are labelled alike, so no AUC exists: "
                             "restore its labels.")
-        prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}")
+        how = decoded_otherwise(v.path for v in data.train + data.test)
+        prints = dict(frames=f"{data.fingerprint()} {data.mask_fingerprint()}{how}")
         plan = replace(plan, prints=plan.prints | prints)
     if plan.other:
         data = open_other(plan) if plan.frames else collect(plan.other)
@@ -500,13 +501,16 @@ def checked_plan(plan:Plan) -> Plan:
             raise UserError(f"{plan.other} is called as the data that it stands beside: rename one of the "
                             "folders, by which the tables tell them apart.")
         masks = f" {data.mask_fingerprint()}" if plan.frames else ""
-        plan = replace(plan, prints=plan.prints | dict(other=data.fingerprint() + masks))
+        how = decoded_otherwise([v.path for v in data.test] if plan.frames else data.paths())
+        plan = replace(plan, prints=plan.prints | dict(other=data.fingerprint() + masks + how))
     if plan.clips:
         found = open_collection(replace(plan, prints={}))
         if plan.features and not found.has_normal:
             raise UserError(f"{found.name} has {', '.join(found.classes)}, and no name says which is "
                             f"normal: {CURE}.")
-        plan = replace(plan, classes=len(found.classes), prints=plan.prints | dict(clips=found.fingerprint()))
+        how = "" if plan.features else decoded_otherwise(found.paths())
+        prints = dict(clips=found.fingerprint() + how)
+        plan = replace(plan, classes=len(found.classes), prints=plan.prints | prints)
     return plan
 
 # %% ../../nbs/6_engineering/26_runner.ipynb #ceffc471

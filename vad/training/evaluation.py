@@ -32,6 +32,7 @@ from ..core.files import atomic_folder
 from ..core.provenance import WEIGHTS, Run, code_behind, file_fingerprint, find_run
 from ..core.records import validate_seals, file_seals, read_json, validate_fields, write_csv, write_json
 from ..data.datasets import Dataset
+from ..data.decoder import decoding_of
 from ..data.frame_cache import Frames, cache_frames, hold, normalise
 from ..data.video import Video
 from ..models import memory
@@ -461,7 +462,7 @@ def evaluate_run(
     model = file_fingerprint(folder / state_file(folder))
     code = code_behind("vad.training.evaluation", type(detector).__module__)
     key = dict(settings=settings, data=data.fingerprint(), masks=data.mask_fingerprint(), model=model,
-               code=code)
+               code=code, decoding=decoding_of(v.path for v in data.train + data.test))
     out = folder / into
     if found := measured_before(out, json.loads(json.dumps(key)), data): return found
     run, start = Run(out), time.perf_counter()

@@ -244,7 +244,8 @@ def draw_clip(
         fig = plt.figure(figsize=(9, 4.6 + .2 * len(x.classes)), layout="constrained")
         axs = fig.subplot_mosaic(layout, gridspec_kw=ratios)
     for name in strip: plot.bare(axs[name])
-    for name, t in zip(strip, np.linspace(0, len(frames) - 1, 6).astype(int) if frames else []):
+    steps = len(x.received(layer)) if x.attention else len(frames) # of changes: one fewer than frames
+    for name, t in zip(strip, np.linspace(0, steps - 1, 6).astype(int) if frames else []):
         axs[name].imshow(frames[t])
         axs[name].set_title(f"step {t}")
     draw_received(x, layer, axs["received"])

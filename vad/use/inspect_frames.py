@@ -389,7 +389,8 @@ def trace_video(inspector:FrameInspector, v:int, report) -> FrameTrace: # report
     name = inspector.names[v]
     if n <= d.first:
         raise UserError(f"Video {name} has {n} frames, fewer than a clip of {d.first + 1}: choose another.")
-    states, numbers, reads, peaks = inspector.states.setdefault(v, [d.stream()]), [], [], []
+    states = inspector.states[v] = [d.stream()] # anew: an earlier pass may have been interrupted
+    numbers, reads, peaks = [], [], []
     with progress(total=n, label=f"video {name}", unit="frame", leave=False, delay=2) as bar:
         for b in range(-(-n // size)):
             block = inspector.block(v, b)

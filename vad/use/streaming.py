@@ -9,6 +9,7 @@ __all__ = ['BATCH', 'FORGET', 'SHOWN_SECONDS', 'PALETTE_BGR', 'ORANGE_BGR', 'VER
            'validate_duration', 'validate_place', 'source_and_scorer', 'score_video']
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #9a33add9
+import csv
 import os
 import threading
 import time
@@ -222,17 +223,17 @@ class ScoreFiles:
         alarm:float|None=None,   # the score from which on the table says why; None: it never does
     ):
         self.folder, self.name, self.fps, self.overlay, self.stack = folder, name, fps, overlay, ExitStack()
-        self.alarm = alarm
-        # so far; those with a score; the time of the last one
-        self.frames, self.scored, self.seconds = 0, 0, 0.
+        # so far: frames; those with a score; the time of the last one
+        self.alarm, self.frames, self.scored, self.seconds = alarm, 0, 0, 0.
 
     def path(self, ending:str) -> Path: return self.folder / f"{self.name}.{ending}"
 
     def __enter__(self):
         self.stack.enter_context(room_for(self.path("scores.csv")))
         self.csv = self.stack.enter_context(atomic_write(self.path("scores.csv")))
-        self.file = self.stack.enter_context(open(self.csv, "w", encoding="utf-8"))
-        self.file.write(f"frame,seconds,score{',reason' * (self.alarm is not None)}\n")
+        self.file = self.stack.enter_context(open(self.csv, "w", encoding="utf-8", newline=""))
+        self.lines = csv.writer(self.file, lineterminator="\n") # a reason may hold a comma
+        self.lines.writerow(["frame", "seconds", "score"] + ["reason"] * (self.alarm is not None))
         self.film = None
         if self.overlay:
             part = self.stack.enter_context(atomic_write(self.path("scored.mp4")))
@@ -241,11 +242,11 @@ class ScoreFiles:
 
     def add(self, s:ScoredFrame):
         "One more frame."
-        there = s.score == s.score
-        why = "" if self.alarm is None else f",{s.reason if s.score >= self.alarm else ''}" # it has no comma
-        self.file.write(f"{s.frame},{s.seconds:.3f},{format(s.score, '.9g') if there else ''}{why}\n")
+        said = [] if self.alarm is None else [s.reason if s.score >= self.alarm else ""]
+        score = format(s.score, ".9g") if s.score == s.score else ""
+        self.lines.writerow([s.frame, f"{s.seconds:.3f}", score, *said])
         if self.film: self.film.add(self.overlay.draw(s), s.seconds)
-        self.frames, self.scored, self.seconds = self.frames + 1, self.scored + there, s.seconds
+        self.frames, self.scored, self.seconds = self.frames + 1, self.scored + bool(score), s.seconds
 
     def finish(self, threshold:float|None) -> list[str]: # the files' names
         "Close the files and draw the curve."
@@ -348,6 +349,7 @@ def validate_place(kind:str, where:str, path:Path): # of a `Source`; of a record
 def source_and_scorer(
     source, run, # see `score_video`
     s:StreamSettings, device:str, options:dict,
+    *stops:threading.Event, # each ends the watching of a film's beginning
 ) -> tuple[Source, object, list[str]]: # the last: what to know of the scorer, a sentence each
     "Both opened. Raises `UserError` where one of them cannot be."
     def opened(): return open_source(source, s.fps, s.attempts, s.pause, s.timeout)
@@ -358,7 +360,7 @@ def source_and_scorer(
         if isinstance(source, Source):
             raise UserError(f"{ITSELF} opens its source twice: name a file or an address.")
         validate_duration(beginning := opened(), s)
-        fitted = fit_beginning(beginning, s.first, options.get("smooth"))
+        fitted = fit_beginning(beginning, s.first, options.get("smooth"), *stops)
         return opened(), fitted.scorer(), [fitted.words()]
     if s.first is not None: raise UserError(f"first is for {ITSELF}, which {run} is not: leave it out.")
     if not isinstance(run, (str, Path)):
@@ -381,7 +383,8 @@ def score_video(
     s = replace(settings, **{f.name: options.pop(f.name) for f in fields(settings) if f.name in options})
     begun, folder = time.perf_counter(), str(run) if isinstance(run, (str, Path)) else None
     validate_apart(source, Path(out))
-    source, scorer, about = source_and_scorer(source, run, s, device, options)
+    stops = [stop] * (stop is not None)
+    source, scorer, about = source_and_scorer(source, run, s, device, options, *stops)
     windows = default_windows(scorer, source, s)
     threshold = scorer.threshold if s.threshold is None else s.threshold
     files = ScoreFiles(Path(out), fitting(name or source.name), source.fps,
@@ -390,15 +393,15 @@ def score_video(
     # who gives a name knows what it replaces
     if name is None: validate_place(source.kind, source.where, files.path("scores.json"))
     with stop_flag() as flag, files:
-        reader = FrameReader(source, flag, *[stop] * (stop is not None))
+        reader = FrameReader(source, flag, *stops)
         stopped = write_scores(reader, scorer, windows, files, s.duration)
         if not files.frames:
             why = ": " + source.notes[0] if source.notes else ", nothing was scored: look at the source."
             raise UserError(f"{source.where} gave no frame{why}")
         written = files.finish(threshold)
     record = dict(
-        source=source_record(reader), frames=files.frames, scored=files.scored,
-        about=about, ended=stream_notes(reader, files, windows, stopped),
+        source=source_record(reader), frames=files.frames, scored=files.scored, about=about,
+        ended=stream_notes(reader, files, windows, stopped),
         latency=window_latency(windows, scorer.lead), windows=asdict(windows), threshold=threshold,
         run=folder, scorer=scorer.facts(), files=written,
         seconds=round(time.perf_counter() - begun, 1), peak_memory_gb=round(devices.peak_memory(), 2),
