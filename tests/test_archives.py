@@ -21,6 +21,7 @@ from vad.data.feature_archives import bare_name, frame_truth, is_archive, kind_o
 from vad.models.mingru import mingru_loop, mingru_scan
 from vad.reproduce import runner
 from vad.reproduce.archive_tables import interval_of, measure_segments
+from vad.reproduce.feature_groups import feature_groups
 from vad.reproduce.report import report_of
 from vad.training import classifier
 from vad.training.classifier import ClassifierSettings
@@ -462,7 +463,7 @@ def test_an_archive_without_a_normal_class(tmp_path):
 
 @pytest.fixture(scope="module")
 def plan(made, tmp_path_factory):
-    return runner.reproduce(("srupp.archive_binary", "srupp.archive_multiclass", "srupp.archive_frames", "srupp.archive_practice"), clips=made, jobs=2, name="run", out=tmp_path_factory.mktemp("run"), device="cpu",
+    return runner.reproduce(("srupp.archive_binary", "srupp.archive_multiclass", "srupp.archive_frames", "srupp.archive_practice", "srupp.archive_groups"), clips=made, jobs=2, name="run", out=tmp_path_factory.mktemp("run"), device="cpu",
                             publish=tmp_path_factory.mktemp("published"), classifier=dict(epochs=1, hidden=16, projection=16))
 
 def test_the_tables_show_the_leak(plan):
@@ -476,6 +477,44 @@ def test_the_tables_show_the_leak(plan):
         assert t[["official_auroc", "by_source_balanced"]].notna().all(axis=None)
     t = r.tables["srupp.archive_frames"]["archive_frames"].set_index("row")
     assert t.inside["true label of the video"] == 50 and t["all"]["true label of the video"] > 70 and t[["all_ap", "inside_low"]].notna().all(axis=None)
+
+def moved_part(folder, classes, **options):
+    "an archive whose videos of some classes went through something else: all of their segments are moved alike"
+    path = write_synthetic_archive(folder, videos=60, signature=1., width=64, **options)
+    with np.load(path) as z: arrays = dict(z)
+    x, part = np.float32(arrays["features"]), np.repeat(np.isin(arrays["label"], classes), arrays["lengths"])
+    np.savez(path, **arrays | dict(features=np.float16(x + part[:, None] * np.random.default_rng(0).normal(0, x.std(), x.shape[1]))))
+    return path
+
+def test_groups_of_features_are_found_without_labels(tmp_path):
+    "a part of the videos was made otherwise: the group alone tells it, and inside the other group nothing is left of that"
+    path = moved_part(tmp_path / "moved", ["Arson"])
+    plan = runner.reproduce(("srupp.archive_groups",), clips=path, jobs=2, name="run", out=tmp_path, device="cpu", classifier=dict(epochs=1, hidden=16, projection=16))
+    r = report_of(plan)
+    assert r.states["srupp.archive_groups"] == dict(state="measured")
+    tables = r.tables["srupp.archive_groups"]
+    assert tables["archive_group_classes"].set_index("class").second_group.to_dict() == dict(Normal=0, Arson=100, Fighting=0)
+    t, alone = tables["archive_groups"].set_index("row"), "the group alone, found without labels"
+    assert set(t.index) == {alone, "one feature, one threshold", "1-nearest neighbour", "logistic regression", "SRU", "SRU++"} and t.notna().all(axis=None)
+    # half of the anomalous videos lie in the group, and no normal one
+    assert t.by_source_balanced[alone] == pytest.approx(75) and t.inside_balanced[alone] == t.inside_auroc[alone] == 50
+    assert (t.by_source_balanced_low <= t.by_source_balanced).all() and t.inside_auroc["logistic regression"] < t.by_source_auroc["logistic regression"]
+    frames = tables["archive_group_frames"].set_index("row")["all"]
+    assert 50 < frames[alone] < frames["true label of the video"]
+
+def test_nothing_is_inside_where_the_group_is_the_class(tmp_path):
+    path = moved_part(tmp_path / "moved", ["Arson", "Fighting"])
+    plan = runner.reproduce(("srupp.archive_groups",), clips=path, name="run", out=tmp_path, device="cpu", classifier=dict(epochs=1, hidden=16, projection=16))
+    t = report_of(plan).tables["srupp.archive_groups"]["archive_groups"].set_index("row")
+    assert t.official_balanced["the group alone, found without labels"] == 100 and t[["inside_balanced", "inside_auroc"]].isna().all(axis=None)
+    page = re.sub('base64,[^"]*', "", (plan.folder / "summary.html").read_text())
+    assert "nan" not in page.split("<h1>")[1].split("<pre")[0]
+
+def test_groups_do_not_depend_on_order_and_labels(tmp_path):
+    c = clips_of_archive(open_archive(moved_part(tmp_path / "moved", ["Arson"])), 4)
+    rows = np.random.default_rng(0).permutation(len(c))
+    np.testing.assert_array_equal(feature_groups(c)[rows], feature_groups(replace(c.take(rows), labels=np.zeros(len(c), int))))
+    assert feature_groups(c.take(np.flatnonzero(c.sources == c.sources[0]))).tolist() == [0] * 4
 
 def test_practice_on_an_archive(plan):
     "events are the annotated ones, thresholds came from training, and the curve ends where alarms are most"

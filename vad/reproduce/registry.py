@@ -21,7 +21,7 @@ import json
 import pandas as pd
 from ..core.errors import UserError
 from ..data.feature_archives import ANNOTATIONS, COUNTS
-from . import ablation, archive_tables, beyond, experiment
+from . import ablation, archive_tables, beyond, experiment, feature_groups
 from .experiment import EMBEDDED_BY, UNDER, method_of, transfer_methods
 from .results import Measurement, Plan, key_of, lines_of, read_result
 from ..scores import metrics
@@ -165,7 +165,9 @@ def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: 
 
 # %% ../../nbs/6_engineering/24_registry.ipynb #022
 def archive_measurements(needs:str, seeds) -> list[Measurement]: # needs: of an entry on an archive
-    "What is measured on an archive of features: rows of frames, or judges under protocols."
+    "What is measured on an archive of features: groups, rows of frames, or judges under protocols."
+    if needs == "archive-groups":
+        return [Measurement("groups", (judge,), s, 4) for s in seeds for judge in feature_groups.GROUP_JUDGES]
     if needs == "archive-frames":
         return [Measurement("segments", (row,), s, 4 if row.count("-") == 2 else 1)
                 for s in seeds for row in archive_tables.FRAME_ROWS]
@@ -209,6 +211,7 @@ MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedd
                    experiment=experiment.measure_experiment, leaks=experiment.measure_leaks,
                    clip_transfer=experiment.measure_clip_transfer,
                    archive=archive_tables.measure_archive, segments=archive_tables.measure_segments,
+                   groups=feature_groups.measure_groups,
                    detector=beyond.measure_detector, fusion=beyond.measure_fusion,
                    transfer=beyond.measure_transfer)
 
@@ -330,6 +333,9 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
                 table2_multiclass=lambda: piped("multiclass"),
                 archive_binary=lambda: measured("archive", lambda t: archived(t, "binary")),
                 archive_multiclass=lambda: measured("archive", lambda t: archived(t, "multiclass")),
+                archive_groups=lambda: measured("groups", feature_groups.group_table),
+                archive_group_classes=lambda: measured("groups", feature_groups.group_classes),
+                archive_group_frames=lambda: measured("groups", feature_groups.group_frames),
                 archive_frames=lambda: measured("segments", archive_tables.segment_table),
                 archive_practice=lambda: measured("segments", practical),
                 experiments=lambda: measured("experiment", experiments))
