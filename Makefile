@@ -1,4 +1,4 @@
-# make run    the main job: the catalogue -> tables, figures, one page   (DATA=folder or CLIPS=folder, PRESET=quick|cpu|paper ENTRIES="headline" SEEDS="0 1 2" JOBS=2 NAME=...)
+# make run    the main job: all tables and figures, one page   (DATA=folder or CLIPS=folder, PRESET=quick|cpu|paper ENTRIES="headline" SEEDS="0 1 2" JOBS=2 NAME=...)
 # make test   everything that CI checks
 # make lab    JupyterLab on the notebooks
 # make sync   after a change in nbs/: clean, export, README

@@ -187,7 +187,7 @@ def test_lists_in_other_letters(tmp_path):
     np.save(folder / "cnn_embeddings.npy", np.ones((2, 3, 4), np.float32))
     assert not is_archive(folder) and kind_of_features(folder) == "plain"
 
-@pytest.mark.parametrize("name, says", [("Abnormal001", "Abnormal"), ("NonNormal1", ""), ("A_History__#1_label_B2-0-0", "Shooting"), ("Normal_Videos_003_x264", "Normal"), ("normal7", "Normal"), ("B1_Street", "Fighting")])
+@pytest.mark.parametrize("name, says", [("Abnormal001", "Abnormal"), ("NonNormal1", ""), ("A_History__#1_label_B2-0-0", "Shooting"), ("Normal_Videos_003_x264", "Normal"), ("normal7", "Normal"), ("B1_Street", "Fighting"), ("no_fight_1", "Normal"), ("Non-Violence_3", "Normal"), ("fight_no_weapon_2", "fight")])
 def test_the_class_that_a_name_says(name, says):
     assert feature_archives.labels_in([name]) == [says or "NonNormal"]
 

@@ -69,6 +69,10 @@ def test_as_many_frames_are_most_anomalous_as_the_share_says(n, percent, more, s
     margin = scores[..., 1] - scores[..., 0]
     assert not (mask & ~chosen).any() or margin[chosen].min() > margin[mask & ~chosen].max()
 
+def test_one_frame_is_most_anomalous_at_least():
+    scores, mask = torch.zeros(1, 8, 2), torch.ones(1, 8, dtype=torch.bool)
+    assert int(classifier.most_anomalous(scores, mask, 1e-12).sum()) == 1
+
 def test_features_are_hidden_in_training_only():
     "the same ones in all frames of a clip, other ones in another clip, and they read as the training mean"
     data = clips(8, width=40)

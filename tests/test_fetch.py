@@ -263,6 +263,10 @@ def test_a_dataset_keeps_its_layout_and_labels(tmp_path):
     a, b = open_dataset(tmp_path / "toy"), open_dataset(tmp_path / "out/toy")
     assert b.truth == a.truth and all((x == y).all() for x, y in zip(a.labels, b.labels))
     for v, w in zip(a.train + a.test, b.train + b.test): assert all((x == y).all() for x, y in zip(v.read(), w.read(), strict=True))
+    extract_frames(tmp_path / "toy", tmp_path / "out/toy", ".png")
+    np.save(tmp_path / "out/toy/frame_labels_toy.npy", 1 - np.arange(15) % 2) # somebody corrected them
+    with pytest.raises(UserError, match="frame_labels_toy.npy holds other labels"): extract_frames(tmp_path / "toy", tmp_path / "out/toy", ".png")
+    assert (np.concatenate(open_dataset(tmp_path / "out/toy").labels) == 1 - np.arange(15) % 2).all()
 
 def test_jpegs_are_close(tmp_path):
     x = np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (64, 1))

@@ -34,7 +34,7 @@ def parsed(settings:list[str], names:list[str]) -> dict[str, dict]: # benchmark 
         takers = [n for n in names if key in known[n]]
         if not takers or not text: raise UserError(f"{pair!r} sets nothing: write name=value, with a name out of {', '.join(sorted(set().union(*known.values())))}.")
         try: value = json.loads(text)
-        except ValueError: value = text
+        except ValueError: value = str(Path(text).absolute()) if Path(text).exists() else text # notebooks run elsewhere
         for n in takers: given[n][key] = value
     return given
 

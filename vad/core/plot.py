@@ -26,7 +26,8 @@ CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 STYLE = {"font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9,
          "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.frameon": False,
          "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25,
-         "axes.prop_cycle": plt.cycler(color=CYCLE), "figure.dpi": 80, "savefig.dpi": 110,
+         "axes.prop_cycle": plt.cycler(ls=["-", "--"]) * plt.cycler(color=CYCLE),
+         "figure.dpi": 80, "savefig.dpi": 110,
          "image.interpolation": "nearest"}
 
 def style():

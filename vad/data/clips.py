@@ -67,7 +67,9 @@ ANOMALY = ( # how words for what is not normal begin
 def says_normal(name:str) -> bool:
     "Whether the name of a class says that it is the normal one."
     words, negated = words_in_name(name), f"({'|'.join(NEGATED)})({ANOMALY})"
-    if any(re.match(negated, "".join(words[i:])) for i in range(len(words))): return True
+    named = [bool(re.match(ANOMALY, w)) for w in words] # fight_no_weapon is a fight all the same
+    first = named.index(True) if True in named else len(words)
+    if any(re.match(negated, "".join(words[i:])) for i in range(min(first + 1, len(words)))): return True
     plain = [i for i, w in enumerate(words) if re.fullmatch(NORMAL, w)]
     before = (*NEGATED, "ab", "un", "ir")
     return "abnormal" not in words and any(i == 0 or words[i - 1] not in before for i in plain)

@@ -312,14 +312,16 @@ def validate_target(out:Path, root:Path): # root: what is extracted
 def labels_for_frames(data:Dataset, layout:Layout, out:Path) -> dict[Path, np.ndarray]: # file -> labels
     "A dataset's labels that are to be written with its frames. Raises `UserError` where others stand there."
     if not data.labels: return {}
-    if not layout.plain: return {out / f"frame_labels_{layout.name}.npy": np.concatenate(data.labels)[None]}
-    new = {}
-    for video, labels in zip(data.test, data.labels):
-        path = own_labels_file(Path(os.path.realpath(out), video.name)).with_name(f"{video.name}.npy")
-        if not path.exists(): new[path] = labels
-        elif not np.array_equal(read_labels(path), labels):
-            raise UserError(f"{path} holds other labels than {video.path} has: delete it, or move it away.")
-    return new
+    if not layout.plain:
+        path, whole = out / f"frame_labels_{layout.name}.npy", np.concatenate(data.labels)
+        found = [(path, data.root, whole)]
+    else:
+        def own(name): return own_labels_file(Path(os.path.realpath(out), name)).with_name(f"{name}.npy")
+        found = [(own(v.name), v.path, labels) for v, labels in zip(data.test, data.labels)]
+    for path, of, labels in found:
+        if path.exists() and not np.array_equal(read_labels(path).ravel(), labels):
+            raise UserError(f"{path} holds other labels than {of} has: delete it, or move it away.")
+    return {path: labels if layout.plain else labels[None] for path, _, labels in found if not path.exists()}
 
 # %% ../../nbs/3_data/10_download.ipynb #2cdf0b67
 def extract_frames(

@@ -128,7 +128,7 @@ def labels_in(names:list[str]) -> list[str]:
     begins = [found or re.match(code, n) for n, found in zip(names, labels)]
     found = begins if all(begins) else labels # where others begin with words, an A is a word too
     def word(name):
-        word = re.match(r"[A-Za-z]+(_Videos?)?", name)
+        word = re.match(r"(?i:(no|non|not|without)[-_])?[A-Za-z]+(_Videos?)?", name)
         return "Normal" if word and says_normal(word[0]) else word[0] if word else ""
     return [XD_CODES[f[1]] if f else word(n) for n, f in zip(names, found)]
 

@@ -37,7 +37,7 @@ HIGH = 120     # units from the top of a frame to its bottom
 HORIZON = -70  # where parallels meet, units from the top: far above the picture, as the camera looks down
 
 def scale(y):
-    "Size at height `y` (units from the top) of what has size 1 at the near edge of the path."
+    "Size at height `y` (units from the top) of what has size 1 at the front of the near lane."
     return (y - HORIZON) / (100 - HORIZON)
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #fa57fe2c
@@ -119,7 +119,7 @@ def person(
 
 # %% ../../nbs/3_data/05_synthetic.ipynb #adafe5c7
 KINDS = ("cyclist", "cart", "runner", "wrong way", "loiterer", "bag") # what may go wrong
-TALL = 31.   # units, the height of a person at the near edge
+TALL = 31.   # units, the height of a person at the front of the near lane
 STAY = 60    # frames that a loiterer stays
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Actor:
     kind: str              # "walker" or one of `KINDS`
     x: float               # where it is at frame `since`, units from the left edge
     y: float               # where its feet are, units from the top
-    speed: float           # units a frame at the near edge of the path, > 0 to the right
+    speed: float           # units a frame at the front of the near lane, > 0 to the right
     since: float = 0.      # frame
     phase: float = 0.      # of its gait, radians
     build: float = 1.      # its height against others'

@@ -161,7 +161,7 @@ def build_timm(name:str) -> nn.Module: # mobilenetv1_075, convnext_tiny.fb_in1k,
     "A network of timm without weights and classes. Raises `UserError` where there is none of that name."
     timm = timm_models()
     if timm.is_model(name): return timm.create_model(name, num_classes=0)
-    near = get_close_matches(name, ["cnn", "resnet50", "vit", *timm.list_models()], 3, .5)
+    near = get_close_matches(name, dict.fromkeys(["cnn", "resnet50", "vit", *timm.list_models()]), 3, .5)
     such = f", such as {' or '.join(near)}" if near else ""
     raise UserError(f"There is no network {name!r}: use cnn, resnet50, vit or a name of timm's{such}.")
 
@@ -368,7 +368,7 @@ def make_backbone(
 
 # %% ../../nbs/1_models/06_backbones.ipynb #7852d546
 def backbone_or_cnn(fallback:str|None, method:str, **options) -> Backbone: # of `make_backbone`
-    "The network of a method; where its weights cannot be had and fallback is cnn, that, as its `facts` say."
+    "The network of a method; where it cannot be made and fallback is cnn, that, and its `facts` say why."
     if fallback not in (None, "cnn"): raise UserError(f"fallback={fallback!r} is not cnn, the only one.")
     try: return make_backbone(method, **options)
     except UserError as e:

@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 class SpeedSettings:
     "Settings of the speed detector."
     height: int = 240        # pixels of a frame, at most; its width follows from the film's
-    differs: int = 12        # gray levels from the background from which on a pixel is foreground
+    differs: int = 12        # a pixel that differs from the background by more gray levels is foreground
     share: float = .15       # of a cell that has to be foreground for it to count
     quantile: float = .99    # of normal speeds in a row of cells: the fastest of normal
     rows: bool = True        # a fastest for each row of cells; False: one for the whole picture

@@ -49,12 +49,13 @@ def for_markdown(text:pd.DataFrame) -> str:
 # %% ../../nbs/6_engineering/25a_cards.ipynb #2890fe71
 def quoted(card:Card, r:Report) -> list[str]: # Markdown
     "The rows of a card, as the published tables hold them."
-    said = []
+    said, order = [], {row: i for i, row in enumerate(card.rows.split("|"))}
+    own = min(order, key=order.get).split(",")[0].split(" + ")[0] # how names of the detector's own rows begin
     for name in card.entries.split():
         for t in r.tables.get(name, {}).values():
-            order = {row: i for i, row in enumerate(card.rows.split("|"))}
+            if "row" not in t: continue
             mine = t[t.row.isin(order)].sort_values("row", key=lambda rows: rows.map(order))
-            if not len(mine) or mine.row.iloc[0] != card.rows.split("|")[0]: continue
+            if not mine.row.str.startswith(own).any(): continue
             entry = ENTRIES[name]
             text = for_markdown(as_text(mine, r.data(entry.half)))
             said += [f"## {entry.title}", text, f"*{entry.caveat}*", f"{described(entry, r)}."]

@@ -104,7 +104,11 @@ def threshold_at(
     gap:float=1.,     # seconds: alarms no farther apart are one
     times:list|None=None, # (N,) seconds of each video's frames; None: they come evenly
 ) -> tuple[float, int]: # threshold; alarms it gives on these videos
-    "The lowest threshold that gives no more alarms than bearable. Raises `UserError` without scores."
+    """
+    The last of up to 1000 thresholds, from the highest score down, before alarms are more than bearable.
+
+    Raises `UserError` without scores.
+    """
     videos = [np.asarray(v, np.float64) for v in videos]
     levels = np.unique(np.concatenate([v[np.isfinite(v)] for v in videos])) if videos else np.empty(0)
     if not len(levels):

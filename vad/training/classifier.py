@@ -127,7 +127,7 @@ def most_anomalous(
     "The frames of each clip that look least like normal."
     margin = scores[..., 1:].logsumexp(-1) - scores[..., 0]
     place = margin.masked_fill(~mask, -torch.inf).argsort(1, descending=True).argsort(1)
-    most = (share * mask.sum(1, keepdim=True) - 1e-4).ceil() # three tenths of fifty are fifteen
+    most = (share * mask.sum(1, keepdim=True) - 1e-4).ceil().clamp(min=1) # three tenths of fifty are fifteen
     return mask & (place < most)
 
 # %% ../../nbs/4_training/04_classifier.ipynb #023
