@@ -489,7 +489,7 @@ def moved_part(folder, classes, **options):
 def test_groups_of_features_are_found_without_labels(tmp_path):
     "a part of the videos was made otherwise: the group alone tells it, and inside the other group nothing is left of that"
     path = moved_part(tmp_path / "moved", ["Arson"])
-    plan = runner.reproduce(("srupp.archive_groups",), clips=path, jobs=2, name="run", out=tmp_path, device="cpu", classifier=dict(epochs=1, hidden=16, projection=16))
+    plan = runner.reproduce(("srupp.archive_groups", "srupp.archive_group_frames"), clips=path, jobs=2, name="run", out=tmp_path, device="cpu", classifier=dict(epochs=1, hidden=16, projection=16))
     r = report_of(plan)
     assert r.states["srupp.archive_groups"] == dict(state="measured")
     tables = r.tables["srupp.archive_groups"]
@@ -499,8 +499,10 @@ def test_groups_of_features_are_found_without_labels(tmp_path):
     # half of the anomalous videos lie in the group, and no normal one
     assert t.by_source_balanced[alone] == pytest.approx(75) and t.inside_balanced[alone] == t.inside_auroc[alone] == 50
     assert (t.by_source_balanced_low <= t.by_source_balanced).all() and t.inside_auroc["logistic regression"] < t.by_source_auroc["logistic regression"]
-    frames = tables["archive_group_frames"].set_index("row")["all"]
-    assert 50 < frames[alone] < frames["true label of the video"]
+    assert r.states["srupp.archive_group_frames"] == dict(state="measured")
+    t = r.tables["srupp.archive_group_frames"]["archive_group_frames"].set_index("row")
+    assert 50 < t["all"][alone] < t["all"]["true label of the video"] and t.normal_group[alone] == 50 and t.notna().all(axis=None)
+    assert set(t.index) == {alone, "true label of the video", "SRU++ on changes, top segments", "SRU on changes, top segments"}
 
 def test_nothing_is_inside_where_the_group_is_the_class(tmp_path):
     path = moved_part(tmp_path / "moved", ["Arson", "Fighting"])

@@ -168,6 +168,7 @@ def archive_measurements(needs:str, seeds) -> list[Measurement]: # needs: of an 
     "What is measured on an archive of features: groups, rows of frames, or judges under protocols."
     if needs == "archive-groups":
         return [Measurement("groups", (judge,), s, 4) for s in seeds for judge in feature_groups.GROUP_JUDGES]
+    if needs == "archive-group-frames": return [Measurement("group_frames", (), s, 4) for s in seeds]
     if needs == "archive-frames":
         return [Measurement("segments", (row,), s, 4 if row.count("-") == 2 else 1)
                 for s in seeds for row in archive_tables.FRAME_ROWS]
@@ -211,7 +212,7 @@ MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedd
                    experiment=experiment.measure_experiment, leaks=experiment.measure_leaks,
                    clip_transfer=experiment.measure_clip_transfer,
                    archive=archive_tables.measure_archive, segments=archive_tables.measure_segments,
-                   groups=feature_groups.measure_groups,
+                   groups=feature_groups.measure_groups, group_frames=feature_groups.measure_group_frames,
                    detector=beyond.measure_detector, fusion=beyond.measure_fusion,
                    transfer=beyond.measure_transfer)
 
@@ -335,7 +336,7 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
                 archive_multiclass=lambda: measured("archive", lambda t: archived(t, "multiclass")),
                 archive_groups=lambda: measured("groups", feature_groups.group_table),
                 archive_group_classes=lambda: measured("groups", feature_groups.group_classes),
-                archive_group_frames=lambda: measured("groups", feature_groups.group_frames),
+                archive_group_frames=lambda: measured("group_frames", feature_groups.group_frames),
                 archive_frames=lambda: measured("segments", archive_tables.segment_table),
                 archive_practice=lambda: measured("segments", practical),
                 experiments=lambda: measured("experiment", experiments))

@@ -48,7 +48,8 @@ WORDS = dict(as_published="as published", by_clip="by clip", by_source="by sourc
              mirror_image="mirror image", rbdc="RBDC", tbdc="TBDC", train_minutes="training, min",
              micro="micro AUC", false_alarms="false alarms", fps="frames/s", caught="events caught, %",
              delay="delay, s", alarms="false alarms, n", minutes="normal film, min",
-             per_hour="false alarms an hour", in_alarm="normal film in alarm, %")
+             per_hour="false alarms an hour", in_alarm="normal film in alarm, %",
+             second_group="in the second group, %")
 
 def compared_as_text(
     t:pd.DataFrame,  # with published, ours, sd, seeds, low, high: a comparison of rows, or gains

@@ -41,7 +41,8 @@ class Plan:
 # %% ../../nbs/6_engineering/20_results.ipynb #007
 MEASURED_IN = dict(row="ablation", detector="beyond", fusion="beyond", transfer="beyond",
                    archive="archive_tables", segments="archive_tables",
-                   groups="feature_groups") # kind -> module; others: experiment
+                   # kind -> module; others: experiment
+                   groups="feature_groups", group_frames="feature_groups")
 
 @dataclass(frozen=True)
 class Measurement:
