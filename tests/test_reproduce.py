@@ -377,7 +377,10 @@ def test_published_figures_are_as_measured():
     assert gained.ours["predict: full over no memory"] == pytest.approx(mean["predict-full"] - mean["predict-no_memory"])
     t = fights.tables["srupp.table2_binary"]["table2_binary"].set_index("row").round(4)
     assert (t.by_source["ResNet50 + SRU"], t.by_source_sd_folds["ResNet50 + SRU"], t.as_published["resnet50: linear"]) == (75.9899, 7.1804, 89.6667)
-    crime = published_report(Path(vad.__file__).parents[1] / "figures", "ucf_crime").tables["srupp.archive_groups"]
+    crime = published_report(Path(vad.__file__).parents[1] / "figures", "ucf_crime").tables
+    t = crime["srupp.archive_group_frames"]["archive_group_frames"].set_index("row").round(1)
+    assert t.loc["SRU++ on changes, top segments", ["all", "normal_group"]].tolist() == [81.3, 61.7]
+    crime = crime["srupp.archive_groups"]
     t = crime["archive_groups"].set_index("row").round(1)
     assert (t.official_balanced["the group alone, found without labels"], t.official_balanced["SRU++"], t.inside_balanced["SRU++"]) == (95.3, 90.6, 56.9)
     assert set(crime["archive_group_classes"].second_group) == {0, 100} # no class lies in both
