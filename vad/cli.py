@@ -806,12 +806,8 @@ def report_command(
 ):
     "Write a reproduction's page again, with LaTeX and CSV of each table."
     with loading():
-        from vad.core.records import read_json
         from vad.reproduce import cards, report
         from vad.reproduce.results import read_plan
-    record = run / "record.json" # where it is missing, the plan says so
-    if record.exists() and "plan" not in read_json(record):
-        raise UserError(f"{run} is no reproduction: name a folder that vad reproduce wrote.")
     plan = read_plan(run)
     tell(f"{report.write_page(plan)}")
     if publish: cards.publish_run(plan, publish)

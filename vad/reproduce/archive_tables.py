@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SEGMENTS', 'JUDGES', 'ARCHIVE_CHANGES', 'ROW_NAMES', 'MEASURES', 'SMOOTH', 'FRAME_ROWS', 'FRAME_CHANGES',
            'FRAMES_A_SECOND', 'archive_settings', 'paper_clips', 'archive_line', 'measure_archive', 'interval_of',
-           'archive_table', 'changes_of', 'learned_scores', 'plain_scores', 'segment_scorer', 'measured_frames',
-           'held_out_threshold', 'practical_frames', 'measure_segments', 'segment_table']
+           'interval_columns', 'archive_table', 'changes_of', 'learned_scores', 'plain_scores', 'segment_scorer',
+           'measured_frames', 'held_out_threshold', 'practical_frames', 'measure_segments', 'segment_table']
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #1cdfc85f
 from collections.abc import Callable
@@ -93,6 +93,11 @@ def interval_of(t:pd.DataFrame, measure:str) -> dict: # t: lines of one row and 
     low, high = ends(known) if len(known) else (np.nan, np.nan)
     return dict(value=t[measure].astype(float).mean(), low=low, high=high)
 
+# %% ../../nbs/6_engineering/22a_archive_tables.ipynb #a52fe9fa
+def interval_columns(t:pd.DataFrame, measure:str, name:str) -> dict: # as `interval_of`; name: of the column
+    "The cells of a table: name, name_low, name_high."
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval_of(t, measure).values()))
+
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #a9a8a4d2
 def archive_table(
     found:pd.DataFrame, # lines of `measure_archive`, of one set of classes
@@ -107,8 +112,7 @@ def archive_table(
             for under in ARCHIVE_PROTOCOLS:
                 t = found[(found.row == row) & (found.protocol == under)].sort_values("seed")
                 if not len(t): continue
-                name, x = under if measure == "accuracy" else f"{under}_{measure}", interval_of(t, measure)
-                line |= {name: x["value"], f"{name}_low": x["low"], f"{name}_high": x["high"]}
+                line |= interval_columns(t, measure, under if measure == "accuracy" else f"{under}_{measure}")
         lines.append(line | dict(seeds=" ".join(map(str, sorted(set(found.seed[found.row == row]))))))
     columns = ["row", "published", *(n + end for n in names for end in ("", "_low", "_high")), "seeds"]
     return pd.DataFrame(lines).reindex(columns=columns) # what is not measured yet is empty
@@ -234,8 +238,6 @@ def segment_table(found:pd.DataFrame) -> pd.DataFrame: # lines of `measure_segme
     for row in [n for n in FRAME_ROWS.values() if n in set(found.row)]:
         t, line = found[found.row == row].sort_values("seed"), dict(row=row)
         for where in ("all", "inside"):
-            x = interval_of(t, where)
-            line |= {where: x["value"], f"{where}_low": x["low"], f"{where}_high": x["high"],
-                     f"{where}_ap": t[f"{where}_ap"].mean()}
+            line |= interval_columns(t, where, where) | {f"{where}_ap": t[f"{where}_ap"].mean()}
         lines.append(line | dict(seeds=" ".join(map(str, t.seed))))
     return pd.DataFrame(lines)

@@ -49,8 +49,9 @@ def for_markdown(text:pd.DataFrame) -> str:
 # %% ../../nbs/6_engineering/25a_cards.ipynb #2890fe71
 def quoted(card:Card, r:Report) -> list[str]: # Markdown
     "The rows of a card, as the published tables hold them."
-    said, order = [], {row: i for i, row in enumerate(card.rows.split("|"))}
-    own = min(order, key=order.get).split(",")[0].split(" + ")[0] # how names of the detector's own rows begin
+    said, rows = [], card.rows.split("|")
+    order = {row: i for i, row in enumerate(rows)}
+    own = rows[0].split(",")[0].split(" + ")[0] # how names of the detector's own rows begin
     for name in card.entries.split():
         for t in r.tables.get(name, {}).values():
             if "row" not in t: continue

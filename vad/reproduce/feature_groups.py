@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUP_JUDGES', 'GROUP_ROWS', 'FRAME_JUDGES', 'PARTS', 'clip_means', 'feature_groups', 'threshold_answers',
-           'group_answers', 'inside_group', 'class_lines', 'frame_scores_of_groups', 'measure_groups',
+           'group_answers', 'among_normal', 'inside_group', 'class_lines', 'frame_scores_of_groups', 'measure_groups',
            'measure_group_frames', 'group_table', 'group_classes', 'group_frames']
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #31b11ce2
@@ -17,17 +17,18 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from ..data.feature_archives import frame_truth
-from .archive_tables import FRAME_ROWS, archive_line, archive_settings, interval_of
+from .archive_tables import FRAME_ROWS, archive_line, archive_settings, interval_columns
 from .archive_tables import learned_scores, measured_frames, paper_clips
 from .experiment import FOLDS, open_collection, train_seconds
 from .results import Plan
+from ..training.classifier import pooled
 from ..training.protocols import ARCHIVE_PROTOCOLS, binary, tested_answers
 from ..training.splits import Clips, SplitSettings, clips_of_archive, official_split, split_clips
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #0f7b7e60
 def clip_means(clips:Clips) -> np.ndarray: # (N, D)
     "The mean over the real segments of each clip."
-    return np.stack([np.asarray(x[:n], np.float32).mean(0) for x, n in zip(clips.features, clips.frames)])
+    return pooled(clips)[:, :clips.features.shape[2]]
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #b78ef239
 def feature_groups(clips:Clips) -> np.ndarray: # (N,) 0 or 1; 0: the group with more sources
@@ -72,10 +73,15 @@ def group_answers(
     return {name: threshold_answers(clips, x, split, seed) for name, x in simple.items()} | {
         name: tested_answers(clips, name, split, seed, into)["plain"] for name in ("nearest", "linear")}
 
+# %% ../../nbs/6_engineering/22b_feature_groups.ipynb #5be1c0a7
+def among_normal(clips:Clips, group:np.ndarray) -> np.ndarray: # (N,) bool
+    "Which clips lie in the group that holds the most normal ones."
+    return group == np.bincount(group[clips.labels == 0]).argmax()
+
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #d9915c6b
 def inside_group(clips:Clips, group:np.ndarray, k:int) -> np.ndarray: # rows; none where `k` folds cannot be
     "The clips of the group that holds the most normal clips, if it has both classes."
-    rows = np.flatnonzero(group == np.bincount(group[clips.labels == 0]).argmax())
+    rows = np.flatnonzero(among_normal(clips, group))
     sources = [len(set(clips.sources[rows][clips.labels[rows] == c])) for c in (0, 1)]
     return rows if min(sources) >= k else rows[:0]
 
@@ -106,11 +112,9 @@ def measure_groups(plan:Plan, into:Path, seed:int, judge:str) -> dict: # judge: 
     of_video = feature_groups(videos)
     by_name = dict(zip(videos.sources, of_video))
     group, k, lines = np.array([by_name[s] for s in clips.sources]), FOLDS[plan.preset], []
-    inside = inside_group(clips, group, k)
-    parts = dict(official=("official", slice(None)), by_source=("by_source", slice(None)),
-                 inside=("by_source", inside))
+    every, inside = np.arange(len(clips)), inside_group(clips, group, k)
+    parts = dict(official=("official", every), by_source=("by_source", every), inside=("by_source", inside))
     for part, (under, rows) in parts.items():
-        rows = np.arange(len(clips))[rows]
         if not len(rows): continue
         some, split = clips.take(rows), replace(ARCHIVE_PROTOCOLS[under], k=k)
         found = group_answers(plan, into / part, seed, judge, some, group[rows], split)
@@ -125,8 +129,8 @@ def measure_group_frames(plan:Plan, into:Path, seed:int) -> dict:
     clips, truth = binary(clips_of_archive(archive, 0)), frame_truth(archive)
     group, (train, test) = feature_groups(clips), official_split(clips)
     test = np.array([i for i in test if clips.names[i] in truth])
-    normal = group[test] == np.bincount(group[clips.labels == 0]).argmax()
-    parts, lines = dict(all=np.ones(len(test), bool), normal_group=normal), []
+    parts = dict(all=np.ones(len(test), bool), normal_group=among_normal(clips, group)[test])
+    lines = []
     for row, scores in frame_scores_of_groups(plan, into, seed, clips, group, train, test).items():
         for part, rows in parts.items():
             known = [(truth[clips.names[test[k]]], scores[k]) for k in np.flatnonzero(rows)]
@@ -148,8 +152,7 @@ def group_table(
         for name in PARTS:
             part, measure = name.rsplit("_", 1)
             if len(u := t[t.part == part].sort_values("seed")):
-                x = interval_of(u, measure)
-                line |= {name: x["value"], f"{name}_low": x["low"], f"{name}_high": x["high"]}
+                line |= interval_columns(u, measure, name)
         lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
     columns = ["row", *(n + end for n in PARTS for end in ("", "_low", "_high")), "seeds"]
     return pd.DataFrame(lines).reindex(columns=columns)
@@ -169,8 +172,6 @@ def group_frames(
     for row, t in found.groupby("row", sort=False):
         line = dict(row=row)
         for part in ("all", "normal_group"):
-            if len(u := t[t.part == part].sort_values("seed")):
-                ends = zip((part, f"{part}_low", f"{part}_high"), interval_of(u, "all").values())
-                line |= dict(ends)
+            if len(u := t[t.part == part].sort_values("seed")): line |= interval_columns(u, "all", part)
         lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
     return pd.DataFrame(lines)

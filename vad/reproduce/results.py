@@ -139,10 +139,11 @@ def read_record(folder:Path) -> dict:
     path = Path(folder) / "record.json"
     if not path.exists():
         raise UserError(f"{folder} holds no reproduction: run vad reproduce first, or name its folder.")
-    record = read_json(path, dict(plan=dict|None))
-    validate_fields(record, {half: dict(name=str) for half in ("data", "clips") if half in record}, path)
+    record = read_json(path)
     if not record.get("plan"):
-        raise UserError(f"{folder} holds another kind of run: name the folder of a reproduction.")
+        raise UserError(f"{folder} is no reproduction: name a folder that vad reproduce wrote.")
+    halves = {half: dict(name=str) for half in ("data", "clips") if half in record}
+    validate_fields(record, dict(plan=dict) | halves, path)
     return record
 
 # %% ../../nbs/6_engineering/20_results.ipynb #025
