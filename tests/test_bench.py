@@ -32,6 +32,7 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     assert rc == 0 and out.startswith("scale: "), err
     one, = pd.read_csv(tmp_path / "out/scale.csv").to_dict("records")
     assert one["epochs"] == 1 and one["size"] == "40x64" and 0 <= one["auc"] <= 100
+    assert one["work"] == .5 and all((tmp_path / f"out/{n}.png").read_bytes()[:4] == b"\x89PNG" for n in ("scale", "scale_curve"))
     model, = (tmp_path / "models").glob("*/model.safetensors")
     assert one["train_minutes"] == pytest.approx(json.loads((model.parent / "record.json").read_text())["train_seconds"] / 60, abs=.0051)
     made = model.stat().st_mtime_ns
