@@ -21,7 +21,7 @@ from vad.data.feature_archives import bare_name, frame_truth, is_archive, kind_o
 from vad.models.mingru import mingru_loop, mingru_scan
 from vad.reproduce import runner
 from vad.reproduce.archive_tables import interval_of, measure_segments
-from vad.reproduce.feature_groups import feature_groups
+from vad.reproduce.feature_groups import feature_groups, groups_in_words
 from vad.reproduce.report import report_of
 from vad.training import classifier
 from vad.training.classifier import ClassifierSettings
@@ -518,6 +518,21 @@ def test_groups_do_not_depend_on_order_and_labels(tmp_path):
     np.testing.assert_array_equal(feature_groups(c)[rows], feature_groups(replace(c.take(rows), labels=np.zeros(len(c), int))))
     assert feature_groups(c.take(np.flatnonzero(c.sources == c.sources[0]))).tolist() == [0] * 4
 
+def test_classes_that_follow_groups_are_told_of_before_training(tmp_path):
+    from test_classify import command
+    path = moved_part(tmp_path / "moved", ["Arson"])
+    code, out, err = command(tmp_path, "classify", path, "--out", tmp_path / "run", "--segments", 4, "--cell", "gru", "--hidden", 8, "--epochs", 1, "--device", "cpu")
+    assert code == 0 and "warning: The features fall into two groups" in out + err and "(in one lie Normal 0 %, Arson 100 %, Fighting 0 %)" in out + err, out + err
+    c = clips_of_archive(open_archive(path), 4)
+    assert "srupp.archive_groups" in groups_in_words(c) and "srupp.archive_groups" not in groups_in_words(replace(c, made={}))
+    few = c.take(np.flatnonzero(np.isin(c.sources, np.unique(c.sources)[:15])))
+    alike = replace(c, features=np.zeros((len(c), 4, 8), np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore") # k-means says that there is one group
+        assert groups_in_words(few) == groups_in_words(alike) == ""
+    shuffled = replace(c, labels=np.random.default_rng(0).permutation(len(np.unique(c.sources)))[np.unique(c.sources, return_inverse=True)[1]] % 3)
+    assert groups_in_words(shuffled) == ""
+
 def test_practice_on_an_archive(plan):
     "events are the annotated ones, thresholds came from training, and the curve ends where alarms are most"
     r = report_of(plan)
@@ -545,6 +560,7 @@ def test_classify_an_archive(made, tmp_path):
     from test_classify import command
     code, out, err = command(tmp_path, "classify", made, "--out", tmp_path / "run", "--split", "official", "--segments", 4, "--cell", "gru", "--hidden", 8, "--epochs", 2, "--device", "cpu")
     assert code == 0 and "balanced accuracy" in out, err
+    assert "fall into two groups" not in out + err
     assert json.loads((tmp_path / "run/record.json").read_text())["data"]["segments"] == 4
     from vad.use.inspect_clips import ClipInspector
     inspector = ClipInspector(tmp_path / "run", made)

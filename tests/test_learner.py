@@ -18,6 +18,7 @@ import pytest
 import torch
 from apart import Apart, hold
 from conftest import fill, litter
+from films import write_film
 from hypothesis import given, settings as fewer, strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -31,6 +32,7 @@ from vad.core.provenance import Run, modules_behind, shared
 from vad.core.records import read_json
 from vad.data import frame_cache
 from vad.data.datasets import open_dataset
+from vad.training.speed_detector import SpeedSettings, fit_speed
 from vad.training.trainer import Settings, fit, load_model
 
 TINY = Settings(size=(16, 16), channels=1, width=2, items=3, batch=4, epochs=2, lr=1e-3, schedule="step", precision="fp32") # 32 clips, 8 steps an epoch
@@ -339,6 +341,33 @@ def test_a_folder_of_other_data(tiny, data, whole, tmp_path):
     message(lambda: fit(TINY, other, whole["plain"].folder, "cpu"), "other data")
     Apart(tmp_path, train, tiny, TINY, tmp_path / "run", 0, ("train_step", 5)).end()
     message(lambda: fit(TINY, other, tmp_path / "run", "cpu"), "other data")
+
+def test_a_folder_of_films_decoded_otherwise(tmp_path, monkeypatch):
+    "a network, whole or half trained, and a speed detector are found again by who decodes as they did alone"
+    for k, part in enumerate(("training", "testing")): write_film(tmp_path / f"films/{part}/videos/01.mp4", range(k, k + 20), interlaced="tff")
+    films, speed, said = open_dataset(tmp_path / "films"), SpeedSettings(height=32), ("decoded otherwise", "pyav, deinterlaced", "--fields deinterlaced")
+    train(films.root, TINY, tmp_path / "whole")
+    Apart(tmp_path, train, films.root, TINY, tmp_path / "half", 0, ("train_step", 5)).end()
+    fit_speed(speed, films, tmp_path / "speed")
+    before = {p: p.read_bytes() for p in tmp_path.glob("*/*.safetensors")}
+    assert len(before) == 3
+    monkeypatch.setenv("VAD_FIELDS", "stored")
+    films = open_dataset(tmp_path / "films")
+    for name in ("whole", "half"): message(lambda: fit(TINY, films, tmp_path / name, "cpu"), *said, name)
+    message(lambda: fit_speed(speed, films, tmp_path / "speed"), *said, "speed")
+    monkeypatch.delenv("VAD_FIELDS")
+    for name in ("whole", "speed"): assert (tmp_path / name / "record.json").exists()
+    films = open_dataset(tmp_path / "films")
+    assert fit(TINY, films, tmp_path / "whole", "cpu").record["train_seconds"] and fit_speed(speed, films, tmp_path / "speed").record["cells"]
+    assert {p: p.read_bytes() for p in before} == before
+
+def test_the_table_of_losses_has_the_rate_of_its_epoch(data, whole, tmp_path):
+    half = (1 + np.cos(np.pi / 2)) / 2
+    assert losses(whole["gated"]).lr.to_list() == pytest.approx([1e-3, half * 1e-3])     # stairs of an epoch
+    last = [(1 + np.cos(np.pi * step / 16)) / 2 for step in (7, 15)]                     # of each epoch's last step
+    assert losses(whole["plain"]).lr.to_list() == pytest.approx([x * 1e-3 for x in last])
+    constant = fit(replace(TINY, schedule="constant"), data, tmp_path / "run", "cpu")
+    assert losses(constant).lr.to_list() == [1e-3, 1e-3]
 
 def truncate(path): path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 def garbage(path): path.write_bytes(os.urandom(5000))

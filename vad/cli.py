@@ -35,7 +35,7 @@ from typing import Literal, NamedTuple, Optional
 
 import typer
 from .core.crash_watch import read_by_the_dead
-from .core.errors import STOPPED, Stopped, UserError, list_some, printable
+from .core.errors import STOPPED, Stopped, UserError, counted, list_some, printable
 from .core.loading import loading
 from .core.spellings import in_our_words
 
@@ -464,7 +464,7 @@ def segment_command(
     tell_found(found)
     table = segment(found, out, workers=workers, **given)
     done = table.status == "ok"
-    tell(f"{out}: {done.sum()} clips, {(~done).sum()} films left out.")
+    tell(f"{out}: {counted(done.sum(), 'clip')}, {counted((~done).sum(), 'film')} left out.")
 
 # %% ../nbs/6_engineering/30_command.ipynb #043
 SPLITTING = dict(
@@ -530,6 +530,7 @@ def classify_command(
 ):
     "Train a recurrent classifier on embedded clips and test it; with --folds beside controls."
     with loading():
+        from vad.reproduce.feature_groups import groups_in_words
         from vad.training import classifier
         from vad.training.splits import SplitSettings, open_clips, split_clips
     refuse_speed_detector(out)
@@ -541,6 +542,7 @@ def classify_command(
     clips = open_clips(embeddings, None, labels, kind, normal, segments)
     images = mirrored and open_clips(mirrored, None, None, kind, normal, segments)
     tell(clips.words())
+    if doubt := groups_in_words(clips): tell(f"warning: {doubt}")
     s = classifier.ClassifierSettings(**given)
     if folds > 1: tell_folds(s, clips, images, SplitSettings(split, augment, folds), out, device)
     else:
@@ -594,7 +596,7 @@ def tell_films(films, moments, failed:dict, out:Path): # from `score_folder`
     for sentence in dict.fromkeys(s for f in films for s in f.record["about"]): tell(sentence)
     for name, why in failed.items(): tell(f"Left out: {name}: {why}")
     n = sum(len(f.alarms) for f in films)
-    tell(f"{len(films)} films scored, {len(failed)} left out; {n} alarms.")
+    tell(f"{counted(len(films), 'film')} scored, {len(failed)} left out; {counted(n, 'alarm')}.")
     for m in moments.head(1).itertuples():
         why = f": {m.reason}" if m.reason else ""
         tell(f"The worst moment: {m.film} at {clock(m.peak)}, score {m.score:.2f}{why}.")
@@ -730,8 +732,9 @@ def check(
     if not quick: verify(found)
     record = found.record()
     for split in ("train", "test"):
-        tell(f"{split}: {record[split]['videos']} videos, {record[split]['frames']} frames")
-    anomalous = f", {record['test']['anomalous']} anomalous frames" if found.labels else ""
+        have = (counted(record[split][f"{thing}s"], thing) for thing in ("video", "frame"))
+        tell(f"{split}: {', '.join(have)}")
+    anomalous = f", {counted(record['test']['anomalous'], 'anomalous frame')}" if found.labels else ""
     tell(f"labels: {found.truth or 'none'}{anomalous}")
     tell(f"masks: {'yes' if found.masks else 'none'}")
     if found.passed: tell(f"passed over: {list_some(found.passed)}")
@@ -867,7 +870,7 @@ def visualize(
     videos, frames, device, truth, partial = (given[n] for n in SHEETS)
     run, found = scored(run, data, device, truth, partial)
     paths = figures.draw_sheets(run, found, out or run / "frames", videos, frames, device)
-    tell(f"{len(paths)} sheets: {paths[0].parent}")
+    tell(f"{counted(len(paths), 'sheet')}: {paths[0].parent}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #073
 @app.command("explore")
@@ -921,7 +924,7 @@ def compare_command(
     rows = figures.spread_frames(both, videos, frames)
     names = (first.name, second.name) if first.name != second.name else ("first", "second")
     figures.draw_frames(dict(zip(names, (first, second))), found, out, device=device, rows=rows)
-    tell(f"{len(rows)} frames: {out}")
+    tell(f"{counted(len(rows), 'frame')}: {out}")
 
 # %% ../nbs/6_engineering/30_command.ipynb #077
 MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient memory", "bad alloc",

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STOPPED', 'SPECIAL', 'CURE', 'MISSING', 'printable', 'UserError', 'Stopped', 'TemporaryError', 'is_out_of_memory',
-           'is_temporary', 'short_reason', 'temporary_error', 'regular_file', 'no_link', 'reading', 'list_some']
+           'is_temporary', 'short_reason', 'temporary_error', 'regular_file', 'no_link', 'reading', 'counted',
+           'list_some']
 
 # %% ../../nbs/6_engineering/01_errors.ipynb #002
 import errno
@@ -106,9 +107,14 @@ def reading(path, cure:str=CURE, missing:str=MISSING, what:str="readable"): # wh
         if is_temporary(e): raise temporary_error(path, e) from None
         raise UserError(f"{path} is not {what} ({short_reason(e)}): {cure}.") from None
 
+# %% ../../nbs/6_engineering/01_errors.ipynb #9c282949
+def counted(n:int, thing:str) -> str:
+    "One thing, or several of them."
+    return f"{n} {thing if n == 1 else thing + 's'}"
+
 # %% ../../nbs/6_engineering/01_errors.ipynb #027
 def list_some(names, most:int=5) -> str:
     "How many files there are, and the first of them by name."
     names = list(names)
     more = f", and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} file{'s' * (len(names) != 1)} ({', '.join(map(str, names[:most]))}{more})"
+    return f"{counted(len(names), 'file')} ({', '.join(map(str, names[:most]))}{more})"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from ..core.errors import UserError, regular_file
+from ..core.errors import UserError, counted, regular_file
 from .decoder import decoding_of
 from .labels import fill, read_labels, read_mask, read_ranges
 from .video import ALL_THE_SAME, IMAGES, MOVIES, Video, digest, images, is_film, natural
@@ -353,7 +353,7 @@ def validate_labels(layout:Layout, truth:str, test:list[Video], root:Path, findi
 def validate_findings(findings:list[str], partial:bool, root:Path) -> tuple[str, ...]:
     "Raise `UserError` with what was found, or turn it into warnings whose paths begin at the root."
     if findings and not partial:
-        more = f" There are {len(findings) - 1} more such findings." if len(findings) > 1 else ""
+        more = f" Beside it, {counted(len(findings) - 1, 'other finding')}." if len(findings) > 1 else ""
         raise UserError(findings[0].removesuffix(LEFT_OUT).removesuffix(ALL_THE_SAME) + more + ALL_THE_SAME)
     return tuple(f.replace(str(root), root.name).replace(ALL_THE_SAME, "") for f in findings)
 

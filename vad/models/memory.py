@@ -96,10 +96,11 @@ def single_precision(f):
     "Let a function of tensors calculate in single precision where autocast would halve it."
     @wraps(f)
     def inner(*given, **options):
-        device = given[0].device.type
+        device = next(x.device.type for x in (*given, *options.values()) if isinstance(x, Tensor))
         if device == "meta" or not torch.is_autocast_enabled(device): return f(*given, **options)
+        def single(x): return x.float() if isinstance(x, Tensor) else x
         with torch.autocast(device, enabled=False):
-            return f(*(x.float() if isinstance(x, Tensor) else x for x in given), **options)
+            return f(*map(single, given), **{k: single(x) for k, x in options.items()})
     return inner
 
 read, update, compactness, separateness = map(single_precision, (read, update, compactness, separateness))

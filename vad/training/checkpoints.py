@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'SCORING', 'TRACKERS', 'tensors_seal', 'save_tensors', 'load_tensors', 'settings_of',
-           'validate_same_settings', 'with_precision', 'accelerator_for', 'autocast', 'compiled', 'adam', 'set_rate',
-           'model_part', 'flat', 'unflat', 'checkpoint_of', 'save_checkpoint', 'load_checkpoint', 'restore', 'writer',
-           'stop_flag', 'run_lock']
+           'validate_same_settings', 'validate_same_decoding', 'with_precision', 'accelerator_for', 'autocast',
+           'compiled', 'adam', 'set_rate', 'model_part', 'flat', 'unflat', 'checkpoint_of', 'save_checkpoint',
+           'load_checkpoint', 'restore', 'writer', 'stop_flag', 'run_lock']
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #002
 import json
@@ -84,6 +84,16 @@ def validate_same_settings(theirs, ours, path):
         a, b = getattr(theirs, f.name), getattr(ours, f.name)
         if a == b or f.name in SCORING: continue
         raise UserError(f"{path} was made with {f.name} = {a}, but {b} is asked for: choose another folder.")
+
+# %% ../../nbs/4_training/01a_checkpoints.ipynb #25973649
+def validate_same_decoding(theirs:dict|None, ours:dict|None, path): # from `decoding_of`; None: no film
+    "Raise `UserError` where films were decoded otherwise; another version of the decoder is the same."
+    if not (theirs and ours): return
+    validate_fields(theirs, dict(decoder=str, fields=str), path)
+    then, now = ((how["decoder"].split()[0], how["fields"]) for how in (theirs, ours))
+    if then == now: return
+    cure = "choose another folder, or say vad --decoder {} --fields {}".format(*then)
+    raise UserError(f"{path} was made from films decoded otherwise ({', '.join(then)}): {cure}.")
 
 # %% ../../nbs/4_training/01a_checkpoints.ipynb #014
 def with_precision(

@@ -9,6 +9,7 @@ __all__ = ['PROTOCOLS', 'TABLE2', 'WITHOUT_ATTENTION', 'PIPELINES', 'PRESETS', '
            'resampled_measures', 'measure_experiments']
 
 # %% ../../nbs/4_training/05_protocols.ipynb #002
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,17 +166,18 @@ def as_the_paper_chose(clips:Clips, seed:int=0) -> Clips:
 # %% ../../nbs/4_training/05_protocols.ipynb #044d63e6
 def tested_answers(
     clips:Clips,
-    judge:str|ClassifierSettings, # one of `CONTROLS`, or what to train
+    judge:str|ClassifierSettings|Callable, # one of `CONTROLS`, what to train, or (train, test) -> (n, K)
     split:SplitSettings, seed:int,
     folder:str|Path,       # gets a run for each fold
     weighting:bool=False,  # also with the class centres
     device:str="auto",
 ) -> dict[str, np.ndarray]: # plain, and weighted: (N, K) probabilities; nan where a clip is in no test part
-    "What a pipeline or a control says of each clip while it is a test clip."
+    "What a pipeline, a control or a rule says of each clip while it is a test clip."
     names, found = ["plain", "weighted"][:1 + weighting], {}
     control, x = isinstance(judge, str), pooled(clips) if isinstance(judge, str) else None
     for i, (train, test) in enumerate(split_clips(clips, split, 42 + seed)):
-        if control:
+        if callable(judge): answers = dict(plain=judge(train, test))
+        elif control:
             p = control_probabilities(judge, x, clips.labels, train, test, len(clips.classes), (seed, i))
             answers = dict(plain=p)
         else:

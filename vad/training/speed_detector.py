@@ -27,7 +27,7 @@ from ..models.speed import CELL, STRIDE, Cells, Nearest, Normal, RunningMean, Sp
 from ..models.speed import background_of, cell_map, cells_of, fastest_by_row, fitted_size, flow
 from ..models.speed import flow_picture, foreground, frame_terms, reason_of, terms_of, vectors_of
 from ..scores.detector import BLOCK, Detector, Scored, stored_frames, training_thresholds
-from .checkpoints import AGAIN, load_tensors, save_tensors, settings_of
+from .checkpoints import AGAIN, load_tensors, save_tensors, settings_of, validate_same_decoding
 from .trainer import validate_values
 
 # %% ../../nbs/4_training/06_speed_detector.ipynb #6c83afc9
@@ -265,15 +265,18 @@ def fit_speed(s:SpeedSettings, data:Dataset, folder:str|Path) -> Run:
     folder, detector, start = Path(folder), SpeedDetector(s), time.perf_counter()
     if (folder / STATE).exists():
         there = open_speed_detector(folder)
-        if (there.settings, there.fitted_to) == (s, data.fingerprint()): return Run(folder)
-        raise UserError(f"{folder} holds a detector of other settings or data: choose another folder.")
+        if (there.settings, there.fitted_to) != (s, data.fingerprint()):
+            raise UserError(f"{folder} holds a detector of other settings or data: choose another folder.")
+        known = Run(folder).record.get("data") or {}
+        validate_same_decoding(known.get("decoding"), data.record().get("decoding"), folder)
+        return Run(folder)
     if any((folder / f).exists() for f in ("model.safetensors", "checkpoint.safetensors")):
         raise UserError(f"{folder} holds another kind of model: choose another folder.")
     detector.fit(data)
     run = Run(folder)
     run.begin()
-    save_speed(detector, run.folder)
     run.note(settings=asdict(s), data=data.record(), size=list(detector.size), seed=s.seed,
              cells=len(detector.normal.nearest.bank), train_seconds=round(time.perf_counter() - start, 1),
              code=code_behind("vad.training.speed_detector"))
+    save_speed(detector, run.folder) # the last: a folder with a state is a whole run
     return run

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..core.devices import PRECISION_CHOICES, keep_memory, pick_device, seed_all
-from ..core.errors import Stopped, UserError, reading
+from ..core.errors import Stopped, UserError, counted, reading
 from ..core.progress_bar import progress
 from ..core.provenance import Run, code_behind
 from ..core.records import read_csv, read_json, validate_fields, write_csv
@@ -39,7 +39,7 @@ from .checkpoints import AGAIN, accelerator_for, adam, compiled
 from .checkpoints import load_checkpoint, load_tensors, model_part
 from .checkpoints import SCORING  # noqa: F401 (known to others as this module's)
 from .checkpoints import save_checkpoint, save_tensors, settings_of, stop_flag, run_lock
-from .checkpoints import validate_same_settings, with_precision, writer
+from .checkpoints import validate_same_decoding, validate_same_settings, with_precision, writer
 
 # %% ../../nbs/4_training/01_trainer.ipynb #005
 def validate_values(s, choices:dict[str, tuple], least:dict[str, float]): # of fields of a dataclass
@@ -140,7 +140,8 @@ def initial_model(s:Settings) -> tuple[MNAD, Tensor|None]: # model, items (M, D)
 def validate_enough(name:str, clips:int, batch:int):
     "Raise `UserError` where data has fewer training clips than a batch."
     if clips >= batch: return
-    raise UserError(f"{name} has {clips} training clips, fewer than a batch of {batch}: use a smaller batch.")
+    have = counted(clips, "training clip")
+    raise UserError(f"{name} has {have}, fewer than a batch of {batch}: use a smaller batch.")
 
 # %% ../../nbs/4_training/01_trainer.ipynb #019
 def training_frames(s:Settings, data:Dataset) -> tuple[Frames, np.ndarray]: # cache; (K,) clips' first frames
@@ -326,7 +327,8 @@ def train_epoch(
     validate_finite(l, epoch, losses)
     l.seconds += time.perf_counter() - start
     l.losses.zero_()
-    return dict(epoch=epoch + 1, **losses, lr=float(l.schedule.get_last_lr()[0]), seconds=round(l.seconds, 2))
+    rate = l.settings.lr * cosine(l.settings, l.steps)(l.step - 1) # of the last step; the schedule is ahead
+    return dict(epoch=epoch + 1, **losses, lr=rate, seconds=round(l.seconds, 2))
 
 # %% ../../nbs/4_training/01_trainer.ipynb #051
 def validate_finite(l:Learner, epoch:int, losses:dict):
@@ -438,6 +440,7 @@ def finished(folder:Path, s, data) -> bool:
     validate_fields(theirs, dict(name=str, fingerprint=str), path)
     if theirs["fingerprint"] != data.fingerprint():
         raise UserError(f"{folder} was trained on other data ({theirs['name']}): {cure}.")
+    validate_same_decoding(theirs.get("decoding"), data.record().get("decoding"), folder)
     if model.exists(): validate_fields(record, dict(train_seconds=float, audit=dict[str, int]), path)
     return model.exists()
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 from ..core.devices import pick_device
-from ..core.errors import UserError
+from ..core.errors import UserError, counted
 from ..core.files import atomic_folder
 from ..core.progress_bar import progress
 from ..core.provenance import ITSELF, circumstances, file_fingerprint, find_run
@@ -57,12 +57,12 @@ class Calibration:
         "What is promised, and what is not."
         of = ", ".join(self.films) if len(self.films) < 4 else f"{len(self.films)} films"
         most = f"{self.most:.0f}" if self.most >= 10 else f"{self.most:.1f}"
-        said = (f"Calibrated by {self.minutes:.1f} minutes of normal film ({of}): {self.alarms} "
-                f"alarm{'s' * (self.alarms != 1)} at the threshold {self.threshold:.2f}; other such film has "
+        said = (f"Calibrated by {self.minutes:.1f} minutes of normal film ({of}): "
+                f"{counted(self.alarms, 'alarm')} at the threshold {self.threshold:.2f}; other such film has "
                 f"at most {most} an hour, with 95 % confidence.")
         need = 60 / self.per_hour # minutes
         if self.minutes >= need: return said
-        return f"{said} To see {self.per_hour:g} an hour takes {need:.0f} minute{'s' * (need >= 1.5)} of it."
+        return f"{said} To see {self.per_hour:g} an hour takes {counted(round(need), 'minute')} of it."
 
 # %% ../../nbs/5_use/04d_calibration.ipynb #fe506918
 MARGIN = .01 # deviations of the scores, above the highest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ..core import plot
-from ..core.errors import UserError, is_temporary, short_reason
+from ..core.errors import UserError, counted, is_temporary, short_reason
 from ..core.files import atomic_write
 from ..data.datasets import OWN_LABELS, own_labels_file, videos_in
 from ..data.labels import read_labels
@@ -148,7 +148,7 @@ class Labelling:
 def saved_in_words(files:list[Path]) -> str:
     "Where labels were written, and which of their files are gone."
     written, gone = [p for p in files if p.is_file()], [p.name for p in files if not p.is_file()]
-    said = [f"Saved: {len(written)} file{'s' * (len(written) > 1)} in {files[0].parent}."] if written else []
+    said = [f"Saved: {counted(len(written), 'file')} in {files[0].parent}."] if written else []
     said += [f"Removed from {files[0].parent}, as no mark is left: {', '.join(gone)}."] if gone else []
     return " ".join(said)
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from ..core.devices import pick_device
-from ..core.errors import Stopped, TemporaryError, UserError
+from ..core.errors import Stopped, TemporaryError, UserError, counted
 from ..core.files import NO_ROOM, atomic_write
 from ..core.provenance import code_behind, file_fingerprint, find_run
 from ..core.records import data_url, file_seals, fill_template, read_csv, read_json, to_json_types
@@ -228,8 +228,8 @@ def rests_on(film:ScoredFilm) -> list[str]:
 def summed_up(films:Sequence[ScoredFilm], moments:pd.DataFrame, most:int) -> dict:
     "What the page says of all films together."
     n, minutes, hours = (sum(x) for x in zip(*((len(f.alarms), f.minutes, f.hours_watched) for f in films)))
-    said, note, more = f"{len(films)} film{'s' * (len(films) != 1)}, {minutes:.1f} minutes", "", ""
-    said += f", {n} alarm{'s' * (n != 1)}" + (f", {n / hours:.1f} an hour" if hours else "")
+    said, note, more = f"{counted(len(films), 'film')}, {minutes:.1f} minutes", "", ""
+    said += f", {counted(n, 'alarm')}" + (f", {n / hours:.1f} an hour" if hours else "")
     if not n: note = "No frame reaches a threshold: these are the highest scores, and none is an alarm."
     if not len(moments): note = "No frame has a score: the films are too short."
     if len(moments) > most: more = f"The {most} worst of {len(moments)} alarms; all of them:"

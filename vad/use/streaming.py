@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ..core import devices, plot, provenance
-from ..core.errors import TemporaryError, UserError
+from ..core.errors import TemporaryError, UserError, counted
 from ..core.files import atomic_write, room_for
 from ..core.progress_bar import progress
 from ..core.provenance import ITSELF, find_run
@@ -273,18 +273,18 @@ def stream_notes(reader:FrameReader, files:ScoreFiles, windows:Windows, stopped:
     source, times, rate = reader.source, len(reader.source.breaks), actual_rate(reader.source, files)
     notes = source.faults()
     if times:
-        notes.append(f"{source.where} broke off and came back {times} time{'s' * (times > 1)}; "
+        notes.append(f"{source.where} broke off and came back {counted(times, 'time')}; "
                      "no window spans a break.")
     if reader.dropped:
-        notes.append(f"{reader.dropped} frames came faster than they could be scored and were left out: "
+        notes.append(f"{counted(reader.dropped, 'frame')} came faster than could be scored and went unseen: "
                      "use a longer stride, a smaller network, or video=False.")
     if rate and windows.size > 1:
         notes.append(f"Frames came at {rate:.1f} a second, and windows count {source.fps:g} ({source.rate}): "
                      f"use --fps {rate:.1f}.")
-    if stopped: notes.append(f"{stopped} after {files.frames} frames; what was scored is kept.")
+    if stopped: notes.append(f"{stopped} after {counted(files.frames, 'frame')}; what was scored is kept.")
     if not files.scored:
         cure = "use mode overlap, or a shorter window" if windows.mode == "online" else "use a longer video"
-        notes.append(f"No frame has a score, since {files.frames} frames are too few: {cure}.")
+        notes.append(f"No frame has a score, too few have come ({files.frames}): {cure}.")
     return notes
 
 # %% ../../nbs/5_use/04c_streaming.ipynb #fc0b9e22
