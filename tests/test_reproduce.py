@@ -23,9 +23,12 @@ import vad
 from vad.reproduce import cards, runner
 from vad.reproduce.ablation import rows, run_folder
 from vad.reproduce.beyond import MODELS, VARIANTS
+from vad.reproduce.experiment import EMBEDDED_BY, embedded
+from vad.reproduce.feature_groups import feature_groups
 from vad.core.provenance import modules_behind
 from vad.core.records import read_json, write_json
 from vad.data.datasets import open_dataset
+from vad.training.splits import SplitSettings, split_clips
 from vad.training.trainer import PRESETS, Settings, settings
 from vad.reproduce.registry import (
     ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent, tables_of,
@@ -461,6 +464,20 @@ def test_what_was_trained_on_one_dataset_is_tested_on_the_other(clips_plan, work
         assert said.video.str.startswith(f"{row.tested_on}/").all() # no clip of its own dataset
         assert abs(row.accuracy - 100 * ((said["plain anomalous"] > .5) == (said.label == "anomalous")).mean()) < 1e-3
     message(lambda: runner.reproduce(("embeddings.transfer",), clips=work / "street", out=work / "none"), "needs a second dataset")
+
+def test_groups_of_embeddings_are_worth_what_their_majorities_are(clips_plan, work):
+    "each clip of a source that is tested has the class that most training clips of its group have"
+    t = pd.read_csv(work / "clips/figures/embeddings/street.groups.csv").set_index("method")
+    assert list(t.index) == list(EMBEDDED_BY["quick"]) and t.notna().all(axis=None)
+    for name in ("group", "feature", "nearest", "linear"): assert (t[f"{name}_low"] <= t[name]).all() and t[name].between(0, t[f"{name}_high"]).all()
+    for method in t.index:
+        clips = embedded(clips_plan, method)
+        group, said = feature_groups(clips), np.full(len(clips), -1)
+        for train, test in split_clips(clips, SplitSettings("source", "none", 3), 42):
+            majority = [np.bincount(clips.labels[train][group[train] == g], minlength=len(clips.classes)).argmax() for g in (0, 1)]
+            said[test] = np.where(np.isin(group[test], group[train]), np.array(majority)[group[test]], np.bincount(clips.labels[train]).argmax())
+        hits = pd.Series(said == clips.labels).groupby(clips.labels).mean()
+        assert t.group[method] == pytest.approx(100 * hits.mean(), abs=1e-3)
 
 def run_of(plan, row, under, fold):
     "the folder of one training"

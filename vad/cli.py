@@ -11,10 +11,10 @@ __all__ = ['VOICE', 'MEMORY_MODEL', 'SPEED', 'CHOICES', 'SPELLED', 'SPEAKING', '
            'import_files', 'at_home', 'VadCommand', 'read_config', 'take_config', 'tell_version', 'reading_of_film',
            'validate_settings_of', 'was_said', 'refuse_network_options', 'refuse_speed_detector', 'train_command',
            'run_and_dataset', 'evaluate_command', 'import_run', 'tell_found', 'embed_command', 'segment_command',
-           'tell_folds', 'tell_measures', 'validate_folds', 'classify_command', 'tell_scored', 'tell_films',
-           'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway', 'avenue_parts',
-           'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize', 'explore_command',
-           'export', 'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
+           'tell_folds', 'tell_measures', 'validate_folds', 'tell_clips', 'classify_command', 'tell_scored',
+           'tell_films', 'score_command', 'calibrate_command', 'fetch', 'ped1', 'ped2', 'avenue', 'walkway',
+           'avenue_parts', 'extract', 'check', 'reproduce_command', 'report_command', 'scored', 'bench', 'visualize',
+           'explore_command', 'export', 'compare_command', 'scarce', 'run_app', 'in_command', 'run_command']
 
 # %% ../nbs/6_engineering/30_command.ipynb #002
 import ast
@@ -511,6 +511,13 @@ def validate_folds(split:str, resuming:dict): # resuming: options of one trainin
     if odd := [n for n, value in resuming.items() if value]:
         raise UserError(f"--{odd[0]} is for one split: leave it out, or --folds.")
 
+# %% ../nbs/6_engineering/30_command.ipynb #a0d189cd
+def tell_clips(clips):
+    "Print which classes there are, and what is to be doubted before any training."
+    with loading(): from vad.reproduce.feature_groups import groups_in_words
+    tell(clips.words())
+    if doubt := groups_in_words(clips): tell(f"warning: {doubt}")
+
 # %% ../nbs/6_engineering/30_command.ipynb #046
 @app.command("classify")
 @with_settings("vad.training.classifier.ClassifierSettings")
@@ -530,7 +537,6 @@ def classify_command(
 ):
     "Train a recurrent classifier on embedded clips and test it; with --folds beside controls."
     with loading():
-        from vad.reproduce.feature_groups import groups_in_words
         from vad.training import classifier
         from vad.training.splits import SplitSettings, open_clips, split_clips
     refuse_speed_detector(out)
@@ -541,8 +547,7 @@ def classify_command(
         raise UserError("--augment before is about mirror images: name them by --mirrored, or leave it out.")
     clips = open_clips(embeddings, None, labels, kind, normal, segments)
     images = mirrored and open_clips(mirrored, None, None, kind, normal, segments)
-    tell(clips.words())
-    if doubt := groups_in_words(clips): tell(f"warning: {doubt}")
+    tell_clips(clips)
     s = classifier.ClassifierSettings(**given)
     if folds > 1: tell_folds(s, clips, images, SplitSettings(split, augment, folds), out, device)
     else:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FOLLOWED', 'FEWEST', 'GROUP_JUDGES', 'GROUP_ROWS', 'FRAME_JUDGES', 'PARTS', 'clip_means', 'feature_groups',
            'groups_in_words', 'one_threshold', 'group_answers', 'among_normal', 'inside_group', 'class_lines',
-           'frame_scores_of_groups', 'measure_groups', 'measure_group_frames', 'group_table', 'group_classes',
-           'group_frames']
+           'frame_scores_of_groups', 'measure_groups', 'measure_group_frames', 'measure_embedding_groups',
+           'group_table', 'group_classes', 'group_frames', 'embedding_group_table']
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #31b11ce2
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ..data.feature_archives import frame_truth
 from .archive_tables import FRAME_ROWS, archive_line, archive_settings, interval_columns
 from .archive_tables import learned_scores, measured_frames, paper_clips
-from .experiment import FOLDS, open_collection, train_seconds
+from .experiment import FOLDS, embedded, open_collection, train_seconds
 from .results import Plan
 from ..training.classifier import pooled
 from ..training.protocols import ARCHIVE_PROTOCOLS, binary, tested_answers
@@ -53,10 +53,10 @@ def groups_in_words(clips:Clips) -> str: # empty where classes do not follow the
     if homogeneity_score(found.group, found.label) < FOLLOWED: return ""
     shares = found.groupby("label").group.mean()
     in_one = ", ".join(f"{clips.classes[k]} {100 * share:.0f} %" for k, share in shares.items())
-    hold = "hold it against the group alone (vad reproduce srupp.archive_groups)"
+    entry = "srupp.archive_groups" if "archive" in clips.made else "embeddings.groups"
     return ("The features fall into two groups, found without labels, that classes follow "
-            f"(in one lie {in_one}): a classifier may learn how films or features were made, "
-            "and not what they show" + (f": {hold}." if "archive" in clips.made else "."))
+            f"(in one lie {in_one}). A classifier may learn how films or features were made, "
+            f"and not what they show: hold it against the group alone, as vad reproduce {entry} does.")
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #a24b44b5
 GROUP_JUDGES = ("controls", "sru", "srupp")
@@ -154,6 +154,15 @@ def measure_group_frames(plan:Plan, into:Path, seed:int) -> dict:
                 lines.append(dict(part=part, row=row) | measured_frames(*zip(*known)))
     return dict(train_seconds=train_seconds(into) if into.exists() else 0, lines=lines)
 
+# %% ../../nbs/6_engineering/22b_feature_groups.ipynb #461d8d48
+def measure_embedding_groups(plan:Plan, into:Path, seed:int, method:str) -> dict:
+    "What the two groups of one method's embeddings tell of the classes, by source."
+    clips = embedded(plan, method)
+    split = SplitSettings("source", "none", FOLDS[plan.preset])
+    found = group_answers(plan, into, seed, "controls", clips, feature_groups(clips), split)
+    return dict(train_seconds=0, lines=[archive_line(clips, p, method=method, row=GROUP_ROWS[name])
+                                        for name, p in found.items()])
+
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #3c5d33f0
 PARTS = [f"{part}_{measure}" for measure in ("balanced", "auroc")
          for part in ("official", "by_source", "inside")]
@@ -189,5 +198,18 @@ def group_frames(
         line = dict(row=row)
         for part in ("all", "normal_group"):
             if len(u := t[t.part == part].sort_values("seed")): line |= interval_columns(u, "all", part)
+        lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
+    return pd.DataFrame(lines)
+
+# %% ../../nbs/6_engineering/22b_feature_groups.ipynb #660a23db
+def embedding_group_table(
+    found:pd.DataFrame, # lines of `measure_embedding_groups`
+) -> pd.DataFrame:      # method, keys of `GROUP_ROWS` with their intervals, seeds; balanced accuracy, %
+    "What each method's groups tell of the classes, beside rows that read more."
+    lines = []
+    for method, t in found.groupby("method", sort=False):
+        line = dict(method=method)
+        for name, row in GROUP_ROWS.items():
+            if len(u := t[t.row == row].sort_values("seed")): line |= interval_columns(u, "balanced", name)
         lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
     return pd.DataFrame(lines)

@@ -139,7 +139,7 @@ def embeddings_for(plan:Plan, needs:str) -> list[Measurement]: # needs: of an en
     "The embeddings that come before classifiers: of every method, or of the pipelines, plain and mirrored."
     if needs in ("leaks", "transfer"): return []
     roles = ("resnet50",) if needs == "pretrained" else ("cnn", "resnet50")
-    own = needs in ("methods", "embeddings")
+    own = needs in ("methods", "embeddings", "embedding-groups")
     methods = EMBEDDED_BY[plan.preset] if own else [method_of(r, plan.preset) for r in roles]
     return [Measurement("embedding", (m, how), cost=2) for m in methods
             for how in (("plain",) if own else ("plain", "mirrored"))]
@@ -154,6 +154,8 @@ def classifiers_for(plan:Plan, needs:str, seeds) -> list[Measurement]: # needs: 
     if needs == "embeddings": return []
     if needs == "methods":
         return [Measurement("method", (m,), s, 3) for m in EMBEDDED_BY[plan.preset] for s in seeds]
+    if needs == "embedding-groups":
+        return [Measurement("embedding_groups", (m,), s) for m in EMBEDDED_BY[plan.preset] for s in seeds]
     if needs == "experiments":
         return [Measurement("experiment", (f"{i + 1:02d}",), seeds[0], e[2] / 50)
                 for i, e in enumerate(protocols.EXPERIMENTS)]
@@ -213,6 +215,7 @@ MEASURED_BY = dict(row=ablation.measure_row, embedding=experiment.measure_embedd
                    clip_transfer=experiment.measure_clip_transfer,
                    archive=archive_tables.measure_archive, segments=archive_tables.measure_segments,
                    groups=feature_groups.measure_groups, group_frames=feature_groups.measure_group_frames,
+                   embedding_groups=feature_groups.measure_embedding_groups,
                    detector=beyond.measure_detector, fusion=beyond.measure_fusion,
                    transfer=beyond.measure_transfer)
 
@@ -329,6 +332,7 @@ def clip_tables(entry:Entry, results:dict[str, dict], data:str) -> dict[str, pd.
         return t.assign(published=t.row.map(facts.set_index("row").value.astype(float)))
     make = dict(methods=lambda: measured("embedding", embeddings), leaks=lambda: measured("leaks", leaks),
                 accuracy=lambda: measured("method", experiment.method_table),
+                groups=lambda: measured("embedding_groups", feature_groups.embedding_group_table),
                 transfer=lambda: measured("clip_transfer", experiment.clip_transfer_table),
                 table1=lambda: piped("binary", "auroc", entry.row), table2_binary=lambda: piped("binary"),
                 table2_multiclass=lambda: piped("multiclass"),

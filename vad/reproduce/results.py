@@ -42,7 +42,8 @@ class Plan:
 MEASURED_IN = dict(row="ablation", detector="beyond", fusion="beyond", transfer="beyond",
                    archive="archive_tables", segments="archive_tables",
                    # kind -> module; others: experiment
-                   groups="feature_groups", group_frames="feature_groups")
+                   groups="feature_groups", group_frames="feature_groups",
+                   embedding_groups="feature_groups")
 
 @dataclass(frozen=True)
 class Measurement:
