@@ -33,7 +33,7 @@ from vad.training.trainer import PRESETS, Settings, settings
 from vad.reproduce.registry import (
     ENTRIES, measuring_order, needed, published, results_for, results_in, seconds_spent, tables_of,
 )
-from vad.reproduce.report import as_text, make_page, published_report, report_of, verdict, write_page
+from vad.reproduce.report import as_text, make_page, published_report, report_of, verdict, with_published, write_page
 from vad.reproduce.results import Measurement, key_of, lines_of, read_plan, read_results, write_results
 from vad.data.synthetic import write_scenes, write_walkway
 
@@ -464,6 +464,11 @@ def test_what_was_trained_on_one_dataset_is_tested_on_the_other(clips_plan, work
         assert said.video.str.startswith(f"{row.tested_on}/").all() # no clip of its own dataset
         assert abs(row.accuracy - 100 * ((said["plain anomalous"] > .5) == (said.label == "anomalous")).mean()) < 1e-3
     message(lambda: runner.reproduce(("embeddings.transfer",), clips=work / "street", out=work / "none"), "needs a second dataset")
+
+def test_what_is_published_without_the_second_dataset_keeps_it(clips_plan, work):
+    alone = replace(clips_plan, other=None, prints={k: v for k, v in clips_plan.prints.items() if k != "other"})
+    both = with_published(report_of(alone), work / "published clips/street.results.jsonl")
+    assert (both.plan.other, both.plan.prints) == ("yard", clips_plan.prints) and both.states["embeddings.transfer"] == dict(state="measured")
 
 def test_groups_of_embeddings_are_worth_what_their_majorities_are(clips_plan, work):
     "each clip of a source that is tested has the class that most training clips of its group have"

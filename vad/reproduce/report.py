@@ -420,7 +420,7 @@ def with_published(
     notes = {n: note for n, note in notes.items() if n not in new} | {n: r.notes.get(n, {}) for n in new}
     beside = {m["seed"] for n, m in old.items() if what(m) in anew and n in results} - {None}
     seeds = tuple(sorted({*r.plan.seeds, *beside}))
-    plan = replace(r.plan, other=r.plan.other or plan.other, seeds=seeds)
+    plan = replace(r.plan, other=r.plan.other or plan.other, prints=plan.prints | r.plan.prints, seeds=seeds)
     record = {k: record[k] for k in ("pictures",) if k in record} | r.record | dict(plan=plan_facts(plan))
     return replace(r, plan=plan, record=record, results=results, notes=notes)
 
