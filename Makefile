@@ -48,7 +48,7 @@ lab: .venv/.hooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
 
 sync: .venv/.hooks
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_clean && nbdev_export && python .ci/readme.py'
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash -c 'nbdev_export && python .ci/readme.py && nbdev_clean'
 
 book: .venv/.book
 	@$(BIN)/python book/build.py
