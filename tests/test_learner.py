@@ -346,7 +346,7 @@ def test_a_folder_of_films_decoded_otherwise(tmp_path, monkeypatch):
     "a network, whole or half trained, and a speed detector are found again by who decodes as they did alone"
     for k, part in enumerate(("training", "testing")): write_film(tmp_path / f"films/{part}/videos/01.mp4", range(k, k + 20), interlaced="tff")
     films, speed, said = open_dataset(tmp_path / "films"), SpeedSettings(height=32), ("decoded otherwise", "pyav, deinterlaced", "--fields deinterlaced")
-    train(films.root, TINY, tmp_path / "whole")
+    fit(TINY, films, tmp_path / "whole", "cpu")
     Apart(tmp_path, train, films.root, TINY, tmp_path / "half", 0, ("train_step", 5)).end()
     fit_speed(speed, films, tmp_path / "speed")
     before = {p: p.read_bytes() for p in tmp_path.glob("*/*.safetensors")}
