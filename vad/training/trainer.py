@@ -435,12 +435,12 @@ def finished(folder:Path, s, data) -> bool:
     if not path.exists() or not (model.exists() or checkpoint.exists()): return False
     record = read_json(path, dict(settings=dict, data=dict|None))
     validate_same_settings(settings_of(record, path, type(s)), s, folder)
-    theirs, cure = record.get("data"), "choose another folder"
+    theirs, ours, cure = record.get("data"), data.record(), "choose another folder"
     if not theirs: raise UserError(f"{path} names no training data, its weights are imported: {cure}.")
     validate_fields(theirs, dict(name=str, fingerprint=str), path)
-    if theirs["fingerprint"] != data.fingerprint():
+    if theirs["fingerprint"] != ours["fingerprint"]:
         raise UserError(f"{folder} was trained on other data ({theirs['name']}): {cure}.")
-    validate_same_decoding(theirs.get("decoding"), data.record().get("decoding"), folder)
+    validate_same_decoding(theirs.get("decoding"), ours.get("decoding"), folder)
     if model.exists(): validate_fields(record, dict(train_seconds=float, audit=dict[str, int]), path)
     return model.exists()
 
