@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SEGMENTS', 'JUDGES', 'ARCHIVE_CHANGES', 'ROW_NAMES', 'MEASURES', 'SMOOTH', 'FRAME_ROWS', 'FRAME_CHANGES',
            'FRAMES_A_SECOND', 'archive_settings', 'paper_clips', 'archive_line', 'measure_archive', 'interval_of',
-           'interval_columns', 'archive_table', 'changes_of', 'learned_scores', 'plain_scores', 'segment_scorer',
-           'measured_frames', 'held_out_threshold', 'practical_frames', 'measure_segments', 'segment_table']
+           'interval_columns', 'seeds_cell', 'archive_table', 'changes_of', 'learned_scores', 'plain_scores',
+           'segment_scorer', 'measured_frames', 'held_out_threshold', 'practical_frames', 'measure_segments',
+           'segment_table']
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #1cdfc85f
 from collections.abc import Callable
@@ -95,8 +96,15 @@ def interval_of(t:pd.DataFrame, measure:str) -> dict: # t: lines of one row and 
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #a52fe9fa
 def interval_columns(t:pd.DataFrame, measure:str, name:str) -> dict: # as `interval_of`; name: of the column
-    "The cells of a table: name, name_low, name_high."
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval_of(t, measure).values()))
+    "The cells of a table: name, name_low, name_high; none where nothing is measured yet."
+    if not len(t): return {}
+    found = interval_of(t.sort_values("seed"), measure)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found.values()))
+
+# %% ../../nbs/6_engineering/22a_archive_tables.ipynb #878c86f4
+def seeds_cell(t:pd.DataFrame) -> dict: # t: lines of one row
+    "The last cell of a table's line."
+    return dict(seeds=" ".join(map(str, sorted(set(t.seed)))))
 
 # %% ../../nbs/6_engineering/22a_archive_tables.ipynb #a9a8a4d2
 def archive_table(
@@ -108,12 +116,12 @@ def archive_table(
     names = [u if m == "accuracy" else f"{u}_{m}" for m in MEASURES for u in ARCHIVE_PROTOCOLS]
     for row in [n for n in ROW_NAMES.values() if n in set(found.row)]:
         line = dict(row=row, published=float(theirs.get(row, np.nan)))
+        t = found[found.row == row]
         for measure in MEASURES:
             for under in ARCHIVE_PROTOCOLS:
-                t = found[(found.row == row) & (found.protocol == under)].sort_values("seed")
-                if not len(t): continue
-                line |= interval_columns(t, measure, under if measure == "accuracy" else f"{under}_{measure}")
-        lines.append(line | dict(seeds=" ".join(map(str, sorted(set(found.seed[found.row == row]))))))
+                name = under if measure == "accuracy" else f"{under}_{measure}"
+                line |= interval_columns(t[t.protocol == under], measure, name)
+        lines.append(line | seeds_cell(t))
     columns = ["row", "published", *(n + end for n in names for end in ("", "_low", "_high")), "seeds"]
     return pd.DataFrame(lines).reindex(columns=columns) # what is not measured yet is empty
 
@@ -236,8 +244,8 @@ def segment_table(found:pd.DataFrame) -> pd.DataFrame: # lines of `measure_segme
     "What each way to score segments reaches."
     lines = []
     for row in [n for n in FRAME_ROWS.values() if n in set(found.row)]:
-        t, line = found[found.row == row].sort_values("seed"), dict(row=row)
+        t, line = found[found.row == row], dict(row=row)
         for where in ("all", "inside"):
             line |= interval_columns(t, where, where) | {f"{where}_ap": t[f"{where}_ap"].mean()}
-        lines.append(line | dict(seeds=" ".join(map(str, t.seed))))
+        lines.append(line | seeds_cell(t))
     return pd.DataFrame(lines)

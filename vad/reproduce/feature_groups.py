@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from ..data.feature_archives import frame_truth
 from .archive_tables import FRAME_ROWS, archive_line, archive_settings, interval_columns
-from .archive_tables import learned_scores, measured_frames, paper_clips
+from .archive_tables import learned_scores, measured_frames, paper_clips, seeds_cell
 from .experiment import FOLDS, embedded, open_collection, train_seconds
 from .results import Plan
 from ..training.classifier import pooled
@@ -176,9 +176,8 @@ def group_table(
         t, line = found[found.row == row], dict(row=row)
         for name in PARTS:
             part, measure = name.rsplit("_", 1)
-            if len(u := t[t.part == part].sort_values("seed")):
-                line |= interval_columns(u, measure, name)
-        lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
+            line |= interval_columns(t[t.part == part], measure, name)
+        lines.append(line | seeds_cell(t))
     columns = ["row", *(n + end for n in PARTS for end in ("", "_low", "_high")), "seeds"]
     return pd.DataFrame(lines).reindex(columns=columns)
 
@@ -197,8 +196,8 @@ def group_frames(
     for row, t in found.groupby("row", sort=False):
         line = dict(row=row)
         for part in ("all", "normal_group"):
-            if len(u := t[t.part == part].sort_values("seed")): line |= interval_columns(u, "all", part)
-        lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
+            line |= interval_columns(t[t.part == part], "all", part)
+        lines.append(line | seeds_cell(t))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/6_engineering/22b_feature_groups.ipynb #660a23db
@@ -210,6 +209,6 @@ def embedding_group_table(
     for method, t in found.groupby("method", sort=False):
         line = dict(method=method)
         for name, row in GROUP_ROWS.items():
-            if len(u := t[t.row == row].sort_values("seed")): line |= interval_columns(u, "balanced", name)
-        lines.append(line | dict(seeds=" ".join(map(str, sorted(set(t.seed))))))
+            line |= interval_columns(t[t.row == row], "balanced", name)
+        lines.append(line | seeds_cell(t))
     return pd.DataFrame(lines)
