@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -359,6 +360,26 @@ def test_a_folder_of_films_decoded_otherwise(tmp_path, monkeypatch):
     films = open_dataset(tmp_path / "films")
     assert fit(TINY, films, tmp_path / "whole", "cpu").record["train_seconds"] and fit_speed(speed, films, tmp_path / "speed").record["cells"]
     assert {p: p.read_bytes() for p in before} == before
+
+def test_an_unstable_training_is_named_whenever_it_is_scored(data, tmp_path):
+    "running averages that fit no weights: the training frames themselves are predicted worse than in training"
+    s, folder = replace(TINY, lr=.02, schedule="constant"), tmp_path / "run"
+    fit(s, data, folder, "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.evaluate(folder, data, "cpu")
+    model, items, _ = load_model(folder)
+    for name, x in model.named_buffers():
+        if name.endswith("running_var"): x /= 16
+    trainer.save_model(folder / "model.safetensors", model, dict(items=items), s)
+    said = r"run predicts its own training frames at \S+ dB, where its last epoch reached \S+ dB: .*--schedule step or a lower --lr"
+    for _ in ("measured", "found"):
+        with pytest.warns(UserWarning, match=said): evaluation.evaluate(folder, data, "cpu")
+    with pytest.warns(UserWarning, match=said): evaluation.open_memory_detector(folder, "cpu").refer()
+    Run(folder).note(data=data.record() | dict(fingerprint="0" * 16)) # whose statistics are of another camera
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.open_memory_detector(folder, "cpu").refer()
 
 def test_the_table_of_losses_has_the_rate_of_its_epoch(data, whole, tmp_path):
     half = (1 + np.cos(np.pi / 2)) / 2
