@@ -39,6 +39,15 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     assert call(tmp_path, *words)[0] == 0 and model.stat().st_mtime_ns == made
     assert pd.read_csv(tmp_path / "out/scale.csv").to_dict("records") == [one]
 
+    far = pd.DataFrame([one | dict(row="long", auc=70.5, low=None, high=None, macro=None, online=None, cpu="another"), # just what was noted
+                        one | dict(auc=0), one | dict(row="twice the side", preset="paper"), one | dict(row="twice the side", data="another")])
+    far.to_csv(tmp_path / "earlier.csv", index=False)
+    rc, out, err = call(tmp_path, *words, "--set", f"earlier={tmp_path / 'earlier.csv'}")
+    assert rc == 0, err
+    t = pd.read_csv(tmp_path / "out/scale.csv")
+    assert t.to_dict("records")[0] == one and t.row.tolist() == ["half the epochs", "long"]
+    assert t.auc[1] == 70.5 and t.cpu[1] == "another" and pd.isna(t.low[1])
+
 def test_pseudo_anomalies_are_gained_or_not(tiny, tmp_path):
     words = ("bench", "augmentation", "--out", tmp_path / "out", "--notebooks", tmp_path / "notebooks", "--set", f"data={tiny}", "--set", f"models={tmp_path / 'models'}", "--set", "device=cpu")
     rc, out, err = call(tmp_path, *words)
