@@ -47,6 +47,9 @@ def test_what_was_trained_for_one_is_found_again(tiny, tmp_path):
     t = pd.read_csv(tmp_path / "out/scale.csv")
     assert t.to_dict("records")[0] == one and t.row.tolist() == ["half the epochs", "long"]
     assert t.auc[1] == 70.5 and t.cpu[1] == "another" and pd.isna(t.low[1])
+    far.drop(columns="auc").to_csv(tmp_path / "earlier.csv", index=False)
+    rc, out, err = call(tmp_path, *words, "--set", f"earlier={tmp_path / 'earlier.csv'}")
+    assert rc == 1 and "earlier.csv has no column 'auc'" in out
 
 def test_pseudo_anomalies_are_gained_or_not(tiny, tmp_path):
     words = ("bench", "augmentation", "--out", tmp_path / "out", "--notebooks", tmp_path / "notebooks", "--set", f"data={tiny}", "--set", f"models={tmp_path / 'models'}", "--set", "device=cpu")
