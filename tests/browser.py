@@ -70,8 +70,7 @@ def explored(folder, *words):
     with tempfile.TemporaryDirectory() as d:
         log = Path(d, "log")
         with open(log, "w") as out:
-            hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) # whoever runs the tests in the background has Ctrl-C ignored
-            server = subprocess.Popen([sys.executable, "-m", "vad", "explore", *map(str, words), "--no-browser"], stdout=out, stderr=out, cwd=folder, preexec_fn=hears)
+            server = subprocess.Popen([sys.executable, "-m", "vad", "explore", *map(str, words), "--no-browser"], stdout=out, stderr=out, cwd=folder)
         try:
             entrance = wait_for(lambda: entrance_in(log), server, log)
             assert stat.S_IMODE(entrance.stat().st_mode) == 0o600 and stat.S_IMODE(entrance.parent.stat().st_mode) == 0o700

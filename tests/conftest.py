@@ -1,6 +1,7 @@
 "What the tests share: one thread, caches of their own, a tiny dataset."
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch # noqa: E402
 
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN: # a job in the background has Ctrl-C ignored, and so would all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

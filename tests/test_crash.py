@@ -109,7 +109,7 @@ class Watched:
     def __init__(self, folder, code, **kwargs):
         self.folder = folder
         begin = "import ctypes, os, signal, sys, threading\nfrom pathlib import Path\nfrom vad.core.crash_watch import reading_now, watched\n" \
-                "for s in (signal.SIGHUP, signal.SIGINT): signal.signal(s, signal.SIG_DFL if s == signal.SIGHUP else signal.default_int_handler) # whoever runs the tests may have them ignored\n" \
+                "signal.signal(signal.SIGHUP, signal.SIG_DFL) # whoever runs the tests may have it ignored\n" \
                 "watched()\n"
         self.process = subprocess.Popen([sys.executable, "-c", begin + code], stderr=open(folder / "err", "w"), cwd=folder,
                                         env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])), **kwargs)
